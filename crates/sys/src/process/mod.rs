@@ -1,0 +1,67 @@
+//! The process itself: its limits, its user, its cores and its memory.
+
+mod identity;
+mod resources;
+
+pub use identity::{Identity, become_identity, resolve_identity};
+pub use resources::{cores, memory_available, pin_to_core, private_memory, resident_memory};
+
+use std::{io, os::fd::AsFd};
+
+use rustix::{
+    io::{FdFlags, fcntl_getfd, fcntl_setfd},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+
+/// Raises the number of descriptors this process may open as far as it is allowed to (the hard
+/// limit; `RLIMIT_NOFILE`), and returns it. Each connection takes one, a proxied one two.
+pub fn raise_nofile() -> io::Result<u64> {
+    let now = getrlimit(Resource::Nofile);
+    if now.current == now.maximum {
+        return Ok(now.maximum.unwrap_or(u64::MAX));
+    }
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: now.maximum,
+            maximum: now.maximum,
+        },
+    )?;
+    Ok(now.maximum.unwrap_or(u64::MAX))
+}
+
+/// How many descriptors this process may open now (`RLIMIT_NOFILE`, soft).
+#[must_use]
+pub fn nofile() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Whether a descriptor is closed when another program is executed.
+pub fn set_close_on_exec(fd: impl AsFd, close: bool) -> io::Result<()> {
+    let mut flags = fcntl_getfd(&fd)?;
+    flags.set(FdFlags::CLOEXEC, close);
+    Ok(fcntl_setfd(&fd, flags)?)
+}
+
+/// Asks the kernel to kill this process when the thread that started it ends, and returns whether
+/// it can. `parent` is the process id of who started it, as that one knows it: if it has gone
+/// before the call, an error (`NotFound`) says so.
+#[cfg(target_os = "linux")]
+pub fn die_with_parent(parent: u32) -> io::Result<bool> {
+    use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let now = getppid().map(Pid::as_raw_nonzero);
+    let same = now.is_some_and(|pid| u32::try_from(pid.get()).is_ok_and(|pid| pid == parent));
+    if same {
+        Ok(true)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Asks the kernel to kill this process when the thread that started it ends: only Linux can.
+#[cfg(not(target_os = "linux"))]
+pub fn die_with_parent(_: u32) -> io::Result<bool> {
+    Ok(false)
+}
