@@ -78,6 +78,10 @@ pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: u64, max: usize) ->
 }
 
 /// The free part of a buffer that a read may fill.
+#[expect(
+    unsafe_code,
+    reason = "bytes has no safe way to hand spare room to the kernel"
+)]
 fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8>] {
     if !buffer.has_remaining_mut() {
         return &mut [];
@@ -95,6 +99,10 @@ fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8
 }
 
 /// Counts the first `n` bytes of what [`spare`] returned as filled.
+#[expect(
+    unsafe_code,
+    reason = "bytes has no safe way to count what the kernel wrote"
+)]
 fn advance(buffer: &mut impl BufMut, n: usize) {
     // SAFETY: every caller passes the number of bytes the kernel has just written into the first
     // chunk of the spare room, which `spare` had cut to fit.
@@ -151,6 +159,10 @@ mod nowait {
         Ok(Some(n))
     }
 
+    #[expect(
+        unsafe_code,
+        reason = "no safe preadv2 into uninitialised memory exists"
+    )]
     fn preadv2(file: BorrowedFd<'_>, iov: &libc::iovec, offset: u64) -> io::Result<usize> {
         const ONE: c_int = 1;
         let Ok(offset) = i64::try_from(offset) else {
