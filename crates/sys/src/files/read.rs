@@ -78,10 +78,6 @@ pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: u64, max: usize) ->
 }
 
 /// The free part of a buffer that a read may fill.
-#[expect(
-    unsafe_code,
-    reason = "bytes has no safe way to hand spare room to the kernel"
-)]
 fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8>] {
     if !buffer.has_remaining_mut() {
         return &mut [];
@@ -90,26 +86,14 @@ fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8
     let len = chunk.len().min(max);
     // SAFETY: `as_uninit_slice_mut` must not be used to write uninitialised bytes over initialised
     // ones; the kernel writes only initialised bytes.
-    #[expect(
-        unsafe_code,
-        reason = "bytes has no safe way to hand spare room to the kernel"
-    )]
     let spare = unsafe { chunk.as_uninit_slice_mut() };
     &mut spare[..len]
 }
 
 /// Counts the first `n` bytes of what [`spare`] returned as filled.
-#[expect(
-    unsafe_code,
-    reason = "bytes has no safe way to count what the kernel wrote"
-)]
 fn advance(buffer: &mut impl BufMut, n: usize) {
     // SAFETY: every caller passes the number of bytes the kernel has just written into the first
     // chunk of the spare room, which `spare` had cut to fit.
-    #[expect(
-        unsafe_code,
-        reason = "bytes has no safe way to count what the kernel wrote"
-    )]
     unsafe {
         buffer.advance_mut(n);
     }
@@ -175,10 +159,6 @@ mod nowait {
         // SAFETY: `iov` describes memory that the caller holds a mutable borrow of for the whole
         // call, and the kernel writes at most `iov_len` bytes there; the descriptor is borrowed,
         // so it is open. rustix's `preadv2` takes initialised memory only.
-        #[expect(
-            unsafe_code,
-            reason = "no safe preadv2 into uninitialised memory exists"
-        )]
         let n = unsafe { call(file.as_raw_fd(), iov, ONE, offset, libc::RWF_NOWAIT) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
