@@ -78,6 +78,10 @@ pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: u64, max: usize) ->
 }
 
 /// The free part of a buffer that a read may fill.
+#[expect(
+    unsafe_code,
+    reason = "bytes has no safe way to hand spare room to the kernel"
+)]
 fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8>] {
     if !buffer.has_remaining_mut() {
         return &mut [];
@@ -91,6 +95,10 @@ fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8
 }
 
 /// Counts the first `n` bytes of what [`spare`] returned as filled.
+#[expect(
+    unsafe_code,
+    reason = "bytes has no safe way to count what the kernel wrote"
+)]
 fn advance(buffer: &mut impl BufMut, n: usize) {
     // SAFETY: every caller passes the number of bytes the kernel has just written into the first
     // chunk of the spare room, which `spare` had cut to fit.
