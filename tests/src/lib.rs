@@ -1,1 +1,34 @@
-//! End-to-end tests.
+//! The harness of the end-to-end tests: the real `forebay` binary between a client and an origin
+//! that both record every byte.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`server`] | starts the binary on a free port with a configuration of the test's own |
+//! | [`client`] | what a test says to it: whole requests, raw bytes, bytes in pieces, slowly, or not at all |
+//! | [`wire`] | a strict HTTP/1 reader, on purpose not the server's own codec: they must not share a bug |
+//! | [`origin`] | a recording origin that misbehaves by [`origin::script`] |
+//! | [`peers`] | real servers from Debian, started with a configuration of the test's own |
+//! | [`journal`] | who sent what and when; printed when a test fails |
+//! | [`pattern`] | bodies of any size that can be checked without being kept |
+//! | [`proc`] | what the kernel says about a process and its sockets |
+//! | [`wait`] | waiting for a condition, never for a time |
+//!
+//! A case is written against [`client::Client`], which does not tell what carries the bytes, so that
+//! the same case can run over TLS or another protocol; only cases that say `raw` are about HTTP/1.
+
+pub mod client;
+pub mod journal;
+pub mod origin;
+pub mod pattern;
+pub mod peers;
+pub mod port;
+pub mod proc;
+pub mod server;
+pub mod wait;
+pub mod wire;
+
+pub use client::{Client, Conn, Request};
+pub use origin::Origin;
+pub use origin::script::{Gate, Script};
+pub use server::{Builder, Server};
+pub use wire::{Response, Trouble};

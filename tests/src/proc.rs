@@ -1,0 +1,158 @@
+//! What the kernel says about a process and its sockets.
+
+use std::fs;
+use std::process::Command;
+
+/// Whether everything that was sent from these local TCP ports has been read by the other side,
+/// which must be on this machine: no socket whose remote port is one of them holds unread bytes.
+#[must_use]
+pub fn has_read(ports: &[u16]) -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().all(|table| {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        text.lines().skip(1).all(|line| !holds_unread(line, ports))
+    })
+}
+
+/// A line of `/proc/net/tcp`: number, local, remote, state, `tx_queue:rx_queue`, all in hex.
+fn holds_unread(line: &str, ports: &[u16]) -> bool {
+    let mut words = line.split_ascii_whitespace().skip(2);
+    let (Some(remote), Some(_state), Some(queues)) = (words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    if queues.ends_with(":00000000") {
+        return false;
+    }
+    let port = remote
+        .rsplit(':')
+        .next()
+        .and_then(|p| u16::from_str_radix(p, 16).ok());
+    port.is_some_and(|p| ports.contains(&p))
+}
+
+/// A process and all that it started, by id.
+#[must_use]
+pub fn tree(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = all.get(next) {
+        next += 1;
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            all.extend(
+                children
+                    .split_ascii_whitespace()
+                    .filter_map(|w| w.parse::<u32>().ok()),
+            );
+        }
+    }
+    all
+}
+
+/// Resident memory of one process in bytes; 0 when it is gone.
+#[must_use]
+pub fn rss(pid: u32) -> u64 {
+    kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// Memory of one process in bytes, shared pages counted by their share; 0 when it is gone.
+#[must_use]
+pub fn pss(pid: u32) -> u64 {
+    kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+fn kilobytes(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text
+        .lines()
+        .find(|l| l.starts_with(name))
+        .unwrap_or_default();
+    line.split_ascii_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
+}
+
+/// How many descriptors a process has open.
+#[must_use]
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// The effective user and group of a process.
+#[must_use]
+pub fn user_and_group(pid: u32) -> Option<(u32, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let id = |name: &str| -> Option<u32> {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        line.split_ascii_whitespace().nth(2)?.parse().ok()
+    };
+    Some((id("Uid:")?, id("Gid:")?))
+}
+
+/// Bytes of kernel memory that the sockets of these processes hold, by `ss`: what waits to be sent
+/// and to be read.
+///
+/// # Panics
+/// When `ss` (Debian: iproute2) is not installed.
+#[must_use]
+pub fn socket_memory(pids: &[u32]) -> u64 {
+    let output = Command::new("ss")
+        .args(["-tmnpH", "state", "all"])
+        .output()
+        .expect("ss, of the Debian package iproute2");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let owners: Vec<String> = pids.iter().map(|p| format!("pid={p},")).collect();
+    let mut ours = false;
+    let mut sum = 0;
+    for line in text.lines() {
+        // A socket's line may be followed by its skmem on the next one.
+        if !line.starts_with([' ', '\t']) {
+            ours = owners.iter().any(|o| line.contains(o.as_str()));
+        }
+        if ours {
+            sum += skmem(line);
+        }
+    }
+    sum
+}
+
+/// `skmem:(r<read>,rb<limit>,t<sending>,tb<limit>,f<ahead>,w<queued>,…)`
+fn skmem(line: &str) -> u64 {
+    let Some((_, rest)) = line.split_once("skmem:(") else {
+        return 0;
+    };
+    let number = |word: &str, name: &str| -> u64 {
+        word.strip_prefix(name)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0)
+    };
+    rest.split([',', ')'])
+        .map(|word| number(word, "r") + number(word, "w"))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_tables() {
+        let line = " 1: 0100007F:1F90 0100007F:C350 01 00000000:00000010 00:00000000 00000000 0";
+        assert!(holds_unread(line, &[50_000]));
+        assert!(!holds_unread(line, &[50_001]));
+        assert!(!holds_unread(
+            &line.replace(":00000010", ":00000000"),
+            &[50_000]
+        ));
+        assert_eq!(
+            skmem("x skmem:(r100,rb131072,t0,tb87040,f0,w23,o0,bl0,d0)"),
+            123
+        );
+        let me = std::process::id();
+        assert!(rss(me) > 100_000 && pss(me) > 100_000 && descriptors(me) >= 3);
+        assert_eq!(tree(me)[0], me);
+    }
+}
