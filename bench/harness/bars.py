@@ -1,0 +1,78 @@
+"""What Forebay is to reach, case by case, and whether a run shows it.
+
+A bar never fails a run: it is printed as met or not met, with the figure.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass
+class Bar:
+    """A limit on a ratio to a rival, on a value, or on a named figure of a case."""
+
+    cases: str               # pattern of case names
+    limit: float
+    rival: str = ""          # ratio: to this label …
+    row: str = "forebay"     # … of this one
+    figure: str = ""         # or: the figure of this name
+    below: bool = False      # strictly below the limit
+
+    def judge(self, result):
+        """(sentence, met) for a result this bar is for, or None if a figure is missing."""
+        word = "<" if self.below else "≤"
+        if self.figure:
+            value = result.figures.get(self.figure)
+            what = self.figure
+        else:
+            row = result.row(self.row)
+            if not row:
+                return None
+            if self.rival:
+                rival = result.row(self.rival)
+                if not rival:
+                    return None
+                value = row.least / rival.least if rival.least else float("inf")
+                what = f"{self.row} ÷ {self.rival}"
+            else:
+                value = row.least
+                what = f"{self.row}, {result.unit}"
+        if value is None:
+            return None
+        met = value < self.limit if self.below else value <= self.limit
+        digits = 1 if abs(value) >= 100 else 3
+        return f"{what}: {value:.{digits}f} ({word} {self.limit:g})", met
+
+
+def _with_variants(case, *args, **kwargs):
+    return [Bar(name, *args, **kwargs) for name in (case, f"{case}-*")]
+
+
+BARS = [
+    *_with_variants("static-1k", 0.70, "nginx"),
+    *_with_variants("static-1k", 1.0, "h2o", below=True),
+    *_with_variants("static-64k", 0.75, "nginx"),
+    *_with_variants("static-64k", 1.0, "lighttpd", below=True),
+    *_with_variants("static-1m", 1.05, "lighttpd"),
+    *_with_variants("pipelined-1k", 0.33, "nginx"),
+    *_with_variants("proxy-1k", 0.90, "nginx"),
+    *_with_variants("proxy-64k", 0.85, "haproxy"),
+    *_with_variants("proxy-1m", 0.75, "haproxy"),
+    *_with_variants("idle", 1.25 * 1024),
+    Bar("latency", 0.1, figure="forebay: mean above direct, ms"),
+    Bar("latency", 0.5, figure="forebay: p99 above direct, ms"),
+    Bar("latency", 0, figure="forebay: failed requests"),
+    Bar("latency", 1.0, figure="forebay: memory growth, MiB"),
+    Bar("workers-*", 1.1, figure="forebay: two workers, times one"),
+    Bar("sites-10000", 1.03, "one site", row="10,000 sites"),
+    Bar("sites-10000", 1.0, figure="forebay check of 10,000 sites, s", below=True),
+    Bar("routes-1000", 1.03, "one route", row="1,000 routes"),
+    Bar("slow-*", 1.5, figure="forebay: p99 beside slow readers, times that alone"),
+    Bar("slow-*", 1.0, figure="forebay: p99 added by slow readers, ms"),
+]
+
+
+def judge(result):
+    """[(sentence, met)] of all bars that this result can answer."""
+    found = [bar.judge(result) for bar in BARS if fnmatchcase(result.name, bar.cases)]
+    return [verdict for verdict in found if verdict]

@@ -1,0 +1,218 @@
+"""The cases: what is asked, of whom, and which rival the ratios refer to."""
+
+import random
+from dataclasses import dataclass
+
+from . import runners
+from .model import Result
+from .runners import SIZES, Contestant, Load
+from .tools import HOST, request
+
+FILE_SERVERS = ["forebay", "nginx", "nginx-default", "haproxy", "h2o", "lighttpd", "caddy", "floor"]
+PROXIES = ["forebay", "nginx", "nginx-default", "haproxy", "h2o", "lighttpd", "caddy"]
+STATIC_RIVAL = {"1k": "nginx", "64k": "nginx", "1m": "lighttpd"}
+PROXY_RIVAL = {"1k": "nginx", "64k": "haproxy", "1m": "haproxy"}
+SIZE_WORDS = {"1k": "1 KiB", "64k": "64 KiB", "1m": "1 MiB"}
+PIPELINE = 16
+TEXT = "x" * 1000
+
+
+@dataclass
+class Case:
+    """A named measurement."""
+
+    name: str
+    title: str
+    unit: str
+    rival: str
+    servers: list            # that take part unless the command line chooses
+    run: object              # (bench, result, servers) → result
+    long: bool = False       # only when asked for
+
+    def measure(self, bench, chosen):
+        taking_part = [name for name in self.servers if not chosen or name in chosen]
+        result = Result(self.name, self.title, self.unit, self.rival)
+        return self.run(bench, result, taking_part)
+
+
+def _contestants(names, mode):
+    return [Contestant(name, name, mode) for name in names]
+
+
+def _static(size, *, browser=False, many=False, depth=1, per_request=False):
+    def run(bench, result, names):
+        paths = bench.files(size, bench.options.files if many else 1)
+        requests = [request(path, browser=browser, close=per_request) for path in paths]
+        loads = Load(requests, SIZES[size], paths[0], depth, per_request)
+        return runners.cpu(bench, result, _contestants(names, "static"), loads, origin="cached")
+    return run
+
+
+def _proxy(size, *, browser=False, per_request=False):
+    def run(bench, result, names):
+        path = f"/{size}.bin"
+        requests = [request(path, browser=browser, close=per_request)]
+        loads = Load(requests, SIZES[size], path, 1, per_request)
+        return runners.cpu(bench, result, _contestants(names, "proxy"), loads)
+    return run
+
+
+def _idle(browser):
+    def run(bench, result, names):
+        return runners.idle_memory(bench, result, _contestants(names, "static"), browser=browser)
+    return run
+
+
+def _request_memory(bench, result, names):
+    return runners.request_memory(bench, result, _contestants(names, "proxy"))
+
+
+def _allocations(mode):
+    def run(bench, result, names):
+        path = bench.files("1k")[0]
+        loads = Load([request(path)], SIZES["1k"], path)
+        return runners.allocations(bench, result, _contestants(names, mode), loads)
+    return run
+
+
+def many_sites(count):
+    """Sites with an exact name each, and every tenth with a wildcard beside it."""
+    return f"""\
+for i = 1, {count} do
+  local hosts = {{ "www" .. i .. ".example.com" }}
+  if i % 10 == 0 then hosts[2] = "*.customer" .. i .. ".example.net" end
+  site {{ hosts, respond(200, "{TEXT}") }}
+end"""
+
+
+def many_routes(count):
+    """Prefix routes, every tenth with a parameter, in one site."""
+    return f"""\
+local routes = {{}}
+for i = 1, {count} do
+  local pattern = i % 10 == 0 and "/part" .. i .. "/:id/view" or "/part" .. i .. "/*"
+  routes[i] = route(pattern) {{ respond(200, "{TEXT}") }}
+end
+site {{ "*", routes }}"""
+
+
+def _sites(bench, result, names):
+    count = 10_000
+    random.seed(1)
+    hosts = []
+    for _ in range(20_000):
+        i = random.randint(1, count)
+        wild = i % 10 == 0 and random.random() < 0.5
+        hosts.append(f"shop{i % 97}.customer{i}.example.net" if wild else f"www{i}.example.com")
+    requests = [request("/", host=host) for host in hosts]
+    one = Contestant("one site", "forebay", sites=f'site {{ "*", respond(200, "{TEXT}") }}')
+    many = Contestant("10,000 sites", "forebay", sites=many_sites(count))
+    return _forebay_pair(bench, result, names, one, many, requests, hosts[0])
+
+
+def _routes(bench, result, names):
+    count = 1000
+    random.seed(1)
+    paths = []
+    for _ in range(20_000):
+        i = random.randint(1, count)
+        paths.append(f"/part{i}/{random.randint(1, 999)}/view")
+    requests = [request(path) for path in paths]
+    one = Contestant(
+        "one route", "forebay", sites=f'site {{ "*", route "/*" {{ respond(200, "{TEXT}") }} }}')
+    many = Contestant("1,000 routes", "forebay", sites=many_routes(count))
+    return _forebay_pair(bench, result, names, one, many, requests, None, paths[0])
+
+
+def _forebay_pair(bench, result, names, one, many, requests, host, path="/"):
+    if "forebay" not in names:
+        return result
+    seconds = runners.check_seconds(bench, many)
+    loads = Load(requests, len(TEXT), path, host=host or HOST)
+    result = runners.cpu(bench, result, [one, many], loads)
+    if seconds is not None:
+        result.figures[f"forebay check of {many.label}, s"] = seconds
+    return result
+
+
+def _workers(mode):
+    def run(bench, result, names):
+        path = bench.files("1k")[0]
+        cores = sorted(bench.cores.all)
+        if len(cores) < 2:
+            result.notes.append("left out: this machine has one core")
+            return result
+        # With no cores to spare, each of the two carries a load beside the server, for one
+        # worker as for two: the caches and the wake-ups are then the same.
+        load_cores = cores[2:4] if len(cores) >= 4 else cores[:2]
+        contestants = []
+        for name in names:
+            for workers in (1, 2):
+                contestants.append(Contestant(f"{name}, {workers} worker{'s' * (workers - 1)}",
+                                              name, mode, workers, set(cores[:workers])))
+        loads = Load([request(path)], SIZES["1k"], path, load_cores=load_cores)
+        result = runners.cpu(bench, result, contestants, loads)
+        for name in names:
+            alone, both = (result.row(f"{name}, 1 worker"), result.row(f"{name}, 2 workers"))
+            if alone and both:
+                result.figures[f"{name}: two workers, times one"] = both.least / alone.least
+        return result
+    return run
+
+
+def _latency(bench, result, names):
+    return runners.latency(bench, result, _contestants(names, "proxy"))
+
+
+def _slow(mode):
+    def run(bench, result, names):
+        return runners.slow_readers(bench, result, _contestants(names, mode))
+    return run
+
+
+def _table():
+    us = "µs/request"
+    for size, words in SIZE_WORDS.items():
+        for suffix, about, options in (
+                ("", "one hot file", {}),
+                ("-browser", "one hot file, a browser's head", {"browser": True}),
+                ("-files", "over many files", {"many": True})):
+            yield Case(f"static-{size}{suffix}", f"static {words}, {about}", us,
+                       STATIC_RIVAL[size], FILE_SERVERS, _static(size, **options))
+    for suffix, about, browser in (("", "", False), ("-browser", ", a browser's head", True)):
+        yield Case(f"pipelined-1k{suffix}", f"static 1 KiB, pipelined {PIPELINE} deep{about}", us,
+                   "nginx", FILE_SERVERS, _static("1k", browser=browser, depth=PIPELINE))
+    for size, words in SIZE_WORDS.items():
+        for suffix, about, browser in (("", "", False), ("-browser", ", a browser's head", True)):
+            yield Case(f"proxy-{size}{suffix}", f"proxy {words}{about}", us, PROXY_RIVAL[size],
+                       PROXIES, _proxy(size, browser=browser))
+    yield Case("connect-static-1k", "static 1 KiB, a connection per request", us, "nginx",
+               FILE_SERVERS, _static("1k", per_request=True))
+    yield Case("connect-proxy-1k", "proxy 1 KiB, a connection per request", us, "nginx", PROXIES,
+               _proxy("1k", per_request=True))
+    for suffix, about, browser in (("", "", False), ("-browser", ", a browser's head", True)):
+        yield Case(f"idle{suffix}", f"idle connection after one request{about}: user memory",
+                   "bytes", "nginx", FILE_SERVERS[:-1], _idle(browser))
+    yield Case("request-memory", "proxied request under way: user memory", "bytes", "nginx",
+               PROXIES, _request_memory)
+    yield Case("allocs-static-1k", "static 1 KiB: allocations", "calls/request", "nginx",
+               FILE_SERVERS[:-1], _allocations("static"))
+    yield Case("allocs-proxy-1k", "proxy 1 KiB: allocations", "calls/request", "nginx",
+               PROXIES, _allocations("proxy"))
+    yield Case("sites-10000", "10,000 sites, hosts drawn at random", us, "one site", ["forebay"],
+               _sites)
+    yield Case("routes-1000", "1,000 routes in one site, drawn at random", us, "one route",
+               ["forebay"], _routes)
+    yield Case("workers-static-1k", "static 1 KiB: two workers on two cores", us,
+               "forebay, 1 worker", ["forebay", "nginx"], _workers("static"))
+    yield Case("workers-proxy-1k", "proxy 1 KiB: two workers on two cores", us,
+               "forebay, 1 worker", ["forebay", "nginx"], _workers("proxy"))
+    yield Case("slow-static", "a fast client's p99 beside slow readers of files", "ms", "nginx",
+               ["forebay", "nginx"], _slow("static"))
+    yield Case("slow-proxy", "a fast client's p99 beside slow readers of a proxied body", "ms",
+               "nginx", ["forebay", "nginx"], _slow("proxy"))
+    yield Case("latency", "proxy before an origin that takes 10 ms: mean latency", "ms", "direct",
+               ["forebay", "nginx", "haproxy"], _latency, long=True)
+
+
+CASES = list(_table())

@@ -1,0 +1,322 @@
+"""The servers: where their programs are, which version they have, how each is configured.
+
+Every server is given one worker (or as many as the case says) and the same duty: `static` serves
+the files under a root, `proxy` passes everything on to one origin. Rivals are set up as their own
+documentation advises for speed; what is left at its default is what users leave, too. They add no
+forwarding fields, Forebay adds those that it always adds.
+"""
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .procs import BenchError
+
+
+@dataclass
+class Setup:
+    """What one server is to do in a case."""
+
+    mode: str            # "static" or "proxy"
+    port: int
+    dir: Path            # its own directory, for its configuration and whatever it writes
+    root: Path           # static files
+    origin_port: int     # of the origin behind it
+    workers: int = 1
+    config: str = ""     # a whole configuration in place of the usual one (Forebay only)
+
+
+@dataclass
+class Launch:
+    """How to start a configured server."""
+
+    argv: list
+    env: dict = field(default_factory=dict)
+
+
+def _write(setup, name, text):
+    path = setup.dir / name
+    path.write_text(text)
+    return path
+
+
+def floor(setup, binaries):
+    """The bare epoll loop with canned bytes: no server at all, but what none can undercut."""
+    return Launch([binaries["floor"], "-p", setup.port])
+
+
+def forebay_config(setup, sites):
+    """A configuration of Forebay with these sites and nothing that limits the load."""
+    return f"""\
+server {{ workers = {setup.workers}, admin = "unix:{setup.dir}/admin.sock", log = "error" }}
+listen "127.0.0.1:{setup.port}" {{ max_connections_per_client = 1000000 }}
+{sites}
+"""
+
+
+def forebay(setup, binaries):
+    if setup.mode == "static":
+        sites = f'site {{ "*", files "{setup.root}" }}'
+    else:
+        sites = f"""\
+local origin = upstream "origin" {{ "127.0.0.1:{setup.origin_port}", max_connections = 20000,
+                                   idle_connections = 1024 }}
+site {{ "*", proxy(origin) }}"""
+    path = _write(setup, "forebay.lua", setup.config or forebay_config(setup, sites))
+    # The environment's own setting of the workers would override the file's.
+    return Launch([binaries["forebay"], "run", path], {"FOREBAY_WORKERS": str(setup.workers)})
+
+
+NGINX_PATHS = """\
+  client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fastcgi;
+  uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;"""
+
+
+def nginx(setup, binaries):
+    """Tuned: cached descriptors, no log, kept connections, buffers that hold the 64 KiB body."""
+    if setup.mode == "static":
+        location = f"root {setup.root};"
+    else:
+        location = """proxy_pass http://origin; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_buffer_size 16k; proxy_buffers 16 32k;
+      proxy_busy_buffers_size 256k; proxy_max_temp_file_size 0;"""
+    reuseport = " reuseport" if setup.workers > 1 else ""
+    path = _write(setup, "nginx.conf", f"""\
+worker_processes {setup.workers};
+worker_rlimit_nofile {_files()};
+pid {setup.dir}/nginx.pid;
+error_log {setup.dir}/error.log;
+daemon off;
+events {{ worker_connections {_files() - 100}; multi_accept on; }}
+http {{
+{NGINX_PATHS}
+  include /etc/nginx/mime.types;
+  default_type application/octet-stream;
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_timeout 1h;
+  keepalive_requests 1000000000;
+  open_file_cache max=4000 inactive=1h;
+  open_file_cache_valid 60s;
+  upstream origin {{
+    server 127.0.0.1:{setup.origin_port};
+    keepalive 1024;
+    keepalive_requests 1000000000;
+  }}
+  server {{
+    listen 127.0.0.1:{setup.port} backlog=4096{reuseport};
+    location / {{ {location} }}
+  }}
+}}
+""")
+    return Launch([binaries["nginx"], "-p", setup.dir, "-c", path, "-e", setup.dir / "start.log"])
+
+
+def nginx_default(setup, binaries):
+    """As Debian delivers it: access log, gzip for HTML; the origin by HTTP/1.0, one by one."""
+    location = (f"root {setup.root};" if setup.mode == "static"
+                else f"proxy_pass http://127.0.0.1:{setup.origin_port};")
+    path = _write(setup, "nginx.conf", f"""\
+worker_processes {setup.workers};
+worker_rlimit_nofile {_files()};
+pid {setup.dir}/nginx.pid;
+error_log {setup.dir}/error.log;
+daemon off;
+events {{ worker_connections {_files() - 100}; }}
+http {{
+{NGINX_PATHS}
+  include /etc/nginx/mime.types;
+  default_type application/octet-stream;
+  access_log {setup.dir}/access.log;
+  sendfile on;
+  tcp_nopush on;
+  types_hash_max_size 2048;
+  gzip on;
+  server {{
+    listen 127.0.0.1:{setup.port};
+    location / {{ {location} }}
+  }}
+}}
+""")
+    return Launch([binaries["nginx"], "-p", setup.dir, "-c", path, "-e", setup.dir / "start.log"])
+
+
+def haproxy(setup, binaries):
+    """Has no files: its `static` answers from its cache, in front of an origin that allows it."""
+    cache = rules = ""
+    if setup.mode == "static":
+        cache = "cache all\n  total-max-size 4095\n  max-object-size 2000000\n  max-age 3600\n"
+        rules = "  http-request cache-use all\n  http-response cache-store all\n"
+    path = _write(setup, "haproxy.cfg", f"""\
+global
+  nbthread {setup.workers}
+  maxconn {(_files() - 200) // 2}
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  timeout http-keep-alive 1h
+  http-reuse always
+{cache}frontend front
+  bind 127.0.0.1:{setup.port} backlog 4096
+  default_backend back
+backend back
+{rules}  server origin 127.0.0.1:{setup.origin_port} pool-max-conn 1024
+""")
+    return Launch([binaries["haproxy"], "-db", "-f", path])
+
+
+def h2o(setup, binaries):
+    if setup.mode == "static":
+        duty = f"file.dir: {setup.root}"
+    else:
+        duty = f'proxy.reverse.url: "http://127.0.0.1:{setup.origin_port}/"'
+    user = "user: root\n" if os.geteuid() == 0 else ""
+    path = _write(setup, "h2o.conf", f"""\
+{user}num-threads: {setup.workers}
+max-connections: {_files() - 200}
+http1-request-timeout: 3600
+proxy.timeout.keepalive: 60000
+error-log: {setup.dir}/error.log
+listen:
+  host: 127.0.0.1
+  port: {setup.port}
+hosts:
+  default:
+    paths:
+      /:
+        {duty}
+""")
+    return Launch([binaries["h2o"], "-m", "worker", "-c", path])
+
+
+def lighttpd(setup, binaries):
+    """Its proxy cannot keep connections to an origin."""
+    duty = ""
+    if setup.mode == "proxy":
+        duty = f"""\
+server.modules = ( "mod_proxy" )
+proxy.server = ( "" => (( "host" => "127.0.0.1", "port" => {setup.origin_port} )) )"""
+    # With one worker there is no master beside it, as the documentation advises.
+    workers = setup.workers if setup.workers > 1 else 0
+    path = _write(setup, "lighttpd.conf", f"""\
+server.bind = "127.0.0.1"
+server.port = {setup.port}
+server.document-root = "{setup.root}"
+server.errorlog = "{setup.dir}/error.log"
+server.max-worker = {workers}
+server.max-fds = {_files()}
+server.max-connections = {_files() // 2 + _files() // 3}
+server.max-keep-alive-requests = 1000000000
+server.max-keep-alive-idle = 3600
+server.max-read-idle = 3600
+server.max-write-idle = 3600
+server.listen-backlog = 4096
+mimetype.assign = ( ".bin" => "application/octet-stream" )
+{duty}
+""")
+    return Launch([binaries["lighttpd"], "-D", "-f", path])
+
+
+def caddy(setup, binaries):
+    if setup.mode == "static":
+        duty = f"root * {setup.root}\n  file_server"
+    else:
+        duty = f"""reverse_proxy 127.0.0.1:{setup.origin_port} {{
+    transport http {{
+      keepalive_idle_conns_per_host 1024
+      compression off
+    }}
+  }}"""
+    path = _write(setup, "Caddyfile", f"""\
+{{
+  admin off
+  auto_https off
+  log {{
+    level ERROR
+  }}
+}}
+http://:{setup.port} {{
+  bind 127.0.0.1
+  {duty}
+}}
+""")
+    env = {"GOMAXPROCS": str(setup.workers), "XDG_DATA_HOME": str(setup.dir),
+           "XDG_CONFIG_HOME": str(setup.dir), "HOME": str(setup.dir)}
+    return Launch([binaries["caddy"], "run", "--adapter", "caddyfile", "--config", path], env)
+
+
+def _files():
+    """Descriptors that a server may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+# The order is that of the tables: ours, then the rivals from the leanest on.
+SERVERS = {
+    "forebay": forebay,
+    "nginx": nginx,
+    "nginx-default": nginx_default,
+    "haproxy": haproxy,
+    "h2o": h2o,
+    "lighttpd": lighttpd,
+    "caddy": caddy,
+    "floor": floor,
+}
+
+VERSION_ARGS = {
+    "forebay": ["--version"],
+    "nginx": ["-v"],
+    "haproxy": ["-v"],
+    "h2o": ["-v"],
+    "lighttpd": ["-v"],
+    "caddy": ["version"],
+}
+
+
+def find(forebay_path, tools_dir):
+    """The programs that exist here, by name, and a sentence for each that does not."""
+    found, missing = {"floor": tools_dir / "origin"}, []
+    path = Path(forebay_path).resolve()
+    if os.access(path, os.X_OK):
+        found["forebay"] = path
+    else:
+        missing.append(f"forebay is left out: {path} is not there (cargo build --release)")
+    search = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin"
+    for name in ("nginx", "haproxy", "h2o", "lighttpd", "caddy"):
+        program = shutil.which(name, path=search)
+        if program:
+            found[name] = Path(program)
+        else:
+            missing.append(f"{name} is left out: not installed (apt install {name})")
+    if "nginx" in found:
+        found["nginx-default"] = found["nginx"]
+    return found, missing
+
+
+def version(name, program):
+    """What the program says of its version, in a few characters."""
+    args = VERSION_ARGS.get(name)
+    if not args:
+        return ""
+    done = subprocess.run([program, *args], capture_output=True, text=True, check=False,
+                          timeout=10)
+    match = re.search(r"\d+\.\d+(\.\d+)?[-\w.+~]*", done.stdout + done.stderr)
+    return match.group(0) if match else "unknown"
+
+
+def start(keeper, name, setup, binaries, cores):
+    """Configures and starts a server; the caller waits until it listens."""
+    if name not in binaries:
+        raise BenchError(f"{name} is not here")
+    setup.dir.mkdir(parents=True, exist_ok=True)
+    # Servers that become another user must reach their files.
+    setup.dir.chmod(0o777)
+    launch = SERVERS[name](setup, binaries)
+    return keeper.start(name, launch.argv, cores, env=launch.env, cwd=setup.dir,
+                        log=setup.dir / "output.log")
