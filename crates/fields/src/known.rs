@@ -331,8 +331,9 @@ impl KnownSet {
         self.0 == 0
     }
 
+    /// Adds a name.
     #[inline]
-    pub(crate) const fn insert(&mut self, name: Known) {
+    pub const fn insert(&mut self, name: Known) {
         self.0 |= name.bit();
     }
 

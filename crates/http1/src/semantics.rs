@@ -1,0 +1,299 @@
+//! What a complete head means, and what no head may say.
+
+use forebay_fields::{Fields, Known, KnownSet, Name};
+
+use crate::authority::Authority;
+use crate::error::HeadError;
+use crate::head::{Framing, RequestHead, ResponseHead, Scheme, TargetForm, Version};
+use crate::method::Method;
+
+/// Fields that a request's meaning depends on here, but for `Host`.
+const LOOKED_AT: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::Expect,
+    Known::Upgrade,
+]);
+
+/// `repeated`: the known names that occur more than once.
+pub(crate) fn request(head: &mut RequestHead, repeated: KnownSet) -> Result<(), HeadError> {
+    host(head, repeated)?;
+    target(head)?;
+    head.keep_alive = head.version == Version::Http11;
+    if !head.fields.present().intersects(LOOKED_AT) {
+        return Ok(());
+    }
+    head.framing = request_framing(&head.fields, head.version, repeated)?;
+    let options = Options::of(&head.fields)?;
+    if options.names_protected {
+        return Err(HeadError::ConnectionNamesField);
+    }
+    head.keep_alive = options.keep_alive(head.version);
+    if head.version == Version::Http11 {
+        head.upgrade = options.upgrade && head.fields.contains(Known::Upgrade);
+        // RFC 9110 §10.1.1: without content there is nothing to be expected.
+        head.expect_continue = !matches!(head.framing, Framing::None | Framing::Length(0))
+            && head.fields.has_token(Known::Expect, "100-continue");
+    }
+    Ok(())
+}
+
+/// `repeated`: the known names that occur more than once.
+pub(crate) fn response(
+    head: &mut ResponseHead,
+    method: &Method,
+    repeated: KnownSet,
+) -> Result<(), HeadError> {
+    let options = Options::of(&head.fields)?;
+    head.keep_alive = options.keep_alive(head.version);
+    head.upgrade = options.upgrade && head.fields.contains(Known::Upgrade);
+
+    let present = head.fields.present();
+    let chunked = present.contains(Known::TransferEncoding);
+    if chunked {
+        check_transfer_encoding(&head.fields, head.version, repeated)?;
+    }
+    if present.contains(Known::ContentLength) {
+        // RFC 9110 §8.6: several equal ones may be taken for one; only one is passed on.
+        let mut values = head.fields.all(Known::ContentLength).map(content_length);
+        let length = values.next().flatten().ok_or(HeadError::BadContentLength)?;
+        for other in values {
+            if other.ok_or(HeadError::BadContentLength)? != length {
+                return Err(HeadError::SeveralContentLengths);
+            }
+        }
+        head.content_length = Some(length);
+        if repeated.contains(Known::ContentLength) {
+            // Cannot fail for a number; if it did, no length is better than two.
+            if head
+                .fields
+                .set_number(Known::ContentLength, length)
+                .is_err()
+            {
+                return Err(HeadError::SeveralContentLengths);
+            }
+        }
+    }
+    // RFC 9112 §6.3, in its order.
+    let no_body = *method == Method::Head
+        || matches!(head.status, 100..200 | 204 | 304)
+        || (*method == Method::Connect && matches!(head.status, 200..300));
+    head.framing = match head.content_length {
+        _ if no_body => Framing::None,
+        _ if chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => {
+            head.keep_alive = false;
+            Framing::UntilClose
+        }
+    };
+    if matches!(head.status, 100..200 | 204) {
+        // RFC 9110 §8.6: it must not have been sent, so it is not passed on.
+        head.fields.remove(Known::ContentLength);
+        head.content_length = None;
+    }
+    Ok(())
+}
+
+// --- Host and target ---------------------------------------------------------------------------
+
+/// RFC 9112 §3.2.
+fn host(head: &mut RequestHead, repeated: KnownSet) -> Result<(), HeadError> {
+    if repeated.contains(Known::Host) {
+        return Err(HeadError::SeveralHosts);
+    }
+    let Some(value) = head.fields.get(Known::Host) else {
+        return match head.version {
+            Version::Http10 => Ok(()),
+            Version::Http11 => Err(HeadError::MissingHost),
+        };
+    };
+    let authority = Authority::parse(value).ok_or(HeadError::BadHost)?;
+    head.port = authority.port;
+    set_host(&mut head.host, authority.host);
+    Ok(())
+}
+
+fn set_host(place: &mut String, host: &str) {
+    place.clear();
+    place.push_str(host);
+    place.make_ascii_lowercase();
+}
+
+/// RFC 9112 §3.2.1 to §3.2.4: which of the four forms it is, and whether it may be.
+fn target(head: &mut RequestHead) -> Result<(), HeadError> {
+    let (start, end) = (head.target.start as usize, head.target.end as usize);
+    if head.base.get(start) == Some(&b'/') && head.method != Method::Connect {
+        return Ok(());
+    }
+    let base = head.base.clone();
+    let target = base.get(start..end).unwrap_or_default();
+    if head.method == Method::Connect {
+        head.form = TargetForm::Authority;
+        return match Authority::parse(target) {
+            Some(Authority { port: Some(_), .. }) => Ok(()),
+            _ => Err(HeadError::BadTarget),
+        };
+    }
+    if target == b"*" {
+        head.form = TargetForm::Asterisk;
+        return match head.method {
+            Method::Options => Ok(()),
+            _ => Err(HeadError::BadTarget),
+        };
+    }
+    absolute(head, target, start)
+}
+
+/// RFC 9112 §3.2.2: `http://authority/path?query`, of which the path and the query are kept.
+fn absolute(head: &mut RequestHead, target: &[u8], start: usize) -> Result<(), HeadError> {
+    let (scheme, prefix) = [(Scheme::Http, "http://"), (Scheme::Https, "https://")]
+        .into_iter()
+        .find(|(_, prefix)| {
+            target
+                .get(..prefix.len())
+                .is_some_and(|p| p.eq_ignore_ascii_case(prefix.as_bytes()))
+        })
+        .ok_or(HeadError::BadTarget)?;
+    head.form = TargetForm::Absolute(scheme);
+    let rest = &target[prefix.len()..];
+    let len = rest
+        .iter()
+        .position(|&b| b == b'/' || b == b'?')
+        .unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(len);
+    // User information, an old way to disguise a host, is refused with the `@`.
+    let authority = Authority::parse(authority).ok_or(HeadError::BadHost)?;
+    match head.host() {
+        Some(host) => {
+            let said = Authority {
+                host,
+                port: head.port,
+            };
+            if !authority.is_same(&said, scheme.default_port()) {
+                return Err(HeadError::HostDiffers);
+            }
+        }
+        None => {
+            head.port = authority.port;
+            set_host(&mut head.host, authority.host);
+        }
+    }
+    if path.first() == Some(&b'/') {
+        let path_start = start + prefix.len() + len;
+        head.target.set(path_start, path_start + path.len());
+    } else if path.is_empty() && head.method == Method::Options {
+        // RFC 9112 §3.2.4: without a path, OPTIONS asks about the server.
+        head.target.own.extend_from_slice(b"*");
+    } else {
+        head.target.own.push(b'/');
+        head.target.own.extend_from_slice(path);
+    }
+    Ok(())
+}
+
+// --- Framing -----------------------------------------------------------------------------------
+
+/// RFC 9112 §6.
+fn request_framing(
+    fields: &Fields,
+    version: Version,
+    repeated: KnownSet,
+) -> Result<Framing, HeadError> {
+    if fields.present().contains(Known::TransferEncoding) {
+        check_transfer_encoding(fields, version, repeated)?;
+        return Ok(Framing::Chunked);
+    }
+    match fields.get(Known::ContentLength) {
+        None => Ok(Framing::None),
+        Some(_) if repeated.contains(Known::ContentLength) => Err(HeadError::SeveralContentLengths),
+        Some(value) => content_length(value)
+            .map(Framing::Length)
+            .ok_or(HeadError::BadContentLength),
+    }
+}
+
+/// Only `chunked`, once, in HTTP/1.1, without a length beside it (RFC 9112 §6.1, §6.3).
+///
+/// Everything else is where two servers have read two different messages: `chunked, identity`,
+/// `xchunked`, `chunked` twice, a second field with another coding.
+fn check_transfer_encoding(
+    fields: &Fields,
+    version: Version,
+    repeated: KnownSet,
+) -> Result<(), HeadError> {
+    if fields.contains(Known::ContentLength) {
+        return Err(HeadError::LengthAndTransferEncoding);
+    }
+    if version == Version::Http10 {
+        return Err(HeadError::TransferEncodingInHttp10);
+    }
+    match fields.get(Known::TransferEncoding) {
+        Some(value)
+            if value.eq_ignore_ascii_case(b"chunked")
+                && !repeated.contains(Known::TransferEncoding) =>
+        {
+            Ok(())
+        }
+        _ => Err(HeadError::UnsupportedTransferEncoding),
+    }
+}
+
+/// `1*DIGIT` below 2^63: no sign, no white space, no list (RFC 9110 §8.6).
+fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    let length = value.iter().try_fold(0_u64, |length, &digit| {
+        let digit = digit.is_ascii_digit().then_some(digit - b'0')?;
+        length.checked_mul(10)?.checked_add(u64::from(digit))
+    })?;
+    i64::try_from(length).ok().map(|_| length)
+}
+
+// --- Connection --------------------------------------------------------------------------------
+
+/// What `Connection` says (RFC 9110 §7.6.1).
+#[derive(Default)]
+struct Options {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    names_protected: bool,
+}
+
+/// Each option costs a look at every field when the head is passed on.
+const MAX_OPTIONS: usize = 32;
+
+impl Options {
+    fn of(fields: &Fields) -> Result<Self, HeadError> {
+        let mut options = Self::default();
+        if !fields.present().contains(Known::Connection) {
+            return Ok(options);
+        }
+        for (count, option) in fields.list(Known::Connection).enumerate() {
+            if count == MAX_OPTIONS {
+                return Err(HeadError::TooManyConnectionOptions);
+            }
+            if option.eq_ignore_ascii_case(b"keep-alive") {
+                options.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"close") {
+                options.close = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                options.upgrade = true;
+            } else {
+                options.names_protected |= Name::from(option).is_protected();
+            }
+        }
+        Ok(options)
+    }
+
+    /// RFC 9112 §9.3.
+    fn keep_alive(&self, version: Version) -> bool {
+        match version {
+            Version::Http11 => !self.close,
+            Version::Http10 => self.keep_alive && !self.close,
+        }
+    }
+}
