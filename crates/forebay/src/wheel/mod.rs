@@ -49,8 +49,13 @@ pub struct Wheel {
 }
 
 impl Wheel {
+    /// An empty wheel.
+    pub fn new() -> Rc<Self> {
+        Self::starting_at(clock::coarse_ms())
+    }
+
     /// An empty wheel whose time starts at `now_ms`.
-    pub fn new(now_ms: u64) -> Rc<Self> {
+    fn starting_at(now_ms: u64) -> Rc<Self> {
         Rc::new(Self {
             slots: RefCell::new(Slots::new(now_ms)),
             driver: RefCell::new(None),
@@ -83,6 +88,7 @@ impl Wheel {
     }
 
     /// How many deadlines are registered.
+    #[cfg(test)]
     pub fn registered(&self) -> usize {
         self.slots.borrow().registered
     }
