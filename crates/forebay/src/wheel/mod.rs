@@ -89,6 +89,7 @@ impl Wheel {
 
     /// How many deadlines are registered.
     #[cfg(test)]
+    #[cfg(test)]
     pub fn registered(&self) -> usize {
         self.slots.borrow().registered
     }
