@@ -49,13 +49,8 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// An empty wheel.
-    pub fn new() -> Rc<Self> {
-        Self::starting_at(clock::coarse_ms())
-    }
-
     /// An empty wheel whose time starts at `now_ms`.
-    fn starting_at(now_ms: u64) -> Rc<Self> {
+    pub fn new(now_ms: u64) -> Rc<Self> {
         Rc::new(Self {
             slots: RefCell::new(Slots::new(now_ms)),
             driver: RefCell::new(None),
@@ -88,7 +83,6 @@ impl Wheel {
     }
 
     /// How many deadlines are registered.
-    #[cfg(test)]
     #[cfg(test)]
     pub fn registered(&self) -> usize {
         self.slots.borrow().registered

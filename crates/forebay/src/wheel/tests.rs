@@ -85,7 +85,7 @@ fn expires_at_its_time_and_not_before() {
             70_000_000,
             300_000_000,
         ] {
-            let wheel = Wheel::starting_at(start);
+            let wheel = Wheel::new(start);
             let waiter = Waiter::new(&wheel);
             waiter.deadline.set(start, ms(wait));
             assert!(!waiter.poll());
@@ -101,7 +101,7 @@ fn expires_at_its_time_and_not_before() {
 
 #[test]
 fn a_time_that_has_come_already_wakes_at_once() {
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let waiter = Waiter::new(&wheel);
     assert!(!waiter.poll());
     waiter.deadline.set(10, ms(0));
@@ -111,7 +111,7 @@ fn a_time_that_has_come_already_wakes_at_once() {
 
 #[test]
 fn setting_a_later_time_or_clearing_moves_nothing() {
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let waiter = Waiter::new(&wheel);
     waiter.deadline.set(0, ms(100));
     let slot = || wheel.slots.borrow_mut().entry(waiter.deadline.index).slot;
@@ -128,7 +128,7 @@ fn setting_a_later_time_or_clearing_moves_nothing() {
 
 #[test]
 fn nothing_is_due_once_cleared_entries_were_passed() {
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let waiter = Waiter::new(&wheel);
     waiter.deadline.set(0, ms(100));
     assert!(!waiter.poll());
@@ -140,7 +140,7 @@ fn nothing_is_due_once_cleared_entries_were_passed() {
 
 #[test]
 fn the_last_task_that_polled_is_woken() {
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let first = Waiter::new(&wheel);
     first.deadline.set(0, ms(8));
     assert!(!first.poll());
@@ -158,7 +158,7 @@ fn the_last_task_that_polled_is_woken() {
 
 #[test]
 fn entries_are_used_again() {
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     for round in 0..100 {
         let waiters: Vec<_> = (0..PIECE * 2).map(|_| Waiter::new(&wheel)).collect();
         for (i, waiter) in waiters.iter().enumerate() {
@@ -194,7 +194,7 @@ fn a_waker_may_use_the_wheel() {
         }
     }
 
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let waiter = wheel.register();
     let waker = Waker::from(Arc::new(Meddler));
     waiter.set(0, ms(8));
@@ -227,7 +227,7 @@ fn agrees_with_a_naive_model() {
     for seed in 0..60 {
         let mut random = Random(seed);
         let mut now = random.below(1 << 34);
-        let wheel = Wheel::starting_at(now);
+        let wheel = Wheel::new(now);
         let mut all: Vec<(Waiter, Option<u64>)> = Vec::new();
         for step in 0..400 {
             let pick = usize::try_from(random.below(all.len().max(1) as u64)).unwrap();
@@ -274,7 +274,7 @@ fn check_all(wheel: &Wheel, all: &[(Waiter, Option<u64>)], now: u64, seed: u64, 
 #[test]
 fn a_hundred_thousand_are_each_woken_once() {
     const COUNT: u64 = 100_000;
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let mut random = Random(7);
     let mut waiters: Vec<(u64, Waiter)> = (0..COUNT)
         .map(|_| (1 + random.below(400_000), Waiter::new(&wheel)))
@@ -303,7 +303,7 @@ fn a_hundred_thousand_are_each_woken_once() {
 #[test]
 fn cost_of_setting() {
     const COUNT: u32 = 100_000;
-    let wheel = Wheel::starting_at(0);
+    let wheel = Wheel::new(0);
     let deadlines: Vec<_> = (0..COUNT).map(|_| wheel.register()).collect();
     let cost = |what: &str, from: u64, wait: fn(u64) -> u64| {
         let start = std::time::Instant::now();
@@ -333,7 +333,7 @@ fn run(test: impl Future<Output = ()>) {
 #[test]
 fn the_driver_wakes_up_for_an_earlier_deadline() {
     run(async {
-        let wheel = Wheel::new();
+        let wheel = Wheel::new(clock::precise_ms());
         tokio::task::spawn_local(drive(Rc::clone(&wheel)));
         let far = wheel.register();
         far.set(clock::precise_ms(), ms(3_600_000));
@@ -351,7 +351,7 @@ fn the_driver_wakes_up_for_an_earlier_deadline() {
 #[test]
 fn the_driver_sleeps_for_good_while_nothing_is_set() {
     run(async {
-        let wheel = Wheel::new();
+        let wheel = Wheel::new(clock::precise_ms());
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let readings = Cell::new(0);
@@ -374,7 +374,7 @@ fn the_driver_sleeps_for_good_while_nothing_is_set() {
 #[test]
 fn timeout_ends_what_takes_too_long_and_leaves_the_deadline_clear() {
     run(async {
-        let wheel = Wheel::new();
+        let wheel = Wheel::new(clock::precise_ms());
         tokio::task::spawn_local(drive(Rc::clone(&wheel)));
         let deadline = wheel.register();
         let now = clock::precise_ms();
@@ -392,7 +392,7 @@ fn timeout_ends_what_takes_too_long_and_leaves_the_deadline_clear() {
 #[test]
 fn what_many_tasks_wait_for_comes_to_all() {
     run(async {
-        let wheel = Wheel::new();
+        let wheel = Wheel::new(clock::precise_ms());
         tokio::task::spawn_local(drive(Rc::clone(&wheel)));
         let tasks: Vec<_> = (0..1_000)
             .map(|i| {
