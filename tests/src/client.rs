@@ -475,6 +475,42 @@ impl Conn {
         }
     }
 
+    /// Reads so many responses.
+    ///
+    /// # Panics
+    /// When one of them is missing.
+    #[track_caller]
+    pub fn read_responses(&mut self, count: usize) -> Vec<Response> {
+        (0..count).map(|_| self.read_response()).collect()
+    }
+
+    /// Sends the head of a request and keeps its body back.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    #[track_caller]
+    pub fn send_head(&mut self, request: &Request) {
+        self.methods.push_back(request.method().into());
+        self.write(&request.head_bytes());
+    }
+
+    /// Sends the rest of a request that was begun; as far as the server takes it.
+    ///
+    /// # Errors
+    /// When it closed or reset the connection, or does not read.
+    pub fn try_more(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.try_write(bytes.as_ref())
+    }
+
+    /// Sends the rest of a request that was begun.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    #[track_caller]
+    pub fn more(&mut self, bytes: impl AsRef<[u8]>) {
+        self.write(bytes.as_ref());
+    }
+
     /// Expects the server to close the connection cleanly, with nothing more on it.
     ///
     /// # Panics

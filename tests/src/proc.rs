@@ -13,6 +13,21 @@ pub fn has_read(ports: &[u16]) -> bool {
     })
 }
 
+/// Whether the server's end of a loopback connection between these TCP ports still exists.
+#[must_use]
+pub fn is_connected(server_port: u16, client_port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    let ends = [format!(":{server_port:04X}"), format!(":{client_port:04X}")];
+    let text = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    text.lines().skip(1).any(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        words.len() > 3
+            && words[1].ends_with(&ends[0])
+            && words[2].ends_with(&ends[1])
+            && words[3] == ESTABLISHED
+    })
+}
+
 /// A line of `/proc/net/tcp`: number, local, remote, state, `tx_queue:rx_queue`, all in hex.
 fn holds_unread(line: &str, ports: &[u16]) -> bool {
     let mut words = line.split_ascii_whitespace().skip(2);
