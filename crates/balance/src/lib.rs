@@ -1,1 +1,37 @@
-//! forebay-balance
+//! Which peer of a pool gets a request, whether a failed one is tried again, and who waits.
+//! Pure: no I/O, no clock, no random source, no dependency. Time is given as a [`Tick`].
+//!
+//! An exchange's way through this crate:
+//!
+//! 1. [`Pool::acquire`] chooses a peer and takes one of its permits;
+//! 2. with [`NoPeer::Full`] the request may wait in a [`WaitQueue`] until a permit is given back;
+//! 3. what came of it is told by [`Pool::report`], which ejects a peer that only fails;
+//! 4. after a failure [`RetryPolicy::decide`] says whether to go to 1. again, with the peer among
+//!    those [`Tried`];
+//! 5. [`Pool::release`] gives the permit back ([`Permit`] does so by itself).
+//!
+//! [`Pool`], [`Permits`] and [`RetryBudget`] are shared by all workers: atomics, no locks, `&self`
+//! everywhere. [`WaitQueue`] and [`HealthCounter`] belong to whoever owns them.
+
+#![forbid(unsafe_code)]
+
+mod health;
+mod peer;
+mod permits;
+mod pool;
+mod queue;
+mod retry;
+mod units;
+
+pub use health::{Health, HealthCounter};
+pub use permits::Permits;
+pub use pool::{
+    Ask, Balance, Chosen, Eject, Ejection, MAX_PEERS, MAX_WEIGHT, NoPeer, Outcome, PeerSpec,
+    PeerState, PeerView, Permit, Pool, PoolError, PoolSpec, Tier, Tried,
+};
+pub use queue::{Pushed, Ticket, WORST_PRIORITY, WaitQueue};
+pub use retry::{
+    Attempt, Decision, Failure, GiveUp, MAX_RETRIES, RetryBudget, RetryOn, RetryPolicy,
+    is_idempotent,
+};
+pub use units::{Share, Tick};

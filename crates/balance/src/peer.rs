@@ -1,0 +1,63 @@
+//! What a pool keeps of each peer.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use crate::permits::Permits;
+use crate::pool::PeerSpec;
+
+/// What every choice reads: half a cache line each, side by side, so that a pass over 1,000 peers
+/// stays within the first-level cache. A line of its own for each would keep workers from
+/// disturbing each other, but costs every pass twice the lines, and a pass reads them all.
+#[derive(Debug)]
+#[repr(align(32))]
+pub(crate) struct Hot {
+    pub(crate) permits: Permits,
+    /// In units of 1/[`WEIGHT_UNIT`], so that a part of the weight 1 is a number too.
+    pub(crate) weight: u32,
+    pub(crate) flags: AtomicU32,
+    /// Its place in virtual time.
+    pub(crate) turn: AtomicU64,
+    /// How far a choice moves it on.
+    pub(crate) stride: u64,
+}
+
+/// What is read when something happens to it.
+#[derive(Debug, Default)]
+pub(crate) struct Cold {
+    /// Failures in a row.
+    pub(crate) errors: AtomicU32,
+    pub(crate) ejections: AtomicU32,
+    /// In milliseconds, as `Tick` has them; of use while the flag is set.
+    pub(crate) ejected_until: AtomicU64,
+    pub(crate) warm_since: AtomicU64,
+}
+
+impl Hot {
+    /// `unit` is the virtual time of one turn at weight 1.
+    pub(crate) fn new(spec: &PeerSpec, unit: u64) -> Hot {
+        Hot {
+            permits: Permits::new(spec.max_connections),
+            weight: spec.weight * WEIGHT_UNIT,
+            flags: AtomicU32::new(if spec.backup { BACKUP } else { 0 }),
+            turn: AtomicU64::new(0),
+            stride: unit / u64::from(spec.weight),
+        }
+    }
+}
+
+/// Its health checks fail.
+pub(crate) const DOWN: u32 = 1;
+/// Its failures have ejected it.
+pub(crate) const EJECTED: u32 = 2;
+/// It is on its way to its full share.
+pub(crate) const WARMING: u32 = 4;
+/// It is a backup; never changes.
+pub(crate) const BACKUP: u32 = 8;
+
+/// Products of a count of requests (2³²) and a weight (1,000 × this) stay within 64 bits.
+const WEIGHT_UNIT: u32 = 1024;
+
+/// About the virtual time of one turn at weight 1.
+pub(crate) const STRIDE: u64 = 1 << 32;
+
+const _: () = assert!(size_of::<Hot>() == 32);

@@ -1,0 +1,782 @@
+//! A pool of peers: choosing one, its permits, its ejection.
+//!
+//! # The order in which peers are used
+//!
+//! 1. primaries that are neither down nor ejected;
+//! 2. backups that are neither down nor ejected, if there is none of the former;
+//! 3. ejected peers, if there is none of the former either: an ejection is a guess from failures,
+//!    and with nobody left a wrong guess would turn a bad moment into an outage. Peers that are
+//!    down by their health checks are never used.
+//!
+//! A peer that is full still counts as being there: its requests wait, they do not flow over to
+//! the backups. A peer that the request has tried does not.
+//!
+//! # How one of several is chosen
+//!
+//! Every peer has a *turn*, a point in virtual time that moves on by 1/weight when the peer is
+//! chosen (stride scheduling). `round_robin` takes the peer with the earliest turn, so over a
+//! cycle each gets exactly its weight, as evenly spread as can be, and it stays so while peers
+//! come, go, fill up and are skipped. `least_requests` takes the peer with the fewest requests in
+//! flight for its weight, and among equals the one with the earliest turn, so idle peers are used
+//! in rotation and not the first one always. A peer that was left out for long does not get a
+//! burst when it is back: turns that lie behind the pool's clock count as being at it.
+//!
+//! Both are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes less than a
+//! microsecond, and there is nothing to keep in order when the counts change under it, as a heap
+//! would have to, under a lock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::peer::{BACKUP, Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
+use crate::units::{Share, Tick};
+
+/// How a peer is chosen: the option `balance`. More are to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Balance {
+    /// The peer with the fewest requests in flight, for its weight.
+    #[default]
+    LeastRequests,
+    /// One after the other, by weight.
+    RoundRobin,
+}
+
+impl Balance {
+    /// Every policy that is built.
+    pub const ALL: [Balance; 2] = [Balance::LeastRequests, Balance::RoundRobin];
+
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::LeastRequests => "least_requests",
+            Balance::RoundRobin => "round_robin",
+        }
+    }
+
+    /// The policy of this name.
+    pub fn from_name(name: &str) -> Option<Balance> {
+        Balance::ALL
+            .into_iter()
+            .find(|balance| balance.name() == name)
+    }
+}
+
+/// Passive ejection: the option `eject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eject {
+    /// So many failures in a row eject a peer; 0 counts as 1.
+    pub errors: u32,
+    /// For so long.
+    pub time: Duration,
+    /// But never more than this share of the pool (backups included) at once, rounded down: with
+    /// half of the pool, a single peer is never ejected.
+    pub max: Share,
+}
+
+impl Default for Eject {
+    fn default() -> Self {
+        Eject {
+            errors: 5,
+            time: Duration::from_secs(10),
+            max: Share::percent(50),
+        }
+    }
+}
+
+/// One peer of a pool, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerSpec {
+    /// From 1 to [`MAX_WEIGHT`]: its part of the requests, compared with the others.
+    pub weight: u32,
+    /// Used only when no primary can be.
+    pub backup: bool,
+    /// Requests in flight at once, from 1.
+    pub max_connections: u32,
+}
+
+impl Default for PeerSpec {
+    fn default() -> Self {
+        PeerSpec {
+            weight: 1,
+            backup: false,
+            max_connections: 512,
+        }
+    }
+}
+
+/// A pool, as configured. Equal ones may share one [`Pool`] over a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// How a peer is chosen.
+    pub balance: Balance,
+    /// From 1 to [`MAX_PEERS`]. A peer's place here is its number everywhere.
+    pub peers: Vec<PeerSpec>,
+    /// Passive ejection, if any.
+    pub eject: Option<Eject>,
+    /// How long a peer that comes back takes to its full share; zero: none at all.
+    pub slow_start: Duration,
+}
+
+impl PoolSpec {
+    /// A pool of these peers with the defaults of the configuration.
+    pub fn new(peers: Vec<PeerSpec>) -> PoolSpec {
+        PoolSpec {
+            balance: Balance::default(),
+            peers,
+            eject: Some(Eject::default()),
+            slow_start: Duration::ZERO,
+        }
+    }
+}
+
+/// Why a [`PoolSpec`] is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolError {
+    /// No peer.
+    Empty,
+    /// More than [`MAX_PEERS`].
+    TooManyPeers,
+    /// The weight of this peer is not from 1 to [`MAX_WEIGHT`].
+    Weight(usize),
+    /// `max_connections` of this peer is 0.
+    NoConnections(usize),
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PoolError::Empty => f.write_str("a pool has at least one peer"),
+            PoolError::TooManyPeers => write!(f, "a pool has at most {MAX_PEERS} peers"),
+            PoolError::Weight(_) => write!(f, "a weight is from 1 to {MAX_WEIGHT}"),
+            PoolError::NoConnections(_) => f.write_str("`max_connections` is at least 1"),
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+/// What a choice depends on besides the pool.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Ask {
+    /// The present.
+    pub now: Tick,
+    /// Peers that this request has been to.
+    pub tried: Tried,
+}
+
+impl Ask {
+    /// For a request that is sent for the first time.
+    pub fn new(now: Tick) -> Ask {
+        Ask {
+            now,
+            tried: Tried::default(),
+        }
+    }
+
+    /// For one that is tried again.
+    pub fn again(now: Tick, tried: Tried) -> Ask {
+        Ask { now, tried }
+    }
+}
+
+/// The peers that a request has been to. Has room for the first try and every retry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Peer numbers plus one.
+    peers: [u32; 6],
+}
+
+impl Tried {
+    /// Adds a peer. When there is no room left, the oldest is forgotten.
+    pub fn add(&mut self, peer: usize) {
+        let number = u32::try_from(peer + 1).unwrap_or(u32::MAX);
+        self.peers.rotate_right(1);
+        self.peers[0] = number;
+    }
+
+    /// Whether a peer was added.
+    pub fn contains(&self, peer: usize) -> bool {
+        self.peers
+            .iter()
+            .any(|&number| u32::try_from(peer + 1) == Ok(number))
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.peers[0] == 0
+    }
+}
+
+/// Which of the orders in the module's docs a peer was chosen from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// A primary.
+    Primary,
+    /// A backup: no primary could be used.
+    Backup,
+    /// An ejected peer: there was no other.
+    Ejected,
+}
+
+/// A peer that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its number.
+    pub peer: usize,
+    /// From which tier.
+    pub tier: Tier,
+}
+
+/// Why no peer was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoPeer {
+    /// All that could be used have `max_connections` requests in flight: wait, or 503.
+    Full,
+    /// The request has been to all that could be used.
+    AllTried,
+    /// All are down.
+    AllDown,
+}
+
+impl NoPeer {
+    /// A short constant name for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            NoPeer::Full => "pool_full",
+            NoPeer::AllTried => "all_tried",
+            NoPeer::AllDown => "all_down",
+        }
+    }
+
+    /// The sentence for people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            NoPeer::Full => "all peers have as many requests as `max_connections` allows",
+            NoPeer::AllTried => "the request has been to all peers that can be used",
+            NoPeer::AllDown => "all peers are down",
+        }
+    }
+}
+
+impl fmt::Display for NoPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.sentence())
+    }
+}
+
+/// How a request to a peer ended, for its ejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It answered, whatever it said.
+    Success,
+    /// It did not: no connection, a reset, a timeout, garbage. What the client did is never one.
+    Failure,
+}
+
+/// What [`Pool::report`] has to say about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ejection {
+    /// The peer is ejected from now until then.
+    Ejected {
+        /// When it comes back.
+        until: Tick,
+    },
+    /// It has failed often enough, but as many as `max` allows are ejected already.
+    Spared,
+}
+
+/// What a peer is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// It is used.
+    Up,
+    /// It is used, and gets less than its share yet: `slow_start`.
+    Warming,
+    /// Its failures have ejected it for a time.
+    Ejected,
+    /// Its health checks fail.
+    Down,
+}
+
+/// A peer as status pages and metrics show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// What it is.
+    pub state: PeerState,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// How often it was ejected.
+    pub ejections: u32,
+    /// Failures in a row.
+    pub errors: u32,
+}
+
+/// The state of a pool that all workers share.
+#[derive(Debug)]
+pub struct Pool {
+    spec: PoolSpec,
+    hot: Box<[Hot]>,
+    cold: Box<[Cold]>,
+    /// The turn that was taken last.
+    clock: AtomicU64,
+    /// How many peers have the flag `EJECTED`.
+    ejected: AtomicU32,
+    max_ejected: u32,
+}
+
+/// The result of a pass over the peers of one tier.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    best: Option<Best>,
+    saw_full: bool,
+    saw_tried: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Best {
+    peer: usize,
+    used: u64,
+    weight: u64,
+    turn: u64,
+    /// How far the turn lies ahead of the clock.
+    ahead: u64,
+}
+
+impl Pool {
+    /// A pool at its start: every peer up, nothing in flight.
+    ///
+    /// # Errors
+    ///
+    /// See [`PoolError`].
+    pub fn new(spec: PoolSpec) -> Result<Pool, PoolError> {
+        if spec.peers.is_empty() {
+            return Err(PoolError::Empty);
+        }
+        if spec.peers.len() > MAX_PEERS {
+            return Err(PoolError::TooManyPeers);
+        }
+        for (number, peer) in spec.peers.iter().enumerate() {
+            if !(1..=MAX_WEIGHT).contains(&peer.weight) {
+                return Err(PoolError::Weight(number));
+            }
+            if peer.max_connections == 0 {
+                return Err(PoolError::NoConnections(number));
+            }
+        }
+        let unit = stride_unit(&spec.peers);
+        let peers = u64::try_from(spec.peers.len()).unwrap_or(u64::MAX);
+        let max_ejected = spec.eject.map_or(0, |eject| eject.max.of(peers));
+        Ok(Pool {
+            hot: spec.peers.iter().map(|peer| Hot::new(peer, unit)).collect(),
+            cold: spec.peers.iter().map(|_| Cold::default()).collect(),
+            clock: AtomicU64::new(0),
+            ejected: AtomicU32::new(0),
+            max_ejected: u32::try_from(max_ejected).unwrap_or(u32::MAX),
+            spec,
+        })
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    /// How many peers it has.
+    pub fn len(&self) -> usize {
+        self.hot.len()
+    }
+
+    /// Never: a pool has a peer.
+    pub fn is_empty(&self) -> bool {
+        self.hot.is_empty()
+    }
+
+    /// Chooses a peer and takes one of its permits, which [`Pool::release`] gives back.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoPeer`].
+    pub fn acquire(&self, ask: &Ask) -> Result<Chosen, NoPeer> {
+        // Another worker may take the same peer at the same moment. Then this one looks again; but
+        // not forever, a turn taken twice does no harm.
+        for last_look in [false, false, true] {
+            let (chosen, best) = self.look(ask)?;
+            let hot = &self.hot[chosen.peer];
+            if !hot.permits.try_acquire() {
+                continue;
+            }
+            if self.take_turn(&best, ask.now) || last_look {
+                return Ok(chosen);
+            }
+            hot.permits.release();
+        }
+        Err(NoPeer::Full)
+    }
+
+    /// Like [`Pool::acquire`], with a guard that gives the permit back.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoPeer`].
+    pub fn permit(self: &Arc<Self>, ask: &Ask) -> Result<Permit, NoPeer> {
+        let chosen = self.acquire(ask)?;
+        Ok(Permit {
+            pool: Arc::clone(self),
+            chosen,
+        })
+    }
+
+    /// Chooses a peer, and changes nothing; for `explain`.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoPeer`].
+    pub fn choose(&self, ask: &Ask) -> Result<Chosen, NoPeer> {
+        self.look(ask).map(|(chosen, _)| chosen)
+    }
+
+    /// Gives back a permit that [`Pool::acquire`] took. Returns whether the peer was full until
+    /// now, so that who waits must be woken.
+    pub fn release(&self, peer: usize) -> bool {
+        let Some(hot) = self.hot.get(peer) else {
+            return false;
+        };
+        let was_full = hot.permits.is_full();
+        hot.permits.release();
+        was_full
+    }
+
+    /// Tells how a request to a peer ended. A failure that ejects the peer, or would, is
+    /// returned, to be logged.
+    pub fn report(&self, peer: usize, outcome: Outcome, now: Tick) -> Option<Ejection> {
+        let eject = self.spec.eject?;
+        let cold = self.cold.get(peer)?;
+        if outcome == Outcome::Success {
+            // Nearly always so already, and then the line stays shared between the workers.
+            if cold.errors.load(Relaxed) != 0 {
+                cold.errors.store(0, Relaxed);
+            }
+            return None;
+        }
+        // What fails while it is ejected was sent before, or for want of others: it does not
+        // make the ejection longer.
+        if self.flags_at(peer, now) & EJECTED != 0 {
+            return None;
+        }
+        let errors = cold.errors.fetch_add(1, Relaxed).saturating_add(1);
+        (errors >= eject.errors.max(1)).then(|| self.eject(peer, eject.time, now))
+    }
+
+    /// Tells what the health checks of a peer say. Returns whether that is a change.
+    pub fn set_down(&self, peer: usize, down: bool, now: Tick) -> bool {
+        let (Some(hot), Some(cold)) = (self.hot.get(peer), self.cold.get(peer)) else {
+            return false;
+        };
+        if down {
+            return hot.flags.fetch_or(DOWN, Relaxed) & DOWN == 0;
+        }
+        if hot.flags.load(Relaxed) & DOWN == 0 {
+            return false;
+        }
+        cold.errors.store(0, Relaxed);
+        self.begin_warming(peer, now);
+        hot.flags.fetch_and(!DOWN, Relaxed) & DOWN != 0
+    }
+
+    /// A peer as it is now.
+    ///
+    /// # Panics
+    ///
+    /// If there is no peer of this number.
+    pub fn view(&self, peer: usize, now: Tick) -> PeerView {
+        let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
+        let flags = self.flags_at(peer, now);
+        let state = match flags {
+            _ if flags & DOWN != 0 => PeerState::Down,
+            _ if flags & EJECTED != 0 => PeerState::Ejected,
+            _ if flags & WARMING != 0 => PeerState::Warming,
+            _ => PeerState::Up,
+        };
+        PeerView {
+            state,
+            in_flight: hot.permits.used(),
+            ejections: cold.ejections.load(Relaxed),
+            errors: cold.errors.load(Relaxed),
+        }
+    }
+
+    /// What must always hold; tests call it after each step.
+    pub fn check_invariants(&self) {
+        let flagged = self
+            .hot
+            .iter()
+            .filter(|hot| hot.flags.load(Relaxed) & EJECTED != 0)
+            .count();
+        assert_eq!(
+            u32::try_from(flagged),
+            Ok(self.ejected.load(Relaxed)),
+            "ejected are counted"
+        );
+        assert!(
+            self.ejected.load(Relaxed) <= self.max_ejected,
+            "more ejected than allowed"
+        );
+        for hot in &self.hot {
+            assert!(
+                hot.permits.used() <= hot.permits.limit(),
+                "more in flight than allowed"
+            );
+        }
+    }
+
+    /// Looks through the tiers.
+    fn look(&self, ask: &Ask) -> Result<(Chosen, Best), NoPeer> {
+        let mut saw_tried = false;
+        for (tier, mask, flags) in [
+            (Tier::Primary, DOWN | EJECTED | BACKUP, 0),
+            (Tier::Backup, DOWN | EJECTED | BACKUP, BACKUP),
+            (Tier::Ejected, DOWN | EJECTED, EJECTED),
+        ] {
+            // Somebody who is not ejected was there, so this is no time to panic.
+            if tier == Tier::Ejected && saw_tried {
+                break;
+            }
+            let pass = match self.spec.balance {
+                Balance::LeastRequests => self.pass::<true>(mask, flags, ask),
+                Balance::RoundRobin => self.pass::<false>(mask, flags, ask),
+            };
+            if let Some(best) = pass.best {
+                return Ok((
+                    Chosen {
+                        peer: best.peer,
+                        tier,
+                    },
+                    best,
+                ));
+            }
+            if pass.saw_full {
+                return Err(NoPeer::Full);
+            }
+            saw_tried |= pass.saw_tried;
+        }
+        Err(if saw_tried {
+            NoPeer::AllTried
+        } else {
+            NoPeer::AllDown
+        })
+    }
+
+    /// The best peer among those whose flags, as far as `mask` goes, are `wanted`.
+    fn pass<const BY_LOAD: bool>(&self, mask: u32, wanted: u32, ask: &Ask) -> Pass {
+        let mut pass = Pass::default();
+        let clock = self.clock.load(Relaxed);
+        for (peer, hot) in self.hot.iter().enumerate() {
+            let mut flags = hot.flags.load(Relaxed);
+            if flags & (EJECTED | WARMING) != 0 {
+                flags = self.flags_at(peer, ask.now);
+            }
+            if flags & mask != wanted {
+                continue;
+            }
+            let used = hot.permits.used();
+            if used >= hot.permits.limit() {
+                pass.saw_full = true;
+                continue;
+            }
+            let turn = hot.turn.load(Relaxed);
+            let ahead = ahead_of(clock, turn);
+            let (used, weight) = match BY_LOAD {
+                true => (u64::from(used), self.weight(peer, flags, ask.now)),
+                false => (0, 1),
+            };
+            let better = pass.best.is_none_or(|best| {
+                let (mine, others) = (used * best.weight, best.used * weight);
+                mine < others || mine == others && ahead < best.ahead
+            });
+            if !better {
+                continue;
+            }
+            if ask.tried.contains(peer) {
+                pass.saw_tried = true;
+                continue;
+            }
+            pass.best = Some(Best {
+                peer,
+                used,
+                weight,
+                turn,
+                ahead,
+            });
+        }
+        pass
+    }
+
+    /// Moves the turn of the chosen peer on. False if another worker has done so meanwhile.
+    fn take_turn(&self, best: &Best, now: Tick) -> bool {
+        // With one peer there are no turns, and nothing that workers would have to share.
+        if self.hot.len() == 1 {
+            return true;
+        }
+        let hot = &self.hot[best.peer];
+        let clock = self.clock.load(Relaxed);
+        let start = if ahead_of(clock, best.turn) == 0 {
+            clock
+        } else {
+            best.turn
+        };
+        let mut stride = hot.stride;
+        let flags = hot.flags.load(Relaxed);
+        if flags & WARMING != 0 {
+            let full = u64::from(hot.weight);
+            let weight = self.weight(best.peer, flags, now);
+            stride = stride.saturating_mul(full) / weight;
+        }
+        let next = start.wrapping_add(stride);
+        if hot
+            .turn
+            .compare_exchange(best.turn, next, Relaxed, Relaxed)
+            .is_err()
+        {
+            return false;
+        }
+        // Two workers may set this in either order. The clock then is behind by one stride, which
+        // at worst gives a peer that was away one turn more.
+        self.clock.store(start, Relaxed);
+        true
+    }
+
+    /// The weight of a peer, less while it warms up.
+    fn weight(&self, peer: usize, flags: u32, now: Tick) -> u64 {
+        let full = u64::from(self.hot[peer].weight);
+        if flags & WARMING == 0 {
+            return full;
+        }
+        let whole = self.spec.slow_start.as_millis().max(1);
+        let since = Tick::from_millis(self.cold[peer].warm_since.load(Relaxed));
+        let elapsed = now.since(since).as_millis().min(whole);
+        let part = u64::try_from(u128::from(full) * elapsed / whole).unwrap_or(full);
+        // At least a tenth: of nothing it would learn nothing about the peer.
+        part.max(full / 10).max(1)
+    }
+
+    /// The flags of a peer, once those whose time is over have been taken off.
+    #[cold]
+    fn flags_at(&self, peer: usize, now: Tick) -> u32 {
+        let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
+        let mut flags = hot.flags.load(Relaxed);
+        if flags & EJECTED != 0 && cold.ejected_until.load(Relaxed) <= now.as_millis() {
+            self.begin_warming(peer, now);
+            // Whoever takes the flag off counts.
+            if hot.flags.fetch_and(!EJECTED, Relaxed) & EJECTED != 0 {
+                self.ejected.fetch_sub(1, Relaxed);
+            }
+            flags = hot.flags.load(Relaxed);
+        }
+        if flags & WARMING != 0 {
+            let since = Tick::from_millis(cold.warm_since.load(Relaxed));
+            if now.since(since) >= self.spec.slow_start {
+                hot.flags.fetch_and(!WARMING, Relaxed);
+                flags &= !WARMING;
+            }
+        }
+        flags
+    }
+
+    fn begin_warming(&self, peer: usize, now: Tick) {
+        if self.spec.slow_start > Duration::ZERO {
+            self.cold[peer].warm_since.store(now.as_millis(), Relaxed);
+            self.hot[peer].flags.fetch_or(WARMING, Relaxed);
+        }
+    }
+
+    fn eject(&self, peer: usize, time: Duration, now: Tick) -> Ejection {
+        // Those whose time is over must not keep this one in.
+        for other in 0..self.len() {
+            self.flags_at(other, now);
+        }
+        let room = |ejected: u32| (ejected < self.max_ejected).then_some(ejected + 1);
+        if self.ejected.fetch_update(Relaxed, Relaxed, room).is_err() {
+            return Ejection::Spared;
+        }
+        let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
+        let until = now + time;
+        cold.ejected_until.store(until.as_millis(), Relaxed);
+        cold.errors.store(0, Relaxed);
+        if hot.flags.fetch_or(EJECTED, Relaxed) & EJECTED != 0 {
+            // Another worker was faster; the room it took is enough.
+            self.ejected.fetch_sub(1, Relaxed);
+        } else {
+            cold.ejections.fetch_add(1, Relaxed);
+        }
+        Ejection::Ejected { until }
+    }
+}
+
+/// How far a turn lies ahead of the clock: not at all if it is behind. The two wrap around; a turn
+/// is ahead by a few strides at most, so what looks further ahead is behind.
+fn ahead_of(clock: u64, turn: u64) -> u64 {
+    match turn.wrapping_sub(clock) {
+        ahead if ahead < 1 << 60 => ahead,
+        _ => 0,
+    }
+}
+
+/// The virtual time of one turn at weight 1: near [`STRIDE`], and a multiple of all weights if
+/// there is one, because then no stride is rounded and the weights are exact forever. Else they
+/// are off by less than one in a million.
+fn stride_unit(peers: &[PeerSpec]) -> u64 {
+    let common = peers.iter().try_fold(1_u64, |common, peer| {
+        let weight = u64::from(peer.weight);
+        let common = common / greatest_common_divisor(common, weight) * weight;
+        (common <= STRIDE).then_some(common)
+    });
+    common.map_or(STRIDE, |common| STRIDE / common * common)
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+/// A permit of a peer, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    pool: Arc<Pool>,
+    chosen: Chosen,
+}
+
+impl Permit {
+    /// The peer it is for.
+    pub fn chosen(&self) -> Chosen {
+        self.chosen
+    }
+
+    /// The number of that peer.
+    pub fn peer(&self) -> usize {
+        self.chosen.peer
+    }
+
+    /// The pool it is of.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.pool.release(self.chosen.peer);
+    }
+}
+
+/// The most peers of a pool: a choice is one pass over them, and must stay in the microseconds.
+pub const MAX_PEERS: usize = 10_000;
+
+/// The largest weight.
+pub const MAX_WEIGHT: u32 = 1_000;
