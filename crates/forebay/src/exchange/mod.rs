@@ -1,0 +1,238 @@
+//! The exchange: one request and its response, whatever protocol carried it.
+//!
+//! A protocol fills in a [`Request`], runs the exchange through its site's pipeline ([`step`]) and
+//! sends the [`Response`]. *Invariant*: nothing in here, and no step, knows the protocol.
+
+mod body;
+mod condition;
+mod fault;
+pub mod guard;
+mod page;
+mod request;
+mod response;
+pub mod step;
+mod template;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use forebay_fields::Fields;
+use forebay_http1::Method;
+
+pub use body::{Body, FileRange, Pulled, Stream};
+pub use condition::{Condition, Test};
+pub use fault::{Fault, Party, Reason, Retry};
+pub use page::dress;
+pub use request::{Captures, Request};
+pub use response::Response;
+pub use step::{Entry, Flow, Local, Pipeline, Rest, Step, Up};
+pub use template::expand;
+
+use crate::snapshot::{Served, Site};
+use crate::worker::Worker;
+
+/// Who sent a request, and over what.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote {
+    /// The other end of the connection. On a Unix socket: an unspecified address, port 0.
+    pub address: SocketAddr,
+    /// The address it came to.
+    pub local: SocketAddr,
+    /// Came over TLS.
+    pub tls: bool,
+}
+
+/// Sends what comes before the response: 103 Early Hints and kin.
+pub trait Interim {
+    /// Sends one 1xx response, if the client's protocol has them; never waits.
+    fn interim(&self, status: u16, fields: &Fields);
+
+    /// From now on a client that closes its sending side counts as gone (else it is a half-close,
+    /// and it still gets its answer).
+    fn end_of_input_is_leaving(&self);
+}
+
+/// One request on its way, with all that steps note about it.
+///
+/// Reused by its worker: [`Exchange::clear`] keeps the room that its buffers have taken.
+pub struct Exchange {
+    /// The worker it runs on.
+    pub worker: Rc<Worker>,
+    /// What was asked.
+    pub request: Request,
+    /// Who asked.
+    pub remote: Remote,
+    /// The site that answers.
+    pub site: Option<Arc<Site>>,
+    /// What the patterns of the routes taken have matched.
+    pub captures: Captures,
+    /// `$vars`, in the order in which they were set; at most [`MAX_VARS`].
+    pub vars: Vec<(Arc<str>, Box<[u8]>)>,
+    /// Where steps have refused the method only: what they would have taken.
+    pub allowed_methods: Option<&'static str>,
+    /// At most this many bytes of body; what `limit` has lowered or raised.
+    pub max_body_bytes: u64,
+    /// Where 1xx responses go, for a protocol that can send them.
+    pub interim: Option<Rc<dyn Interim>>,
+    /// The client has closed its sending side and steps that mind may take it for gone.
+    pub half_closed: bool,
+    /// Its number; unique enough to find it in a log.
+    pub id: u64,
+    /// When its head was complete, on the worker's clock.
+    pub started_ms: u64,
+    /// Its place in the pipeline.
+    pub(crate) course: step::Course,
+}
+
+/// The most `$vars` one exchange may have. Set by the configuration, so this bounds mistakes only.
+pub const MAX_VARS: usize = 64;
+
+/// A request's body without any `limit { body = … }`.
+pub const DEFAULT_MAX_BODY: u64 = 1 << 30;
+
+/// An exchange in use; goes back to its worker when dropped.
+pub struct Lease(Option<Box<Exchange>>);
+
+impl Deref for Lease {
+    type Target = Exchange;
+
+    fn deref(&self) -> &Exchange {
+        self.0.as_deref().expect("taken out only by drop")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        self.0.as_deref_mut().expect("taken out only by drop")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(mut exchange) = self.0.take() {
+            exchange.clear();
+            let worker = exchange.worker.clone();
+            worker.end();
+            worker.give_back_exchange(exchange);
+        }
+    }
+}
+
+impl Exchange {
+    /// A fresh or reused exchange.
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "exchanges are leased from their worker"
+    )]
+    pub fn new(worker: &Rc<Worker>, remote: Remote) -> Lease {
+        let mut exchange = worker.spare_exchange().unwrap_or_else(|| {
+            Box::new(Exchange {
+                worker: worker.clone(),
+                request: Request::default(),
+                remote,
+                site: None,
+                captures: Captures::default(),
+                vars: Vec::new(),
+                allowed_methods: None,
+                max_body_bytes: DEFAULT_MAX_BODY,
+                interim: None,
+                half_closed: false,
+                id: 0,
+                started_ms: 0,
+                course: step::Course::default(),
+            })
+        });
+        exchange.remote = remote;
+        exchange.id = worker.random();
+        worker.begin();
+        Lease(Some(exchange))
+    }
+
+    /// Makes it fit for the next request.
+    fn clear(&mut self) {
+        self.request.clear();
+        self.site = None;
+        self.captures.clear();
+        self.vars.clear();
+        self.allowed_methods = None;
+        self.max_body_bytes = DEFAULT_MAX_BODY;
+        self.interim = None;
+        self.half_closed = false;
+        self.course.clear();
+    }
+
+    /// Finds the site that answers, and stands at the top of its pipeline.
+    pub fn enter(&mut self, served: &Served) -> Result<(), Fault> {
+        if matches!(self.request.method, Method::Connect | Method::Trace) {
+            // Neither a forward proxy nor an echo of somebody's secrets.
+            return Err(Reason::MethodRefused.into());
+        }
+        self.request.normalize()?;
+        let Some(site) = served.hosts.get(self.request.host().as_bytes()) else {
+            return Err(Reason::UnknownHost.into());
+        };
+        self.course.start(site.pipeline.clone().into());
+        self.site = Some(site.clone());
+        Ok(())
+    }
+
+    /// Takes the request's body, to read at most as much of it as the site allows.
+    pub fn take_body(&mut self) -> Result<Body, Fault> {
+        self.request.take_body(self.max_body_bytes)
+    }
+
+    /// `"https"` or `"http"`.
+    pub fn scheme(&self) -> &'static str {
+        if self.remote.tls { "https" } else { "http" }
+    }
+
+    /// The port that the client asked for: as it wrote it, else that of the scheme.
+    pub fn port(&self) -> u16 {
+        self.request
+            .port
+            .unwrap_or(if self.remote.tls { 443 } else { 80 })
+    }
+
+    /// The client's address; the remote's, unless a trusted one speaks for another.
+    pub fn client_ip(&self) -> IpAddr {
+        self.remote.address.ip()
+    }
+
+    /// The client's network as one client counts: IPv4 /32, IPv6 /64.
+    pub fn client_net(&self) -> String {
+        match self.client_ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => {
+                let net = Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX));
+                format!("{net}/64")
+            }
+        }
+    }
+
+    /// `$rest`: what `*` of the innermost route matched; outside of a route the path. Without the
+    /// leading slashes: `//evil.example` in a redirect would be another host.
+    pub fn rest(&self) -> &str {
+        match self.captures.rest() {
+            Some(rest) => rest,
+            None => self.request.path().trim_start_matches('/'),
+        }
+    }
+
+    /// The value of `$vars.NAME`.
+    pub fn var(&self, name: &str) -> Option<&[u8]> {
+        let found = self.vars.iter().rev().find(|(n, _)| &**n == name);
+        found.map(|(_, value)| &**value)
+    }
+
+    /// Gives `$vars.NAME` a value.
+    pub fn set_var(&mut self, name: &Arc<str>, value: Vec<u8>) {
+        let value = value.into_boxed_slice();
+        if let Some(slot) = self.vars.iter_mut().find(|(n, _)| n == name) {
+            slot.1 = value;
+        } else if self.vars.len() < MAX_VARS {
+            self.vars.push((name.clone(), value));
+        }
+    }
+}

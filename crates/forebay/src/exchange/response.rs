@@ -1,0 +1,96 @@
+//! The response as steps see it, whatever protocol will carry it.
+
+use bytes::Bytes;
+use forebay_fields::{Fields, Known};
+
+use super::{Body, Exchange, Fault, Reason};
+
+/// A response on its way up.
+///
+/// It holds no framing: `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the
+/// protocol's, which knows the body's length and how to send it.
+#[derive(Default)]
+pub struct Response {
+    /// 200 to 599.
+    pub status: u16,
+    /// Its fields, without those of the framing.
+    pub fields: Fields,
+    /// What it carries.
+    pub body: Body,
+    /// The length that a response without a body (to HEAD, or a 304) says it would have.
+    pub announced_len: Option<u64>,
+    /// Why this is not what was asked for, if a failure was the cause.
+    pub fault: Option<Box<Fault>>,
+    /// An application made it; `errors` leaves such ones alone unless told otherwise.
+    pub from_upstream: bool,
+    /// It has no body of its own: where the status is an error, a built-in page stands in.
+    pub wants_page: bool,
+}
+
+impl Response {
+    /// A response of this status, without a body.
+    pub fn new(exchange: &mut Exchange, status: u16) -> Response {
+        Response {
+            status,
+            fields: exchange.worker.fields(),
+            ..Response::default()
+        }
+    }
+
+    /// A response with a built-in page for its body.
+    pub fn page(exchange: &mut Exchange, status: u16) -> Response {
+        Response {
+            wants_page: true,
+            ..Response::new(exchange, status)
+        }
+    }
+
+    /// A response with a text.
+    pub fn text(
+        exchange: &mut Exchange,
+        status: u16,
+        kind: &str,
+        text: impl Into<Bytes>,
+    ) -> Response {
+        let mut response = Response::new(exchange, status);
+        response.set(Known::ContentType, kind.as_bytes());
+        response.body = text.into().into();
+        response
+    }
+
+    /// What a failure is answered with.
+    pub fn fault(exchange: &mut Exchange, fault: Fault) -> Response {
+        let status = match fault.reason.status() {
+            0 => 500,
+            status => status,
+        };
+        let mut response = Response::page(exchange, status);
+        if status == 503 || fault.reason == Reason::Overloaded {
+            response.set(Known::RetryAfter, b"1");
+        }
+        response.fault = Some(Box::new(fault));
+        response
+    }
+
+    /// The answer where a pipeline has come to its end: 404, or 405 where only the method was
+    /// wrong.
+    pub fn nothing_answered(exchange: &mut Exchange) -> Response {
+        match exchange.allowed_methods.take() {
+            Some(methods) => {
+                let mut response = Response::fault(exchange, Reason::MethodRefused.into());
+                response.set(Known::Allow, methods.as_bytes());
+                response
+            }
+            None => Response::fault(exchange, Reason::NotFound.into()),
+        }
+    }
+
+    /// Sets a field to a value of our own making, replacing every line of that name.
+    ///
+    /// The value is one that this program made or has checked; one that cannot stand in a field is
+    /// left out rather than sent.
+    pub fn set(&mut self, name: Known, value: &[u8]) {
+        let kept = self.fields.set(name, value);
+        debug_assert!(kept.is_ok(), "a field of our own making is refused");
+    }
+}

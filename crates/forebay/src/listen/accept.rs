@@ -1,0 +1,140 @@
+//! Accepting, and what happens near the limits.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use forebay_sys::net::{AcceptFault, refuse_new, to_unmapped};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Listener;
+use crate::exchange::Remote;
+use crate::protocol::h1;
+use crate::transport::Transport;
+use crate::worker::Worker;
+
+/// What a client reads whom there is no room for. Written before anything is read from it: near
+/// the limit nothing is spent on knowing what it wants.
+const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+Content-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// At the limit this many of the oldest idle connections make room, so that looking for them is
+/// paid once for many.
+const REAP: usize = 32;
+
+/// Pause after an `accept` that fails for want of memory or descriptors.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Accepts on `socket` until the listener closes, then what still waits, then closes.
+pub async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener) {
+    let mut spare = open_spare();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            () = listener.closed() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => take(&worker, &listener, stream, address),
+            Err(error) => match AcceptFault::of(&error) {
+                AcceptFault::Gone | AcceptFault::Empty => {}
+                AcceptFault::Exhausted => {
+                    shed(&worker, &socket, &mut spare);
+                    if !worker.reap_idle(REAP) {
+                        tokio::time::sleep(BREATH).await;
+                    }
+                }
+                AcceptFault::Broken => {
+                    tracing::error!(%error, "accepting failed; trying again");
+                    tokio::time::sleep(BREATH).await;
+                }
+            },
+        }
+    }
+    accept_dry(&worker, &listener, &socket);
+}
+
+/// Takes what the kernel has already connected, after it was told to connect no more.
+fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListener) {
+    if let Err(error) = refuse_new(socket) {
+        tracing::debug!(%error, "a closing listener keeps taking connections to its end");
+    }
+    let mut nobody = Context::from_waker(std::task::Waker::noop());
+    // Bounded: the backlog can hold no more than this once nothing new comes.
+    for _ in 0..u16::MAX {
+        match socket.poll_accept(&mut nobody) {
+            Poll::Ready(Ok((stream, address))) => take(worker, listener, stream, address),
+            Poll::Ready(Err(error)) if AcceptFault::of(&error) == AcceptFault::Gone => {}
+            _ => return,
+        }
+    }
+}
+
+fn take(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, address: SocketAddr) {
+    let process = &worker.process;
+    let open = process.connections.fetch_add(1, Relaxed) + 1;
+    let place = Place(worker.clone());
+    worker.counters.accepted.add(1);
+    worker.counters.open.add(1);
+    if open > process.max_connections.load(Relaxed) && !worker.reap_idle(REAP) {
+        worker.counters.refused.add(1);
+        refuse(stream);
+        return;
+    }
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    let remote = Remote {
+        address: to_unmapped(address),
+        local: to_unmapped(local),
+        tls: false,
+    };
+    let link = h1::Link::new(worker, listener, Transport::Tcp(stream), remote);
+    tokio::task::spawn_local(async move {
+        // Given back when the task ends, however it ends.
+        let _place = place;
+        h1::serve(link).await;
+    });
+}
+
+/// A connection's place among those that the process may have.
+struct Place(Rc<Worker>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.process.connections.fetch_sub(1, Relaxed);
+        self.0.counters.open.sub(1);
+    }
+}
+
+/// Answers 503 and closes. The client may have sent its request already; closing with it unread
+/// would reset the connection and take the answer with it, so what is there is read away.
+fn refuse(stream: TcpStream) {
+    let Ok(mut stream) = stream.into_std() else {
+        return;
+    };
+    let _ = stream.write(OVERLOADED);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut sink = [0; 4096];
+    while matches!(io::Read::read(&mut stream, &mut sink), Ok(1..)) {}
+}
+
+/// Out of descriptors: gives up the spare one for a moment to take a connection and close it, so
+/// that its client learns at once that it cannot be served.
+fn shed(worker: &Worker, socket: &TcpListener, spare: &mut Option<File>) {
+    *spare = None;
+    let mut nobody = Context::from_waker(std::task::Waker::noop());
+    if let Poll::Ready(Ok((stream, _))) = socket.poll_accept(&mut nobody) {
+        worker.counters.refused.add(1);
+        refuse(stream);
+    }
+    *spare = open_spare();
+}
+
+fn open_spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}

@@ -1,0 +1,251 @@
+//! One HTTP/1 connection's state, shared by its task, the request body that reads from it and the
+//! worker that may close it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use forebay_fields::Fields;
+use forebay_http1::{BodyDecoder, Framing, HeadParser, Limits, RequestHead, write_status_line};
+
+use crate::exchange::{Interim, Remote};
+use crate::listen::Listener;
+use crate::transport::{Out, Transport};
+use crate::wheel::Deadline;
+use crate::worker::{BUFFER_BYTES, Worker};
+
+/// What a connection is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for the first byte of a request, since this time on the worker's clock.
+    Idle(u64),
+    /// Has an exchange, or a part of a request.
+    Busy,
+}
+
+/// One connection. An idle one holds this, its socket and its task; no buffer.
+pub struct Link {
+    /// The worker it belongs to.
+    pub worker: Rc<Worker>,
+    /// Where it came in.
+    pub listener: Rc<Listener>,
+    /// Who is at the other end.
+    pub remote: Remote,
+    io: RefCell<Transport>,
+    desk: RefCell<Option<Box<Desk>>>,
+    /// The one time that runs for it: what for, its task knows.
+    pub deadline: Deadline,
+    /// What it is about.
+    pub phase: Cell<Phase>,
+    /// The client has closed its sending side.
+    pub eof: Cell<bool>,
+    /// It shall end as soon as nothing is under way on it.
+    pub closing: Cell<bool>,
+    /// A client that has closed its sending side counts as gone.
+    pub eof_is_gone: Cell<bool>,
+    /// Its place in the worker's table.
+    pub key: Cell<usize>,
+}
+
+/// What a connection needs only while something happens on it.
+pub struct Desk {
+    /// Reads heads; remembers how far it has looked.
+    pub parser: HeadParser,
+    /// The head that was read last, until its exchange takes it.
+    pub head: RequestHead,
+    /// Received and not yet used.
+    pub input: BytesMut,
+    /// To be sent.
+    pub out: Out,
+    /// The body of the request under way.
+    pub body: BodyDecoder,
+    /// The client waits for 100 Continue before it sends the body.
+    pub expects_continue: bool,
+    /// How many 1xx responses may still be sent for this request.
+    pub interim_left: u8,
+}
+
+impl Default for Desk {
+    fn default() -> Desk {
+        Desk {
+            parser: HeadParser::default(),
+            head: RequestHead::default(),
+            input: BytesMut::new(),
+            out: Out::default(),
+            body: no_body(),
+            expects_continue: false,
+            interim_left: 0,
+        }
+    }
+}
+
+fn no_body() -> BodyDecoder {
+    BodyDecoder::new(Framing::None, &Limits::default())
+}
+
+impl Desk {
+    /// Makes it fit for another connection.
+    pub fn recycle(&mut self) {
+        self.parser = HeadParser::default();
+        self.head.clear();
+        self.out.recycle(4 * BUFFER_BYTES);
+        self.body = no_body();
+        self.expects_continue = false;
+        self.interim_left = 0;
+    }
+}
+
+/// At most this many 1xx responses are passed on for one request.
+pub const MAX_INTERIM: u8 = 8;
+
+impl Link {
+    /// A connection that has just been accepted.
+    pub fn new(
+        worker: &Rc<Worker>,
+        listener: &Rc<Listener>,
+        io: Transport,
+        remote: Remote,
+    ) -> Rc<Link> {
+        Rc::new(Link {
+            worker: worker.clone(),
+            listener: listener.clone(),
+            remote,
+            io: RefCell::new(io),
+            desk: RefCell::new(None),
+            deadline: worker.wheel.register(),
+            phase: Cell::new(Phase::Busy),
+            eof: Cell::new(false),
+            closing: Cell::new(false),
+            eof_is_gone: Cell::new(false),
+            key: Cell::new(usize::MAX),
+        })
+    }
+
+    /// True once it shall take no further request.
+    pub fn is_ending(&self) -> bool {
+        self.closing.get() || self.worker.draining.get() || self.listener.is_gone()
+    }
+
+    /// Takes buffers from the worker.
+    pub fn open_desk(&self) {
+        let mut desk = self.desk.borrow_mut();
+        if desk.is_none() {
+            *desk = Some(self.worker.desk());
+        }
+    }
+
+    /// Gives the buffers back.
+    pub fn close_desk(&self) {
+        if let Some(desk) = self.desk.borrow_mut().take() {
+            self.worker.give_back_desk(desk);
+        }
+    }
+
+    /// Works with the buffers. `None` where there are none, which only an idle link has.
+    pub fn with_desk<R>(&self, work: impl FnOnce(&mut Desk) -> R) -> Option<R> {
+        self.desk.borrow_mut().as_mut().map(|desk| work(desk))
+    }
+
+    /// True if nothing received is left over.
+    pub fn input_is_empty(&self) -> bool {
+        self.with_desk(|desk| desk.input.is_empty()).unwrap_or(true)
+    }
+
+    /// Waits until there is something to read.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.borrow().poll_read_ready(cx)
+    }
+
+    /// Reads more into `input`. `Ok(0)` is the end, which is remembered.
+    pub fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.eof.get() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut desk = self.desk.borrow_mut();
+        let Some(desk) = desk.as_mut() else {
+            return Poll::Ready(Ok(0));
+        };
+        if desk.input.capacity() - desk.input.len() < BUFFER_BYTES / 4 {
+            desk.input.reserve(BUFFER_BYTES);
+        }
+        let read = ready!(self.io.borrow_mut().poll_read(cx, &mut desk.input))?;
+        self.worker.counters.received_bytes.add(read as u64);
+        if read == 0 {
+            self.eof.set(true);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Sends what waits to be sent.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut desk = self.desk.borrow_mut();
+        let Some(desk) = desk.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        if desk.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut sent = 0;
+        let result = desk
+            .out
+            .poll_flush(&mut self.io.borrow_mut(), cx, &mut sent);
+        self.worker.counters.sent_bytes.add(sent);
+        if sent > 0 && result.is_pending() {
+            // The client reads: its time starts anew.
+            self.deadline
+                .set(self.worker.now_ms(), self.listener.times().write);
+        }
+        result
+    }
+
+    /// Lets the deadline run for so long.
+    pub fn arm(&self, time: Duration) {
+        self.deadline.set(self.worker.now_ms(), time);
+    }
+
+    /// Ends the sending side.
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.io.borrow_mut().shutdown()
+    }
+
+    /// Makes the close a reset.
+    pub fn reset_on_close(&self) {
+        self.io.borrow().reset_on_close();
+    }
+
+    /// Asks the connection to end: at once if it is idle, else after its exchange.
+    pub fn close_soon(&self) {
+        self.closing.set(true);
+        if let Phase::Idle(_) = self.phase.get() {
+            self.deadline.set(self.worker.now_ms(), Duration::ZERO);
+        }
+    }
+}
+
+impl Interim for Link {
+    fn interim(&self, status: u16, fields: &Fields) {
+        let sent = self.with_desk(|desk| {
+            if desk.interim_left == 0 {
+                return;
+            }
+            desk.interim_left -= 1;
+            let out = desk.out.tail();
+            write_status_line(out, status, None);
+            fields.write_to(out);
+            out.extend_from_slice(b"\r\n");
+        });
+        debug_assert!(
+            sent.is_some(),
+            "only a busy connection has interim responses"
+        );
+        // Sent as far as the socket takes it; the rest goes before the response.
+        let _ = self.poll_flush(&mut Context::from_waker(std::task::Waker::noop()));
+    }
+
+    fn end_of_input_is_leaving(&self) {
+        self.eof_is_gone.set(true);
+    }
+}

@@ -1,0 +1,306 @@
+//! HTTP/1.x towards clients: one task per connection.
+//!
+//! ```text
+//!      ┌────────────────────────── nothing of a next request is there ──────────────────────┐
+//!      ▼                                                                                    │
+//!    idle (no buffer) ── readable ──▶ head ── complete ──▶ run ── answered ──▶ answer queued┤
+//!                                      │ refused            │ waits, or the body streams    │
+//!                                      ▼                    ▼                               │
+//!              linger, close ◀── answer queued ◀── last ── waiting (boxed) ── sent ─────────┘
+//! ```
+//!
+//! A request that is answered from memory never leaves this task's own small future; its answer is
+//! queued behind those of the requests before it, and all leave together: when no complete request
+//! is left, when an exchange has to wait, or when 64 KiB are collected. Everything else — an
+//! upstream, a body that streams — goes on in a boxed future ([`waiting`]), so that an idle
+//! connection stays small.
+
+mod body;
+mod link;
+mod send;
+mod waiting;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use forebay_http1::{BodyDecoder, Framing, Method, Progress, Version};
+
+pub use link::{Desk, Link, MAX_INTERIM, Phase};
+
+use crate::exchange::{Body, Exchange, Fault, Reason, Response, guard};
+use body::ClientBody;
+
+/// A connection answers at most this many requests before others get their turn.
+const TURN_REQUESTS: u32 = 32;
+
+/// Answers are sent at the latest when this many bytes have been collected.
+const FLUSH_BYTES: usize = 64 * 1024;
+
+/// What of the request the form of its answer depends on.
+#[derive(Clone, Copy)]
+struct Asked {
+    version: Version,
+    is_head: bool,
+    /// The client would go on after this exchange.
+    keep: bool,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It goes on.
+    Go,
+    /// All is said: end it so that the client sees all of it.
+    Linger,
+    /// It is of no use any more.
+    Drop,
+}
+
+/// What reading a head comes to.
+enum Head {
+    Complete,
+    /// Nothing of a next request has come yet.
+    None,
+    /// The client has ended between requests.
+    End,
+    /// It cannot be answered as it is.
+    Refused(Fault),
+    /// The connection is broken.
+    Broken,
+}
+
+/// Serves a connection from its beginning to its end.
+pub async fn serve(link: Rc<Link>) {
+    let _registered = Registered::new(&link);
+    // What the client sends first is waited for like any other request, but for the head's time:
+    // who connects and says nothing holds no buffer either.
+    let mut first = true;
+    while idle(&link, first).await {
+        first = false;
+        link.open_desk();
+        let next = busy(&link).await;
+        if next == Next::Linger {
+            Box::pin(send::linger(&link)).await;
+        }
+        link.close_desk();
+        if next != Next::Go {
+            return;
+        }
+    }
+}
+
+/// The connection's place in its worker's table; given up on whatever way out, since the table
+/// keeps the socket open.
+struct Registered<'a>(&'a Rc<Link>);
+
+impl<'a> Registered<'a> {
+    fn new(link: &'a Rc<Link>) -> Registered<'a> {
+        link.key
+            .set(link.worker.links.borrow_mut().insert(link.clone()));
+        Registered(link)
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0
+            .worker
+            .links
+            .borrow_mut()
+            .try_remove(self.0.key.get());
+    }
+}
+
+/// Waits for the next request without holding a buffer. False: the connection is over.
+async fn idle(link: &Link, first: bool) -> bool {
+    if link.is_ending() || link.eof.get() {
+        return false;
+    }
+    let now = link.worker.now_ms();
+    let times = link.listener.times();
+    link.phase.set(Phase::Idle(now));
+    link.deadline
+        .set(now, if first { times.header } else { times.idle });
+    let readable = poll_fn(|cx| {
+        if let Poll::Ready(result) = link.poll_readable(cx) {
+            return Poll::Ready(result.is_ok());
+        }
+        ready!(link.deadline.poll_expired(cx));
+        Poll::Ready(false)
+    })
+    .await;
+    link.phase.set(Phase::Busy);
+    link.deadline.clear();
+    readable
+}
+
+/// Answers requests until nothing of a next one is there.
+async fn busy(link: &Rc<Link>) -> Next {
+    let mut answered = 0;
+    loop {
+        match poll_fn(|cx| poll_head(link, cx)).await {
+            Head::Complete => {}
+            Head::None => return Next::Go,
+            Head::End => return Next::Linger,
+            Head::Broken => return Next::Drop,
+            Head::Refused(fault) => {
+                send::refusal(link, fault);
+                return Next::Linger;
+            }
+        }
+        let mut exchange = Exchange::new(&link.worker, link.remote);
+        let asked = begin(link, &mut exchange);
+        let next = match answer(link, &mut exchange) {
+            Some(response) if send::is_immediate(link, &response) => {
+                send::at_once(link, &mut exchange, asked, response)
+            }
+            response => Box::pin(waiting::finish(link, &mut exchange, asked, response)).await,
+        };
+        drop(exchange);
+        if next != Next::Go {
+            return next;
+        }
+        answered += 1;
+        if answered % TURN_REQUESTS == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Reads until a head is complete.
+///
+/// Answers that wait to be sent leave as soon as no complete request is there any more, before
+/// anything else is read: their clients wait for them.
+fn poll_head(link: &Link, cx: &mut Context<'_>) -> Poll<Head> {
+    loop {
+        if link.with_desk(|desk| desk.out.len_bytes() >= FLUSH_BYTES) == Some(true) {
+            ready!(poll_sent(link, cx));
+        }
+        match parse(link) {
+            Ok(Progress::Complete) => {
+                link.deadline.clear();
+                return Poll::Ready(Head::Complete);
+            }
+            Ok(Progress::Partial) => {}
+            Err(fault) => return Poll::Ready(Head::Refused(fault)),
+        }
+        if !ready!(poll_sent(link, cx)) {
+            return Poll::Ready(Head::Broken);
+        }
+        match link.poll_fill(cx) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Head::End),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Head::Broken),
+            Poll::Pending if link.input_is_empty() => return Poll::Ready(Head::None),
+            Poll::Pending => {
+                if !link.deadline.is_set() {
+                    link.arm(link.listener.times().header);
+                }
+                ready!(link.deadline.poll_expired(cx));
+                return Poll::Ready(Head::Refused(Reason::HeadTooSlow.into()));
+            }
+        }
+    }
+}
+
+fn parse(link: &Link) -> Result<Progress, Fault> {
+    let limits = link.listener.with_served(|served| served.limits);
+    let parsed = link.with_desk(|desk| {
+        if desk.input.is_empty() {
+            return Ok(Progress::Partial);
+        }
+        desk.parser
+            .request(&mut desk.input, &limits, &mut desk.head)
+    });
+    match parsed {
+        Some(Ok(progress)) => Ok(progress),
+        Some(Err(error)) => {
+            let reason = match error.status() {
+                414 => Reason::TargetTooLong,
+                431 => Reason::HeadTooLarge,
+                501 => Reason::CodingUnknown,
+                505 => Reason::VersionUnknown,
+                _ => Reason::BadRequest,
+            };
+            Err(Fault::with(reason, error.sentence()))
+        }
+        None => Err(Reason::Internal.into()),
+    }
+}
+
+/// Waits until everything queued has been sent, for as long as the client keeps reading. False:
+/// it does not, or it is gone.
+fn poll_sent(link: &Link, cx: &mut Context<'_>) -> Poll<bool> {
+    match link.poll_flush(cx) {
+        Poll::Ready(result) => Poll::Ready(result.is_ok()),
+        Poll::Pending => {
+            if !link.deadline.is_set() {
+                link.arm(link.listener.times().write);
+            }
+            ready!(link.deadline.poll_expired(cx));
+            link.worker.counters.fault(Reason::ClientTooSlow);
+            Poll::Ready(false)
+        }
+    }
+}
+
+/// Moves what was read into the exchange.
+fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
+    let limits = link.listener.with_served(|served| served.limits);
+    let asked = link.with_desk(|desk| {
+        let head = &mut desk.head;
+        desk.body = BodyDecoder::new(head.framing, &limits);
+        desk.expects_continue = head.expect_continue;
+        desk.interim_left = if head.version == Version::Http11 {
+            MAX_INTERIM
+        } else {
+            0
+        };
+        let request = &mut exchange.request;
+        request.method = head.method;
+        std::mem::swap(&mut request.fields, &mut head.fields);
+        request.set_target(head.target());
+        request.set_host(head.host().unwrap_or(""), head.port());
+        request.offers_upgrade = head.upgrade;
+        link.worker
+            .counters
+            .fields_dropped
+            .add(u64::from(head.dropped_fields));
+        let len_bytes = match head.framing {
+            Framing::None => Some(0),
+            Framing::Length(len) => Some(len),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        let asked = Asked {
+            version: head.version,
+            is_head: head.method == Method::Head,
+            keep: head.keep_alive,
+        };
+        // What was received is held by the fields now; the head must not keep it longer.
+        head.clear();
+        (asked, len_bytes)
+    });
+    let Some((asked, len_bytes)) = asked else {
+        return Asked {
+            version: Version::Http11,
+            is_head: false,
+            keep: false,
+        };
+    };
+    if len_bytes != Some(0) {
+        let body = ClientBody::new(link, len_bytes);
+        exchange.request.set_body(Body::Stream(Box::new(body)));
+    }
+    asked
+}
+
+/// Runs the exchange as far as it goes without waiting; `None` where it waits.
+fn answer(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
+    exchange.started_ms = link.worker.now_ms();
+    let entered = link.listener.with_served(|served| exchange.enter(served));
+    match entered {
+        Ok(()) => guard::run(exchange),
+        Err(fault) => Some(Response::fault(exchange, fault)),
+    }
+}

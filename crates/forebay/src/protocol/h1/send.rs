@@ -1,0 +1,233 @@
+//! Responses into bytes.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_fields::{Fields, Known, KnownSet, append_decimal};
+use forebay_http1::{
+    LAST_CHUNK, Part, Version, write_chunk_size, write_last_chunk, write_status_line,
+};
+
+use super::{Asked, Link, Next};
+use crate::exchange::{Body, Exchange, Fault, Reason, Response, dress};
+
+/// What this side of the connection says itself; nobody else's word on it is passed on.
+const FRAMING: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::ContentLength,
+    Known::KeepAlive,
+    Known::TransferEncoding,
+]);
+
+/// A request body that was not wanted is read away up to this size, so that the connection can go
+/// on; a larger one costs more than a new connection.
+const DRAIN_BYTES: u64 = 64 * 1024;
+
+/// After an early answer, at most so much is read away...
+const LINGER_BYTES: u64 = 1024 * 1024;
+/// ... for so long. Closing with something unread would reset the connection, and the client would
+/// never see the answer.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How the end of a body is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// There is none.
+    None,
+    /// By its length.
+    Length(u64),
+    /// By a last chunk.
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+/// What has become of the request's body when it is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// It was read to its end.
+    None,
+    /// It is small enough to be read away.
+    Small,
+    /// The connection cannot go on behind it.
+    Large,
+}
+
+/// True if the response can be queued as a whole here and now.
+pub fn is_immediate(link: &Link, response: &Response) -> bool {
+    matches!(response.body, Body::Empty | Body::Bytes(_)) && leftover(link) == Leftover::None
+}
+
+/// What is left of the request's body; takes what has been received of it.
+pub fn leftover(link: &Link) -> Leftover {
+    let state = link.with_desk(|desk| {
+        loop {
+            match desk.body.decode(&mut desk.input) {
+                Ok(Part::End) => return Leftover::None,
+                Ok(Part::Data(_)) => {}
+                // A client that waits for 100 Continue sends the body or does not: nobody knows.
+                Ok(Part::NeedMore) if desk.expects_continue => return Leftover::Large,
+                Ok(Part::NeedMore) => {
+                    return match desk.body.remaining() {
+                        Some(left) if left <= DRAIN_BYTES => Leftover::Small,
+                        _ => Leftover::Large,
+                    };
+                }
+                Err(_) => return Leftover::Large,
+            }
+        }
+    });
+    state.unwrap_or(Leftover::Large)
+}
+
+/// Queues a response that is there as a whole, behind a request body that is over.
+pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response: Response) -> Next {
+    dress(exchange, &mut response);
+    let keep = asked.keep && !link.is_ending();
+    let form = write_head(link, asked, &mut response, keep);
+    if let (Body::Bytes(bytes), Form::Length(_)) = (std::mem::take(&mut response.body), form) {
+        link.with_desk(|desk| desk.out.push(bytes));
+    }
+    link.worker.give_back_fields(response.fields);
+    if keep { Next::Go } else { Next::Linger }
+}
+
+/// Queues the answer to a head that could not be understood.
+pub fn refusal(link: &Link, fault: Fault) {
+    link.worker.counters.requests.add(1);
+    let mut exchange = Exchange::new(&link.worker, link.remote);
+    let response = Response::fault(&mut exchange, fault);
+    let asked = Asked {
+        version: Version::Http11,
+        is_head: false,
+        keep: false,
+    };
+    at_once(link, &mut exchange, asked, response);
+}
+
+/// Queues the head; says how the body's end is told.
+pub fn write_head(link: &Link, asked: Asked, response: &mut Response, keep: bool) -> Form {
+    let worker = &link.worker;
+    worker.counters.status(response.status);
+    if let Some(fault) = &response.fault {
+        worker.counters.fault(fault.reason);
+        if fault.detail.is_some() {
+            tracing::debug!(reason = fault.reason.name(), %fault, "exchange failed");
+        }
+    }
+    let form = form_of(asked, response);
+    link.with_desk(|desk| {
+        let out = desk.out.tail();
+        write_status_line(out, response.status, None);
+        response.fields.write_without(out, FRAMING);
+        if !response.fields.contains(Known::Date) {
+            worker.with_date(|date| {
+                out.extend_from_slice(b"Date: ");
+                out.extend_from_slice(date);
+                out.extend_from_slice(b"\r\n");
+            });
+        }
+        let announced = match form {
+            Form::Length(len) => Some(len),
+            // A response to HEAD says what GET's would have said; a 304 need not (RFC 9110 §8.6).
+            Form::None if asked.is_head && response.status != 304 => {
+                response.announced_len.or_else(|| response.body.len_bytes())
+            }
+            _ => None,
+        };
+        let has_body = !matches!(response.status, 204 | 304);
+        if let Some(len) = announced.filter(|_| has_body) {
+            out.extend_from_slice(b"Content-Length: ");
+            append_decimal(out, len);
+            out.extend_from_slice(b"\r\n");
+        }
+        if form == Form::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        match (asked.version, keep) {
+            (Version::Http11, true) => {}
+            (Version::Http10, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (_, false) => out.extend_from_slice(b"Connection: close\r\n"),
+        }
+        out.extend_from_slice(b"\r\n");
+    });
+    form
+}
+
+/// RFC 9112 §6.3.
+fn form_of(asked: Asked, response: &Response) -> Form {
+    if asked.is_head || matches!(response.status, 204 | 304) {
+        return Form::None;
+    }
+    match (response.body.len_bytes(), asked.version) {
+        (Some(len), _) => Form::Length(len),
+        (None, Version::Http11) => Form::Chunked,
+        (None, Version::Http10) => Form::UntilClose,
+    }
+}
+
+/// Queues a piece of a body.
+pub fn write_data(link: &Link, form: Form, bytes: Bytes) {
+    link.with_desk(|desk| {
+        if form == Form::Chunked {
+            write_chunk_size(desk.out.tail(), bytes.len());
+            desk.out.push(bytes);
+            desk.out.tail().extend_from_slice(b"\r\n");
+        } else {
+            desk.out.push(bytes);
+        }
+    });
+}
+
+/// Queues the end of a body.
+pub fn write_end(link: &Link, form: Form, trailers: Option<&Fields>) {
+    if form == Form::Chunked {
+        match trailers {
+            Some(trailers) => link.with_desk(|desk| write_last_chunk(desk.out.tail(), trailers)),
+            None => link.with_desk(|desk| desk.out.tail().extend_from_slice(LAST_CHUNK)),
+        };
+    }
+}
+
+/// Ends the connection so that the client sees everything that was sent: what it may still be
+/// sending is read away for a while.
+pub async fn linger(link: &Link) {
+    link.deadline.clear();
+    if !poll_fn(|cx| super::poll_sent(link, cx)).await || link.shutdown().is_err() {
+        return;
+    }
+    link.arm(LINGER_TIME);
+    let mut left = LINGER_BYTES;
+    poll_fn(|cx| poll_discard(link, &mut left, cx)).await;
+}
+
+fn poll_discard(link: &Link, left: &mut u64, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        link.with_desk(|desk| desk.input.clear());
+        match link.poll_fill(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(read)) if (read as u64) < *left => *left -= read as u64,
+            Poll::Ready(Ok(_)) => return Poll::Ready(()),
+            Poll::Pending => {
+                ready!(link.deadline.poll_expired(cx));
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// What a fault in the middle of a body does to the connection: the client must see it.
+pub fn break_off(link: &Link, form: Form) {
+    link.worker.counters.aborted.add(1);
+    if form == Form::UntilClose {
+        // The end of the connection would pass for the end of the body.
+        link.reset_on_close();
+    }
+}
+
+/// The reason why a client that reads nothing is let go.
+pub fn too_slow(link: &Link) {
+    link.worker.counters.fault(Reason::ClientTooSlow);
+}

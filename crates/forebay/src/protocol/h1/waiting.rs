@@ -1,0 +1,204 @@
+//! An exchange that cannot be answered on the spot: a step waits, the body streams, or the
+//! request's body is still to come. Runs in a box of its own.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::send::{self, Form, Leftover};
+use super::{Asked, Link, Next};
+use crate::exchange::{Body, Exchange, Fault, Pulled, Reason, Response, Stream, dress, guard};
+use crate::files::FileStream;
+use crate::worker::BUFFER_BYTES;
+
+/// Between two turns of others, at most so much of a body is sent.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// Takes the exchange to its end. `response` is there if only its body, or the request's, needs
+/// time.
+pub async fn finish(
+    link: &Rc<Link>,
+    exchange: &mut Exchange,
+    asked: Asked,
+    response: Option<Response>,
+) -> Next {
+    let response = match response {
+        Some(response) => Some(response),
+        None => {
+            exchange.interim = Some(link.clone());
+            let response = run(link, exchange).await;
+            link.eof_is_gone.set(false);
+            response
+        }
+    };
+    let Some(mut response) = response else {
+        link.worker.counters.fault(Reason::ClientGone);
+        return Next::Drop;
+    };
+    dress(exchange, &mut response);
+    // Whatever the steps have not taken of the request's body nobody will want any more.
+    exchange.request.set_body(Body::Empty);
+    let leftover = send::leftover(link);
+    let keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
+    let form = send::write_head(link, asked, &mut response, keep);
+    // The site is needed no more: a slow download must not keep an old configuration in memory.
+    exchange.site = None;
+    let body = std::mem::take(&mut response.body);
+    link.worker
+        .give_back_fields(std::mem::take(&mut response.fields));
+    let sent = match body {
+        _ if form == Form::None => Ok(()),
+        Body::Empty => Ok(()),
+        Body::Bytes(bytes) => {
+            send::write_data(link, form, bytes);
+            Ok(())
+        }
+        Body::File(range) => {
+            send_stream(link, form, &mut FileStream::new(&link.worker, range)).await
+        }
+        Body::Stream(mut stream) => send_stream(link, form, &mut *stream).await,
+    };
+    if let Err(fault) = sent {
+        link.worker.counters.fault(fault.reason);
+        send::break_off(link, form);
+        return Next::Drop;
+    }
+    if leftover == Leftover::Small && keep && !drain(link).await {
+        return Next::Drop;
+    }
+    if keep && form != Form::UntilClose {
+        Next::Go
+    } else {
+        Next::Linger
+    }
+}
+
+/// Runs the steps while looking after the client: one that leaves takes its exchange with it.
+async fn run(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
+    let mut steps = pin!(guard::finish(exchange));
+    poll_fn(|cx| {
+        // What was queued before goes first: answers to earlier requests.
+        if let Poll::Ready(Err(_)) = link.poll_flush(cx) {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(response) = steps.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        match poll_gone(link, cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Ready when the client has left. The end of its input is a half-close, not leaving, unless a
+/// step has said so; a reset is. While the request's body is still to come, whoever reads it sees
+/// that; what comes behind it is the next request and is kept, up to a buffer full.
+fn poll_gone(link: &Link, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        if link.eof.get() {
+            return if link.eof_is_gone.get() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
+        }
+        let may_read =
+            link.with_desk(|desk| desk.body.is_done() && desk.input.len() < BUFFER_BYTES);
+        if may_read != Some(true) {
+            return Poll::Pending;
+        }
+        if ready!(link.poll_fill(cx)).is_err() {
+            return Poll::Ready(());
+        }
+    }
+}
+
+/// Sends a body as it comes.
+async fn send_stream(link: &Link, form: Form, stream: &mut dyn Stream) -> Result<(), Fault> {
+    let ahead = stream.read_ahead_bytes();
+    let mut flow = Flow {
+        ended: false,
+        turn: 0,
+    };
+    poll_fn(|cx| poll_send(link, form, stream, ahead, &mut flow, cx)).await
+}
+
+struct Flow {
+    /// The body has come to its end; what is queued is the rest.
+    ended: bool,
+    /// Bytes since others had their turn.
+    turn: usize,
+}
+
+/// Pulls while the client takes; while it does not, pulls up to `ahead` bytes more, so that a
+/// small page frees its backend at once and a large one does not fill the memory.
+fn poll_send(
+    link: &Link,
+    form: Form,
+    stream: &mut dyn Stream,
+    ahead: usize,
+    flow: &mut Flow,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Fault>> {
+    loop {
+        let sent = match link.poll_flush(cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => {
+                let fault = Fault::with(Reason::ClientGone, error.to_string());
+                return Poll::Ready(Err(fault));
+            }
+            Poll::Pending => false,
+        };
+        if sent {
+            link.deadline.clear();
+            if flow.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if flow.turn >= TURN_BYTES {
+                flow.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        } else {
+            if !link.deadline.is_set() {
+                link.arm(link.listener.times().write);
+            }
+            if link.deadline.poll_expired(cx).is_ready() {
+                return Poll::Ready(Err(Reason::ClientTooSlow.into()));
+            }
+            let queued = link
+                .with_desk(|desk| desk.out.len_bytes())
+                .unwrap_or(usize::MAX);
+            if flow.ended || queued >= ahead {
+                return Poll::Pending;
+            }
+        }
+        match stream.poll_pull(cx) {
+            Poll::Ready(Pulled::Data(bytes)) => {
+                flow.turn += bytes.len();
+                send::write_data(link, form, bytes);
+            }
+            Poll::Ready(Pulled::End(trailers)) => {
+                send::write_end(link, form, trailers.as_deref());
+                flow.ended = true;
+            }
+            Poll::Ready(Pulled::Abort(fault)) => return Poll::Ready(Err(fault)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// Reads the small rest of a request's body away.
+async fn drain(link: &Rc<Link>) -> bool {
+    let mut rest = super::ClientBody::new(link, None);
+    loop {
+        match poll_fn(|cx| rest.poll_pull(cx)).await {
+            Pulled::Data(_) => {}
+            Pulled::End(_) => return true,
+            Pulled::Abort(_) => return false,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The frozen configuration that workers serve from.
+//!
+//! A snapshot is swapped as a whole. An exchange looks its site up in the newest one when it
+//! starts and then holds that site alone, so that a slow download does not keep ten thousand other
+//! sites of an old configuration in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forebay_http1::Limits;
+use forebay_route::HostTable;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::exchange::Pipeline;
+use crate::listen::{ListenerId, Times};
+use crate::upstream::Upstream;
+
+/// What answers for a set of host names.
+pub struct Site {
+    /// The name in logs and metrics.
+    pub name: Arc<str>,
+    /// What its requests flow through.
+    pub pipeline: Arc<Pipeline>,
+    /// The configuration it belongs to.
+    pub generation: Arc<Generation>,
+}
+
+/// One version of the configuration; alive while anything still uses a part of it.
+#[derive(Debug)]
+pub struct Generation {
+    /// 1 for the first.
+    pub number: u64,
+}
+
+/// What a listener serves.
+pub struct Served {
+    /// Its sites by host name.
+    pub hosts: Arc<HostTable<Arc<Site>>>,
+    /// The times for its clients.
+    pub times: Times,
+    /// The limits for their heads.
+    pub limits: Limits,
+}
+
+/// A configuration in force.
+pub struct Snapshot {
+    /// Which version.
+    pub generation: Arc<Generation>,
+    /// What each listener serves.
+    pub served: FxHashMap<ListenerId, Arc<Served>>,
+    /// The resources that it uses; the local halves of all others are dropped.
+    pub resources: FxHashSet<u64>,
+    /// Its upstreams, for `status` and metrics.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// A number for a resource that no other has had.
+pub fn resource_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

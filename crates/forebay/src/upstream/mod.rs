@@ -1,0 +1,4 @@
+//! Upstreams.
+
+/// A named pool.
+pub struct Upstream;

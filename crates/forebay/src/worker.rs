@@ -1,0 +1,321 @@
+//! A worker: one thread, one event loop, its own sockets, connections and idle upstream
+//! connections.
+//!
+//! Workers share four things and nothing else: the snapshot, the store, the shared halves of
+//! resources, and one bounded mailbox each.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use forebay_fields::Fields;
+use forebay_sys::clock;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::counters::Counters;
+use crate::exchange::Exchange;
+use crate::listen::ListenerId;
+use crate::protocol::h1::{Desk, Link, Phase};
+use crate::snapshot::Snapshot;
+use crate::wheel::Wheel;
+
+/// What a read starts with: a browser's head and a small body fit, and it is small enough for a
+/// worker to have some thousands in use.
+pub const BUFFER_BYTES: usize = 16 * 1024;
+
+/// What a body that is passed on is read by. A proxied megabyte in reads of 256 KiB costs a third
+/// less than in reads of 16 KiB.
+pub const LARGE_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How many messages may wait for a worker. More means that it has been stuck for long.
+pub const MAILBOX: usize = 1024;
+
+/// Something another thread tells a worker.
+pub enum Mail {
+    /// Serve from this snapshot from now on, and say so.
+    Snapshot {
+        /// The new one.
+        snapshot: Arc<Snapshot>,
+        /// Listeners that come: sockets of this worker's own.
+        open: Vec<(ListenerId, socket2::Socket)>,
+        /// Listeners that go.
+        close: Vec<ListenerId>,
+        /// Told when every request from now on is answered by it.
+        done: oneshot::Sender<()>,
+    },
+    /// Finish what is under way, take nothing new, then end.
+    Drain {
+        /// Told when the last exchange has ended.
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// The sending end of a worker's mailbox.
+pub type Mailbox = mpsc::Sender<Mail>;
+
+/// What exists once in the process and is counted over all workers.
+#[derive(Default)]
+pub struct Process {
+    /// Connections open, over all workers.
+    pub connections: std::sync::atomic::AtomicUsize,
+    /// At most this many.
+    pub max_connections: std::sync::atomic::AtomicUsize,
+}
+
+/// Buffers that wait for their next use.
+#[derive(Default)]
+struct Spare {
+    small: Vec<BytesMut>,
+    large: Vec<BytesMut>,
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    desks: Vec<Box<Desk>>,
+    fields: Vec<Fields>,
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    exchanges: Vec<Box<Exchange>>,
+}
+
+/// How many of each kind of buffer a worker keeps. What more than this many connections use at one
+/// time goes back to the allocator.
+const SPARE: usize = 64;
+const SPARE_LARGE: usize = 8;
+
+/// One worker's own things. Everything hangs on it as `Rc<Worker>`; nothing in it is locked.
+pub struct Worker {
+    /// 0 for the first.
+    pub index: usize,
+    /// Its deadlines.
+    pub wheel: Rc<Wheel>,
+    /// Its counters, read by others.
+    pub counters: Arc<Counters>,
+    /// What is counted over all workers.
+    pub process: Arc<Process>,
+    /// The configuration in force.
+    snapshot: RefCell<Arc<Snapshot>>,
+    /// Local halves of resources, by the number of the resource.
+    locals: RefCell<FxHashMap<u64, Rc<dyn Any>>>,
+    /// Its connections, so that idle ones can be closed.
+    pub links: RefCell<Slab<Rc<Link>>>,
+    /// Set once it shall end.
+    pub draining: Cell<bool>,
+    /// Exchanges under way.
+    pub busy: Cell<usize>,
+    /// Told when nothing is under way any more while it drains.
+    pub idle: tokio::sync::Notify,
+    date: RefCell<Date>,
+    spare: RefCell<Spare>,
+    /// The state of the generator of numbers that need not be secret.
+    random: Cell<u64>,
+}
+
+/// The `Date` field's text and the second it stands for.
+struct Date {
+    second: u64,
+    text: [u8; 29],
+}
+
+impl Worker {
+    /// A worker that serves from `snapshot`.
+    pub fn new(
+        index: usize,
+        snapshot: Arc<Snapshot>,
+        counters: Arc<Counters>,
+        process: Arc<Process>,
+    ) -> Rc<Worker> {
+        Rc::new(Worker {
+            index,
+            wheel: Wheel::new(clock::coarse_ms()),
+            counters,
+            process,
+            snapshot: RefCell::new(snapshot),
+            locals: RefCell::default(),
+            links: RefCell::default(),
+            draining: Cell::new(false),
+            busy: Cell::new(0),
+            idle: tokio::sync::Notify::new(),
+            date: RefCell::new(Date {
+                second: u64::MAX,
+                text: [b' '; 29],
+            }),
+            spare: RefCell::default(),
+            random: Cell::new(seed(index)),
+        })
+    }
+
+    /// The configuration in force.
+    pub fn snapshot(&self) -> std::cell::Ref<'_, Arc<Snapshot>> {
+        self.snapshot.borrow()
+    }
+
+    /// Serves from another snapshot, and forgets the local halves of resources that are no more.
+    pub fn replace_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.locals
+            .borrow_mut()
+            .retain(|id, _| snapshot.resources.contains(id));
+        *self.snapshot.borrow_mut() = snapshot;
+    }
+
+    /// This worker's half of a resource, made at its first use.
+    pub fn local<T: 'static>(&self, id: u64, make: impl FnOnce() -> T) -> Rc<T> {
+        if let Some(found) = self.locals.borrow().get(&id)
+            && let Ok(found) = found.clone().downcast::<T>()
+        {
+            return found;
+        }
+        let made = Rc::new(make());
+        self.locals.borrow_mut().insert(id, made.clone());
+        made
+    }
+
+    /// Milliseconds on the worker's clock, which only ever goes forward; as coarse as the kernel's
+    /// tick, because reading it must cost nothing.
+    pub fn now_ms(&self) -> u64 {
+        clock::coarse_ms()
+    }
+
+    /// The text of the `Date` field (RFC 9110 §5.6.7), made once a second.
+    pub fn with_date<R>(&self, use_it: impl FnOnce(&[u8; 29]) -> R) -> R {
+        let second = clock::coarse_unix_seconds();
+        let mut date = self.date.borrow_mut();
+        if date.second != second {
+            date.second = second;
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+            let text = httpdate::fmt_http_date(time);
+            if let Ok(text) = text.as_bytes().try_into() {
+                date.text = text;
+            }
+        }
+        use_it(&date.text)
+    }
+
+    /// A number that need not be secret (xorshift64*).
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// An empty buffer of [`BUFFER_BYTES`].
+    pub fn buffer(&self) -> BytesMut {
+        let spare = self.spare.borrow_mut().small.pop();
+        spare.unwrap_or_else(|| BytesMut::with_capacity(BUFFER_BYTES))
+    }
+
+    /// An empty buffer of [`LARGE_BUFFER_BYTES`].
+    pub fn large_buffer(&self) -> BytesMut {
+        let spare = self.spare.borrow_mut().large.pop();
+        spare.unwrap_or_else(|| BytesMut::with_capacity(LARGE_BUFFER_BYTES))
+    }
+
+    /// Takes a buffer back. One that others still hold slices of, or that has another size, goes
+    /// to the allocator when the last of them lets go.
+    pub fn give_back(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        let mut spare = self.spare.borrow_mut();
+        if spare.small.len() < SPARE
+            && buffer.try_reclaim(BUFFER_BYTES)
+            && buffer.capacity() < 2 * BUFFER_BYTES
+        {
+            spare.small.push(buffer);
+        } else if spare.large.len() < SPARE_LARGE
+            && buffer.try_reclaim(LARGE_BUFFER_BYTES)
+            && buffer.capacity() < 2 * LARGE_BUFFER_BYTES
+        {
+            spare.large.push(buffer);
+        }
+    }
+
+    /// What an HTTP/1 connection works with while it is busy.
+    pub fn desk(&self) -> Box<Desk> {
+        let spare = self.spare.borrow_mut().desks.pop();
+        let mut desk = spare.unwrap_or_default();
+        desk.input = self.buffer();
+        desk
+    }
+
+    /// Takes it back.
+    pub fn give_back_desk(&self, mut desk: Box<Desk>) {
+        self.give_back(std::mem::take(&mut desk.input));
+        desk.recycle();
+        let mut spare = self.spare.borrow_mut();
+        if spare.desks.len() < SPARE {
+            spare.desks.push(desk);
+        }
+    }
+
+    /// Empty fields, with room from their last use.
+    pub fn fields(&self) -> Fields {
+        self.spare.borrow_mut().fields.pop().unwrap_or_default()
+    }
+
+    /// Takes fields back.
+    pub fn give_back_fields(&self, mut fields: Fields) {
+        fields.clear();
+        let mut spare = self.spare.borrow_mut();
+        if spare.fields.len() < SPARE {
+            spare.fields.push(fields);
+        }
+    }
+
+    /// An exchange to be used again, if one is there.
+    pub fn spare_exchange(&self) -> Option<Box<Exchange>> {
+        self.spare.borrow_mut().exchanges.pop()
+    }
+
+    /// Takes an exchange back; it has been cleared.
+    pub fn give_back_exchange(&self, exchange: Box<Exchange>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.exchanges.len() < SPARE {
+            spare.exchanges.push(exchange);
+        }
+    }
+
+    /// Closes up to `count` of the connections that have been idle for longest. False: none is.
+    pub fn reap_idle(&self, count: usize) -> bool {
+        let mut idle: Vec<(u64, Rc<Link>)> = self
+            .links
+            .borrow()
+            .iter()
+            .filter(|(_, link)| !link.closing.get())
+            .filter_map(|(_, link)| match link.phase.get() {
+                Phase::Idle(since) => Some((since, link.clone())),
+                Phase::Busy => None,
+            })
+            .collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate(count);
+        for (_, link) in &idle {
+            link.close_soon();
+        }
+        self.counters.reaped.add(idle.len() as u64);
+        !idle.is_empty()
+    }
+
+    /// Notes the beginning of an exchange.
+    pub fn begin(&self) {
+        self.busy.set(self.busy.get() + 1);
+        self.counters.requests.add(1);
+    }
+
+    /// Notes the end of an exchange.
+    pub fn end(&self) {
+        self.busy.set(self.busy.get() - 1);
+        if self.draining.get() && self.busy.get() == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+/// A start for the generator: different for each worker and start of the process.
+fn seed(index: usize) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_usize(index);
+    hasher.finish() | 1
+}
