@@ -380,6 +380,18 @@ impl Conn {
         })
     }
 
+    /// As [`Conn::try_read_response`], but if nothing came in time the request stays unanswered and
+    /// its response can be read later.
+    ///
+    /// # Errors
+    /// See [`Trouble`].
+    pub fn try_peek_response(&mut self) -> Result<Response, Trouble> {
+        if self.pending().is_empty() && self.fill()? == 0 {
+            return Err(Trouble::Closed);
+        }
+        self.try_read_response()
+    }
+
     /// Reads a response and gives each part of its body to `sink`; the response returned has none.
     ///
     /// # Errors

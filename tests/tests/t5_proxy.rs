@@ -1,0 +1,1211 @@
+//! The step `proxy`: what an origin sees of a request and a client of a response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_tests::origin::script::Act;
+use forebay_tests::peers::Nginx;
+use forebay_tests::port::Reserved;
+use forebay_tests::wire::Framing;
+use forebay_tests::{Gate, Origin, Request, Script, Server, Trouble, pattern, wait};
+
+fn plain(origin: &Origin) -> Server {
+    Server::before(origin, r#"proxy "@origin@""#)
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[test]
+fn a_request_passes_as_it_is() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    let request = Request::get("/a/b?c=d&e=%20")
+        .host("Example.test:8080")
+        .field("User-Agent", "x/1")
+        .field("Accept", "*/*")
+        .field("X-CaSe", "Kept")
+        .field("Cookie", "a=b")
+        .field("Cookie", "c=d");
+    assert_eq!(
+        server.client().request(&request).expect(200).text(),
+        "GET /a/b?c=d&e=%20"
+    );
+    let seen = origin.only_request();
+    assert_eq!((seen.method.as_str(), seen.minor), ("GET", 1));
+    assert_eq!(
+        seen.field("host").map(str::to_ascii_lowercase).as_deref(),
+        Some("example.test:8080")
+    );
+    assert_eq!(seen.field("user-agent"), Some("x/1"));
+    assert!(
+        seen.fields
+            .iter()
+            .any(|(n, v)| n == "X-CaSe" && v == "Kept"),
+        "case and order kept"
+    );
+    assert_eq!(seen.all("cookie").join("; "), "a=b; c=d");
+    assert_eq!(seen.field("content-length"), None);
+    assert_eq!(seen.field("transfer-encoding"), None);
+}
+
+#[test]
+fn a_response_passes_as_it_is() {
+    let fields = "X-CaSe: Kept\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nServer: app\r\n\
+                  Date: Sun, 02 Feb 2020 02:02:02 GMT\r\nETag: W/\"x\"\r\n";
+    let origin = Origin::always(Script::with_fields(203, fields, "body"));
+    let response = plain(&origin).client().get("/").expect(203);
+    assert!(
+        response
+            .head
+            .fields
+            .iter()
+            .any(|(n, v)| n == "X-CaSe" && v == "Kept")
+    );
+    assert_eq!(response.head.all("set-cookie"), ["a", "b"]);
+    assert_eq!(
+        response.field("date"),
+        Some("Sun, 02 Feb 2020 02:02:02 GMT")
+    );
+    assert_eq!(response.field("etag"), Some("W/\"x\""));
+    assert_eq!(
+        (response.text(), response.framing),
+        ("body", Framing::Length(4))
+    );
+}
+
+#[test]
+fn every_status_passes() {
+    for status in [
+        200_u16, 201, 204, 206, 301, 304, 400, 404, 418, 429, 500, 503, 599,
+    ] {
+        let origin = Origin::always(Script::status(status, ""));
+        let mut conn = plain(&origin).client().connect();
+        let _ = conn.get("/").expect(status);
+    }
+}
+
+#[test]
+fn forwarding_fields_are_rebuilt() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    let request = Request::get("/")
+        .field("Forwarded", "for=1.2.3.4;proto=https")
+        .field("X-Forwarded-For", "1.2.3.4")
+        .field("X-Forwarded-Proto", "https")
+        .field("X-Forwarded-Host", "evil.test")
+        .field("X-Forwarded-Port", "1")
+        .field("X-Real-IP", "1.2.3.4")
+        .field("X-Forwarded-For", "5.6.7.8");
+    let _ = server.client().request(&request).expect(200);
+    let seen = origin.only_request();
+    assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("http"));
+    assert_eq!(seen.field("x-forwarded-host"), Some("forebay.test"));
+    let forwarded = seen
+        .field("forwarded")
+        .expect("Forwarded")
+        .to_ascii_lowercase();
+    assert!(
+        forwarded.contains("for=127.0.0.1") && forwarded.contains("proto=http"),
+        "{forwarded}"
+    );
+    assert!(forwarded.contains("host=forebay.test"), "{forwarded}");
+    for (name, value) in &seen.fields {
+        assert!(
+            !value.contains("1.2.3.4") || name.eq_ignore_ascii_case("x-real-ip"),
+            "{name}"
+        );
+        assert!(!value.contains("evil"), "{name}: {value}");
+    }
+    assert!(
+        seen.field("via").is_some_and(|v| v.contains("1.1 ")),
+        "RFC 9110 section 7.6.3: Via"
+    );
+    assert!(seen.field("cdn-loop").is_some(), "RFC 8586: CDN-Loop");
+}
+
+#[test]
+fn a_forged_host_cannot_break_out_of_forwarded() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    for host in ["a;for=evil", "a,for=evil", "a\"b", "[::1]:80"] {
+        let response = server.client().request(&Request::get("/").host(host));
+        if response.status() == 200 {
+            let seen = origin.requests().pop().expect("a request");
+            let forwarded = seen.field("forwarded").expect("Forwarded");
+            // Outside of quotes there is one element with one `for`.
+            let outside: String = forwarded.split('"').step_by(2).collect();
+            assert_eq!(outside.matches("for=").count(), 1, "{forwarded}");
+        }
+    }
+}
+
+#[test]
+fn a_trusted_peers_forwarding_fields_are_continued() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .listen(r#"trust = "127.0.0.0/8""#)
+        .start();
+    let request = Request::get("/").field("X-Forwarded-For", "192.0.2.1");
+    let _ = server
+        .client()
+        .request(&request.field("X-Forwarded-Proto", "https"))
+        .expect(200);
+    let seen = origin.only_request();
+    assert_eq!(seen.field("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
+}
+
+#[test]
+fn a_loop_is_noticed_by_its_second_round() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    let _ = server.client().get("/").expect(200);
+    let seen = origin.only_request();
+    let ours = (
+        seen.field("via").expect("Via").to_owned(),
+        seen.field("cdn-loop").expect("x").to_owned(),
+    );
+    let twice = Request::get("/")
+        .field("Via", &format!("{0}, {0}", ours.0))
+        .field("CDN-Loop", &format!("{0}, {0}", ours.1));
+    let _ = server.client().request(&twice).expect(508);
+    assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
+fn hop_by_hop_fields_end_here() {
+    let fields = "Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
+                  Proxy-Connection: x\r\nUpgrade: foo\r\nX-End: 1\r\nProxy-Authenticate: Basic\r\n";
+    let origin = Origin::always(Script::with_fields(200, fields, "x"));
+    let server = plain(&origin);
+    let request = Request::get("/")
+        .field("Connection", "X-Hop, Keep-Alive")
+        .field("X-Hop", "1")
+        .field("Keep-Alive", "timeout=5")
+        .field("Proxy-Connection", "keep-alive")
+        .field("TE", "gzip")
+        .field("Upgrade", "h2c")
+        .field("HTTP2-Settings", "AAMAAABkAAQAAP__")
+        .field("Proxy-Authorization", "Basic x")
+        .field("X-End", "1");
+    let response = server.client().request(&request).expect(200);
+    let seen = origin.only_request();
+    for name in [
+        "x-hop",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "http2-settings",
+        "proxy-authorization",
+    ] {
+        assert_eq!(seen.all(name), [""; 0], "{name} reached the origin");
+    }
+    assert!(!seen.all("te").contains(&"gzip"));
+    assert!(
+        !seen
+            .all("connection")
+            .join(",")
+            .to_ascii_lowercase()
+            .contains("x-hop")
+    );
+    assert_eq!(seen.field("x-end"), Some("1"));
+    for name in ["x-hop", "keep-alive", "proxy-connection", "upgrade"] {
+        assert_eq!(
+            response.head.all(name),
+            [""; 0],
+            "{name} reached the client"
+        );
+    }
+    assert_eq!(response.field("x-end"), Some("1"));
+}
+
+#[test]
+fn dangerous_fields_are_removed() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    let request = Request::get("/")
+        .field("Proxy", "http://evil:1")
+        .field("X_Forwarded_For", "1.2.3.4")
+        .field("Content_Length", "5")
+        .field("X_Any", "1")
+        .field("X-Any", "2");
+    let _ = server.client().request(&request).expect(200);
+    let seen = origin.only_request();
+    assert_eq!(seen.field("proxy"), None, "httpoxy");
+    assert!(
+        seen.fields.iter().all(|(n, _)| !n.contains('_')),
+        "{:?}",
+        seen.fields
+    );
+    assert_eq!(seen.field("x-any"), Some("2"));
+}
+
+#[test]
+fn the_host_it_sees() {
+    let origin = Origin::echo();
+    let server = Server::before(
+        &origin,
+        r#"route "/fixed" { proxy "@origin@" { host = "origin.test" } },
+           route "/made" { proxy "@origin@" { host = "$headers.x_tenant.test" } },
+           proxy "@origin@""#,
+    );
+    let ask = |target: &str| {
+        let request = Request::get(target)
+            .host("front.test")
+            .field("X-Tenant", "t1");
+        let _ = server.client().request(&request).expect(200);
+        origin.requests().pop().expect("a request")
+    };
+    assert_eq!(ask("/").field("host"), Some("front.test"));
+    let fixed = ask("/fixed");
+    assert_eq!(fixed.field("host"), Some("origin.test"));
+    assert_eq!(fixed.field("x-forwarded-host"), Some("front.test"));
+    let made = ask("/made");
+    assert!(
+        made.field("host").is_some_and(|h| h.starts_with("t1")),
+        "{:?}",
+        made.field("host")
+    );
+    // HTTP/1.0 without a Host still gives the origin one.
+    let _ = server
+        .client()
+        .request(&Request::get("/").http10())
+        .expect(200);
+    assert_eq!(
+        origin
+            .requests()
+            .pop()
+            .expect("a request")
+            .all("host")
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn bodies_pass_in_every_framing() {
+    let big = pattern::bytes(1 << 20);
+    let chunked = {
+        let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for part in big.chunks(10_007) {
+            bytes.extend(format!("{:X};ext=1\r\n", part.len()).bytes());
+            bytes.extend_from_slice(part);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"0\r\n\r\n");
+        bytes
+    };
+    let until_close = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &big].concat();
+    let old = [b"HTTP/1.0 200 OK\r\n\r\n".as_slice(), &big].concat();
+    let origin = Origin::setup()
+        .route("/length", Script::pattern(1 << 20))
+        .route("/chunked", Script::raw(chunked))
+        .route("/close", Script::raw(until_close).close())
+        .route("/old", Script::raw(old).close())
+        .start();
+    let server = plain(&origin);
+    let mut conn = server.client().connect();
+    for path in ["/length", "/chunked", "/close", "/old", "/length"] {
+        let response = conn.get(path).expect(200);
+        assert!(response.body == big, "{path}");
+        let want = if path == "/length" {
+            Framing::Length(1 << 20)
+        } else {
+            Framing::Chunked
+        };
+        assert_eq!(response.framing, want, "{path}");
+    }
+}
+
+#[test]
+fn a_body_streams_before_it_is_whole() {
+    let gate = Gate::new();
+    let script = Script::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+    let script = script
+        .then(Act::Wait(gate.clone()))
+        .send("3\r\ntwo\r\n0\r\n\r\n");
+    let server = plain(&Origin::always(script));
+    let mut conn = server.client().connect();
+    conn.send(&Request::get("/"));
+    let (_, mut body) = conn.read_head();
+    assert_eq!(
+        body.next(&mut conn),
+        Ok(Some(b"one".to_vec())),
+        "sent on although more will come"
+    );
+    gate.open();
+    assert_eq!(body.next(&mut conn), Ok(Some(b"two".to_vec())));
+    assert_eq!(body.next(&mut conn), Ok(None));
+}
+
+#[test]
+fn an_upload_streams_before_it_is_whole() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    let mut conn = server.client().connect();
+    conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\none");
+    origin.wait_for("the first half", |requests, _| {
+        requests.first().is_some_and(|r| r.body == b"one")
+    });
+    conn.more("two");
+    let _ = conn.read_response().expect(200);
+    assert_eq!(origin.only_request().text(), "onetwo");
+}
+
+#[test]
+fn an_upload_and_its_answer_pass_at_the_same_time() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nearly\r\n";
+    let script = Script::raw(head)
+        .then(Act::ReadBody)
+        .send("4\r\nlate\r\n0\r\n\r\n")
+        .early();
+    let origin = Origin::always(script);
+    let server = plain(&origin);
+    let mut conn = server.client().connect();
+    conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\none");
+    let (_, mut body) = conn.read_head();
+    assert_eq!(body.next(&mut conn), Ok(Some(b"early".to_vec())));
+    conn.more("two");
+    assert_eq!(body.next(&mut conn), Ok(Some(b"late".to_vec())));
+    assert_eq!(body.next(&mut conn), Ok(None));
+    assert_eq!(origin.only_request().text(), "onetwo");
+}
+
+#[test]
+fn a_request_can_be_taken_in_before_a_peer_is_asked() {
+    let origin = Origin::echo();
+    let server = Server::before(&origin, r#"proxy "@origin@" { buffer_request = "1MB" }"#);
+    let mut conn = server.client().connect();
+    conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\none");
+    conn.wait_until_read();
+    conn.expect_silence(ms(30));
+    origin.expect_untouched();
+    conn.more("two");
+    let _ = conn.read_response().expect(200);
+    assert_eq!(origin.only_request().text(), "onetwo");
+}
+
+#[test]
+fn connections_to_an_origin_are_reused() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    for i in 0..20 {
+        let _ = server
+            .client()
+            .request(&Request::post("/", format!("{i}")))
+            .expect(200);
+    }
+    assert_eq!(origin.connections().len(), 1);
+}
+
+#[test]
+fn a_connection_with_anything_odd_on_it_is_not_reused() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (what, script) in [
+        ("more than announced", Script::raw(format!("{ok}extra"))),
+        ("a second response", Script::raw(format!("{ok}{ok}"))),
+        (
+            "close",
+            Script::with_fields(200, "Connection: close\r\n", "ok"),
+        ),
+        (
+            "HTTP/1.0",
+            Script::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ),
+        (
+            "until close",
+            Script::raw("HTTP/1.1 200 OK\r\n\r\nok").close(),
+        ),
+        (
+            "a body to HEAD",
+            Script::raw("HTTP/1.1 204 No Content\r\n\r\nbody"),
+        ),
+    ] {
+        let origin = Origin::always(script);
+        let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+            .origin("origin", &origin)
+            .workers(1)
+            .start();
+        for _ in 0..3 {
+            let response = server.client().get("/");
+            assert!(
+                matches!(response.status(), 200 | 204),
+                "{what}: {}",
+                response.status()
+            );
+            assert!(response.body.len() <= 2, "{what}: {}", response.text());
+        }
+        assert_eq!(origin.connections().len(), 3, "{what}");
+    }
+}
+
+#[test]
+fn an_answer_before_it_was_asked_is_never_given_to_the_next() {
+    let early = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL";
+    let origin = Origin::setup().on_accept(Script::raw(early)).start();
+    let server = plain(&origin);
+    for _ in 0..3 {
+        let response = server.client().get("/");
+        assert!(
+            response.status() == 502 || response.text() == "GET /",
+            "{}",
+            response.text()
+        );
+    }
+}
+
+#[test]
+fn an_early_answer_ends_the_connection_that_was_not_read() {
+    let origin = Origin::setup()
+        .route("/early", Script::status(200, "early").early())
+        .start();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    let mut conn = server.client().connect();
+    conn.raw("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234");
+    assert_eq!(conn.read_response().expect(200).text(), "early");
+    drop(conn);
+    assert_eq!(server.client().get("/next").expect(200).text(), "GET /next");
+    let next = origin.requests().pop().expect("a request");
+    assert_eq!(
+        (next.target.as_str(), next.nth),
+        ("/next", 0),
+        "on a connection of its own"
+    );
+}
+
+#[test]
+fn what_an_origin_does_wrong_gets_502() {
+    let many = "X: y\r\n".repeat(101);
+    let long = format!("X: {}\r\n", "y".repeat(70 << 10));
+    for (what, script) in [
+        ("closes", Script::new().close()),
+        ("resets", Script::new().then(Act::Reset)),
+        ("garbage", Script::raw("garbage\r\n\r\n").close()),
+        ("a binary", Script::raw(b"\x16\x03\x01\x02\x00\x01").close()),
+        ("HTTP/2", Script::raw("HTTP/2 200 OK\r\n\r\n").close()),
+        (
+            "half a head",
+            Script::raw("HTTP/1.1 200 OK\r\nX: y").close(),
+        ),
+        ("no status", Script::raw("HTTP/1.1 OK\r\n\r\n").close()),
+        (
+            "a status of 99",
+            Script::raw("HTTP/1.1 099 X\r\n\r\n").close(),
+        ),
+        (
+            "a status of 1000",
+            Script::raw("HTTP/1.1 1000 X\r\n\r\n").close(),
+        ),
+        (
+            "two lengths",
+            with("Content-Length: 2\r\nContent-Length: 3\r\n"),
+        ),
+        (
+            "length and chunks",
+            with("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"),
+        ),
+        ("a length with a sign", with("Content-Length: +2\r\n")),
+        ("another coding", with("Transfer-Encoding: gzip\r\n")),
+        ("a space before a colon", with("X : y\r\n")),
+        ("NUL", with("X: a\0b\r\n")),
+        ("a bare CR", with("X: a\rb\r\n")),
+        ("a folded line", with("X: a\r\n b\r\n")),
+        ("too many fields", with(&many)),
+        ("too big a head", with(&long)),
+        (
+            "a 101 that nobody asked for",
+            Script::raw("HTTP/1.1 101 Switching\r\n\r\n").close(),
+        ),
+    ] {
+        let origin = Origin::always(script);
+        let server = plain(&origin);
+        let mut conn = server.client().connect();
+        let response = conn.get("/");
+        assert_eq!(response.status(), 502, "{what}");
+        // The client's own connection is none the worse for it.
+        assert!(!response.says_close(), "{what}");
+        assert_eq!(conn.get("/").status(), 502, "{what}");
+    }
+}
+
+fn with(fields: &str) -> Script {
+    Script::raw(format!("HTTP/1.1 200 OK\r\n{fields}\r\nok")).close()
+}
+
+#[test]
+fn a_body_cut_short_is_visibly_cut_short() {
+    let length = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n";
+    for (what, script) in [
+        ("length", Script::raw(length).close()),
+        ("length, reset", Script::raw(length).then(Act::Reset)),
+        ("chunked", Script::raw(chunked).close()),
+        (
+            "within a chunk",
+            Script::raw(format!("{chunked}5\r\nab")).close(),
+        ),
+        (
+            "a bad chunk",
+            Script::raw(format!("{chunked}zz\r\nab")).close(),
+        ),
+        (
+            "before the last line",
+            Script::raw(format!("{chunked}0\r\n")).close(),
+        ),
+    ] {
+        let origin = Origin::always(script);
+        let server = plain(&origin);
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/"));
+        let got = conn.try_read_response();
+        let broken = matches!(got, Err(Trouble::Truncated | Trouble::Reset));
+        // With nothing sent yet a 502 is as good.
+        let refused = got.as_ref().is_ok_and(|r| r.status() == 502);
+        assert!(broken || refused, "{what}: {got:?}");
+        // HTTP/1.0 knows no other sign than a reset.
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/").http10());
+        let got = conn.try_read_response();
+        let refused = got.as_ref().is_ok_and(|r| r.status() == 502);
+        assert!(refused || got.is_err(), "{what}, HTTP/1.0: {got:?}");
+    }
+}
+
+#[test]
+fn an_origin_that_is_down_is_found_again() {
+    let port = Arc::new(Reserved::new());
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .set("origin", port.addr().to_string())
+        .start();
+    for _ in 0..10 {
+        let _ = server.client().get("/").expect(502);
+    }
+    let origin = Origin::setup().start_on(Arc::clone(&port));
+    wait::until("the origin to be asked again", || {
+        server.client().get("/").status() == 200
+    });
+    let _ = server.client().get("/").expect(200);
+    drop(origin);
+    wait::until("the origin to be missed", || {
+        server.client().get("/").status() == 502
+    });
+    let _origin = Origin::setup().start_on(port);
+    wait::until("the origin to be back", || {
+        server.client().get("/").status() == 200
+    });
+}
+
+#[test]
+fn timeouts_get_504() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart";
+    let origin = Origin::setup()
+        .route("/first", Script::new().then(Act::Stall))
+        .route("/between", Script::raw(head).then(Act::Stall))
+        .route(
+            "/trickle",
+            Script::new().then(Act::Trickle(vec![b'x'; 10_000], 1, ms(20))),
+        )
+        .start();
+    let server = Server::before(
+        &origin,
+        r#"route "/first" { proxy "@origin@" { first_byte_timeout = "200ms" } },
+           route "/between" { proxy "@origin@" { read_timeout = "200ms" } },
+           route "/trickle" { proxy "@origin@" { total_timeout = "300ms" } }"#,
+    );
+    let _ = server.client().get("/first").expect(504);
+    assert_eq!(
+        origin.wait_end(0),
+        Some(Trouble::Closed),
+        "the origin is told"
+    );
+    let mut conn = server.client().connect();
+    conn.send(&Request::get("/between"));
+    let end = conn.try_read_response().expect_err("a whole body");
+    assert!(
+        matches!(end, Trouble::Truncated | Trouble::Reset),
+        "{end:?}"
+    );
+    let response = server.client().get("/trickle");
+    assert!(
+        matches!(response.status(), 502 | 504),
+        "{}",
+        response.status()
+    );
+}
+
+#[test]
+fn a_stale_idle_connection_is_no_fault_for_a_get() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" { retries = 1 } }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    for i in 0..20 {
+        let _ = server.client().get(&format!("/{i}")).expect(200);
+        origin.close_all();
+    }
+}
+
+#[test]
+fn a_get_is_tried_again_and_a_post_is_not() {
+    // The origin takes a first request on each connection and resets at the second.
+    let origin = Origin::setup()
+        .handle(|request| match request.nth {
+            0 => Script::ok("first"),
+            _ => Script::new().then(Act::Reset),
+        })
+        .start();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    let _ = server.client().get("/warm").expect(200);
+    let _ = server.client().get("/get").expect(200);
+    let count = |origin: &Origin, target: &str| {
+        origin
+            .requests()
+            .iter()
+            .filter(|r| r.target == target)
+            .count()
+    };
+    assert_eq!(count(&origin, "/get"), 2);
+    let _ = server
+        .client()
+        .request(&Request::post("/post", "x"))
+        .expect(502);
+    assert_eq!(count(&origin, "/post"), 1, "a POST may have done its work");
+}
+
+#[test]
+fn retries_are_on_another_peer_and_counted() {
+    let bad = Origin::always(Script::new().close());
+    let good = Origin::echo();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@bad@", "@good@", balance = "round_robin", eject = false }
+           local sick = upstream "sick" { "@bad@", "@bad2@", "@bad3@", balance = "round_robin", eject = false }
+           site { "*",
+             route "/pool" { proxy(pool) { retries = 1, retry_budget = "100%" } },
+             route "/never" { proxy(pool) { retries = 0 } },
+             route "/sick" { proxy(sick) { retries = 1, retry_budget = "100%" } } }"#,
+    )
+    .origin("bad", &bad)
+    .origin("bad2", &Origin::always(Script::new().close()))
+    .origin("good", &good)
+    .free_address("bad3")
+    .workers(1)
+    .start();
+    for _ in 0..10 {
+        let _ = server.client().get("/pool").expect(200);
+    }
+    assert!(!bad.requests().is_empty());
+    let statuses: Vec<u16> = (0..10)
+        .map(|_| server.client().get("/never").status())
+        .collect();
+    assert!(
+        statuses.contains(&200) && statuses.contains(&502),
+        "{statuses:?}"
+    );
+    assert_eq!(server.client().get("/sick").status(), 502);
+}
+
+#[test]
+fn retry_on_a_status() {
+    let bad = Origin::always(Script::status(503, "busy"));
+    let good = Origin::echo();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@bad@", "@good@", balance = "round_robin", eject = false }
+           site { "*", proxy(pool) { retry_on = { 503 }, retry_budget = "100%" } }"#,
+    )
+    .origin("bad", &bad)
+    .origin("good", &good)
+    .workers(1)
+    .start();
+    for _ in 0..6 {
+        let _ = server.client().get("/").expect(200);
+    }
+    assert!(!bad.requests().is_empty());
+}
+
+#[test]
+fn a_retry_budget_keeps_a_sick_pool_from_being_asked_twice_as_much() {
+    let bad = Origin::always(Script::new().close());
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@bad@", "@bad2@", eject = false }
+           site { "*", proxy(pool) { retries = 5, retry_budget = "10%" } }"#,
+    )
+    .origin("bad", &bad)
+    .origin("bad2", &bad)
+    .workers(1)
+    .start();
+    let mut conn = server.client().connect();
+    for _ in 0..200 {
+        let _ = conn.get("/").expect(502);
+    }
+    let asked = bad.requests().len();
+    assert!((200..300).contains(&asked), "{asked} requests for 200");
+}
+
+#[test]
+fn peers_take_turns() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::echo()).collect();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@a@", { "@b@", weight = 2 }, "@c@", balance = "round_robin" }
+           site { "*", proxy(pool) }"#,
+    )
+    .origin("a", &origins[0])
+    .origin("b", &origins[1])
+    .origin("c", &origins[2])
+    .workers(1)
+    .start();
+    let mut conn = server.client().connect();
+    for _ in 0..40 {
+        let _ = conn.get("/").expect(200);
+    }
+    let counts: Vec<usize> = origins.iter().map(|o| o.requests().len()).collect();
+    assert_eq!(counts, [10, 20, 10]);
+}
+
+#[test]
+fn the_least_busy_peer_is_asked() {
+    let gate = Gate::new();
+    let slow = Origin::always(Script::ok("slow").when(&gate));
+    let quick = Origin::echo();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@slow@", "@quick@" } site { "*", proxy(pool) }"#,
+    )
+    .origin("slow", &slow)
+    .origin("quick", &quick)
+    .workers(1)
+    .start();
+    // One request hangs at the slow peer; from then on the quick one has the fewest.
+    let mut held = Vec::new();
+    while slow.requests().is_empty() {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/hold"));
+        let sent = held.len() + 1;
+        held.push(conn);
+        wait::until("the request to arrive", || {
+            slow.requests().len() + quick.requests().len() >= sent
+        });
+    }
+    for _ in 0..20 {
+        assert_eq!(server.client().get("/x").expect(200).text(), "GET /x");
+    }
+    assert_eq!(slow.requests().len(), 1);
+    gate.open();
+}
+
+#[test]
+fn a_backup_is_asked_only_when_the_others_are_down() {
+    let port = Arc::new(Reserved::new());
+    let main = Origin::setup().start_on(Arc::clone(&port));
+    let backup = Origin::always(Script::ok("backup"));
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@main@", { "@backup@", backup = true } }
+           site { "*", proxy(pool) { retry_budget = "100%" } }"#,
+    )
+    .set("main", port.addr().to_string())
+    .origin("backup", &backup)
+    .start();
+    for _ in 0..20 {
+        assert_eq!(server.client().get("/").expect(200).text(), "GET /");
+    }
+    assert_eq!(backup.connections().len(), 0);
+    drop(main);
+    wait::until("the backup", || server.client().get("/").text() == "backup");
+    for _ in 0..5 {
+        assert_eq!(server.client().get("/").expect(200).text(), "backup");
+    }
+}
+
+#[test]
+fn a_full_pool_queues_and_then_says_so() {
+    let gate = Gate::new();
+    let origin = Origin::always(Script::ok("done").when(&gate));
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@origin@", max_connections = 2, queue = 2, queue_timeout = "10s" }
+           site { "*", proxy(pool) }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut held: Vec<_> = (0..6)
+        .map(|_| {
+            let mut conn = server.client().connect();
+            conn.send(&Request::get("/"));
+            conn.wait_until_read();
+            conn
+        })
+        .collect();
+    let _ = origin.wait_requests(2);
+    // Two are at the origin, two wait; of the rest each is told at once.
+    let mut refused = 0;
+    for conn in &mut held {
+        conn.set_read_timeout(ms(500));
+        if let Ok(response) = conn.try_peek_response() {
+            assert_eq!(response.status(), 503);
+            assert!(response.field("retry-after").is_some());
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 2);
+    assert_eq!(origin.requests().len(), 2, "over all workers");
+    gate.open();
+    origin.wait_for("those that waited", |requests, _| requests.len() == 4);
+}
+
+#[test]
+fn waiting_for_a_full_pool_has_an_end() {
+    let gate = Gate::new();
+    let origin = Origin::always(Script::ok("done").when(&gate));
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { { "@origin@", max_connections = 1 }, queue_timeout = "200ms" }
+           site { "*", proxy(pool) }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut first = server.client().connect();
+    first.send(&Request::get("/"));
+    let _ = origin.wait_requests(1);
+    let second = server.client().get("/").expect(503);
+    assert!(second.field("retry-after").is_some());
+    gate.open();
+    let _ = first.read_response().expect(200);
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_place() {
+    let gate = Gate::new();
+    let origin = Origin::setup()
+        .route("/hold", Script::ok("x").when(&gate))
+        .start();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@origin@", max_connections = 1 } site { "*", proxy(pool) }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut leaver = server.client().connect();
+    leaver.send(&Request::get("/hold"));
+    let _ = origin.wait_requests(1);
+    leaver.abort();
+    assert_eq!(server.client().get("/next").expect(200).text(), "GET /next");
+    gate.open();
+}
+
+#[test]
+fn a_client_that_leaves_is_no_harm_to_the_next() {
+    let origin = Origin::setup()
+        .route("/big", Script::pattern(50 << 20))
+        .start();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    for _ in 0..10 {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/big"));
+        let (_, mut body) = conn.read_head();
+        let _ = body.next(&mut conn).expect("a piece");
+        conn.abort();
+        assert_eq!(server.client().get("/next").expect(200).text(), "GET /next");
+    }
+    origin.wait_for("the big ones to be broken off", |_, conns| {
+        conns
+            .iter()
+            .filter(|c| c.sent > 0 && c.sent < 50 << 20)
+            .filter(|c| c.end.is_some())
+            .count()
+            >= 10
+    });
+}
+
+#[test]
+fn an_upload_broken_off_by_the_client_is_broken_off_for_the_origin() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    for abort in [true, false] {
+        let mut conn = server.client().connect();
+        conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
+        let count = origin.requests().len();
+        origin.wait_for("the part", |r, _| {
+            r.last().is_some_and(|r| r.body == b"part")
+        });
+        if abort {
+            conn.abort();
+        } else {
+            conn.half_close();
+            let got = conn.read_all();
+            assert!(matches!(got.statuses().as_slice(), [] | [400]), "{got:?}");
+        }
+        let id = origin.requests()[count.max(1) - 1].conn;
+        let _ = origin.wait_end(id);
+        let last = origin.requests().pop().expect("a request");
+        assert!(matches!(last.body_end, Some(Err(_))), "{:?}", last.body_end);
+    }
+}
+
+#[test]
+fn the_origin_waits_for_a_slow_client() {
+    let origin = Origin::always(Script::pattern(64 << 20));
+    let server = Server::before(&origin, r#"proxy "@origin@" { buffer = "64KB" }"#);
+    let mut conn = server.client().receive_buffer(8 << 10).connect();
+    conn.send(&Request::get("/"));
+    let (_, mut body) = conn.read_head();
+    let _ = body.next(&mut conn).expect("a piece");
+    // The origin gets rid of what the buffer and the sockets hold, and then stands still.
+    let mut last = 0;
+    wait::until("the origin to stand still", || {
+        let sent = origin.bytes_sent();
+        std::thread::sleep(ms(100));
+        std::mem::replace(&mut last, sent) == sent && sent == origin.bytes_sent()
+    });
+    assert!(
+        last < 16 << 20,
+        "{last} bytes went out for a client that does not read"
+    );
+}
+
+#[test]
+fn a_small_page_frees_its_origin_at_once() {
+    let origin = Origin::always(Script::pattern(200_000));
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    let slow = server.client().receive_buffer(4 << 10);
+    let mut conn = slow.connect();
+    conn.send(&Request::get("/"));
+    origin.wait_for("the whole page to be taken", |_, c| {
+        c.iter().any(|c| c.sent > 200_000)
+    });
+    // The connection is free for the next, although the first client has read nothing yet.
+    wait::until("the connection to be free", || {
+        let _ = server.client().get("/");
+        origin.requests().iter().any(|r| r.nth > 0)
+    });
+    let (_, len) = conn.slow_read(0).expect("the whole page");
+    assert_eq!(len, 200_000);
+}
+
+#[test]
+fn an_origin_on_a_unix_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let origin = Origin::setup().start_unix(&dir.path().join("app.sock"));
+    let server = plain(&origin);
+    assert_eq!(server.client().get("/x").expect(200).text(), "GET /x");
+    assert_eq!(origin.only_request().field("host"), Some("forebay.test"));
+    drop(origin);
+    wait::until("the origin to be missed", || {
+        server.client().get("/").status() == 502
+    });
+}
+
+#[test]
+fn an_origin_by_name() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "localhost:@port@" }"#)
+        .set("port", origin.port().to_string())
+        .start();
+    // localhost may also be ::1, where nobody listens: all addresses are tried.
+    wait::until("the name to be resolved", || {
+        server.client().get("/x").status() == 200
+    });
+    for _ in 0..10 {
+        let _ = server.client().get("/x").expect(200);
+    }
+}
+
+#[test]
+fn an_origin_whose_name_does_not_resolve() {
+    let server =
+        Server::start(r#"site { "*", route "/a" { proxy "no-such-name.invalid" }, respond(200) }"#);
+    let _ = server.client().get("/a").expect(502);
+    let _ = server.client().get("/b").expect(200);
+}
+
+#[test]
+fn a_proxy_header_is_sent() {
+    let origin = Origin::setup().expect_proxy_header().start();
+    let server = Server::builder(
+        r#"local one = upstream "one" { "@origin@", send_proxy = "v1" }
+           local two = upstream "two" { "@origin@", send_proxy = "v2" }
+           site { "*", route "/1" { proxy(one) }, route "/2" { proxy(two) } }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut conn = server.client().from("127.0.0.5").connect();
+    let port = conn.local_port().expect("TCP");
+    let _ = conn.get("/1").expect(200);
+    let _ = conn.get("/2").expect(200);
+    let headers: Vec<Vec<u8>> = origin
+        .connections()
+        .iter()
+        .map(|c| c.proxy_header.clone())
+        .collect();
+    let local = server.addr().port();
+    assert_eq!(
+        String::from_utf8_lossy(&headers[0]),
+        format!("PROXY TCP4 127.0.0.5 127.0.0.1 {port} {local}\r\n")
+    );
+    let two = &headers[1];
+    assert_eq!(
+        two[12..16],
+        [0x21, 0x11, 0, 12],
+        "version 2, PROXY, TCP over IPv4, 12 bytes"
+    );
+    assert_eq!(two[16..24], [127, 0, 0, 5, 127, 0, 0, 1]);
+    assert_eq!(two[24..26], port.to_be_bytes());
+    assert_eq!(two[26..28], local.to_be_bytes());
+    // Such a connection speaks for one client: another one gets another connection.
+    let _ = server.client().from("127.0.0.6").get("/1").expect(200);
+    let last = origin.connections().pop().expect("a connection");
+    assert!(String::from_utf8_lossy(&last.proxy_header).contains("127.0.0.6"));
+}
+
+#[test]
+fn a_proxy_header_is_taken() {
+    let server = Server::builder(r#"site { "*", respond(200, "$client_ip $client_port") }"#)
+        .listen("proxy_protocol = true")
+        .start();
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let ask = |header: &[u8]| server.client().raw([header, get.as_bytes()].concat());
+    let one = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n";
+    assert_eq!(ask(one).expect(200).text(), "192.0.2.1 1234");
+    let six = b"PROXY TCP6 2001:db8::1 2001:db8::2 1234 80\r\n";
+    assert_eq!(ask(six).expect(200).text(), "2001:db8::1 1234");
+    let mut two = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    two.extend([192, 0, 2, 9, 192, 0, 2, 2, 0x04, 0xd2, 0, 80]);
+    assert_eq!(ask(&two).expect(200).text(), "192.0.2.9 1234");
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    assert!(ask(local).expect(200).text().starts_with("127.0.0.1 "));
+    for at in [1, 5, 12, 20, 39, 40] {
+        let bytes = [one.as_slice(), get.as_bytes()].concat();
+        assert_eq!(
+            server.client().raw_in_pieces(bytes, at).text(),
+            "192.0.2.1 1234"
+        );
+    }
+    // Without one nothing is answered.
+    for bytes in [
+        get,
+        "PROXY TCP4 x y 1 2\r\n",
+        "PROXY UNKNOWNSOMETHING TCP4 1.2.3.4 1 2 3\r\n",
+    ] {
+        let mut conn = server.client().connect();
+        conn.raw(format!("{bytes}{get}"));
+        let got = conn.read_all();
+        assert!(
+            matches!(got.statuses().as_slice(), [] | [400]),
+            "{bytes:?}: {:?}",
+            got.statuses()
+        );
+    }
+}
+
+#[test]
+fn any_split_of_a_response_is_the_same_response() {
+    let whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n5\r\nhello\r\n\
+                  6;x=y\r\n world\r\n0\r\nX-T: t\r\n\r\n";
+    let origin = Origin::setup()
+        .handle(move |request| {
+            let at: usize = request.target[1..].parse().expect("a number");
+            Script::raw(&whole[..at])
+                .then(Act::Delay(ms(1)))
+                .send(&whole[at..])
+        })
+        .start();
+    let server = plain(&origin);
+    let mut conn = server.client().connect();
+    for at in 1..whole.len() {
+        let response = conn.get(&format!("/{at}")).expect(200);
+        assert_eq!(
+            (response.text(), response.field("x-a")),
+            ("hello world", Some("b")),
+            "{at}"
+        );
+    }
+    let trickle = Act::Trickle(whole.to_vec(), 1, Duration::from_micros(100));
+    let origin = Origin::always(Script::new().then(trickle));
+    assert_eq!(
+        plain(&origin).client().get("/").expect(200).text(),
+        "hello world"
+    );
+}
+
+#[test]
+fn an_upgrade_that_is_not_asked_for_is_not_made() {
+    let origin = Origin::echo();
+    let server = plain(&origin);
+    let request = Request::get("/")
+        .field("Connection", "Upgrade, HTTP2-Settings")
+        .field("Upgrade", "h2c")
+        .field("HTTP2-Settings", "AAMAAABkAAQAAP__");
+    assert_eq!(
+        server.client().request(&request).expect(200).text(),
+        "GET /"
+    );
+    assert_eq!(origin.only_request().field("upgrade"), None);
+}
+
+#[test]
+fn nginx_behind_it_gives_the_same_as_nginx() {
+    let big = pattern::bytes(11 << 20);
+    let nginx = Nginx::start(
+        "location /old { return 301 /new; } location /none { return 204; }
+         location /up { client_max_body_size 64m; dav_methods PUT; }
+         location /gzip { gzip on; gzip_types *; gzip_min_length 1; gzip_http_version 1.0; }",
+        &[
+            ("a.txt", b"0123456789"),
+            ("big.bin", &big),
+            ("gzip/x.txt", &[b'z'; 10_000]),
+        ],
+    );
+    let server = Server::builder(r#"site { "*", proxy "@nginx@" }"#)
+        .set("nginx", nginx.target())
+        .start();
+    let (mut direct, mut through) = (nginx.client().connect(), server.client().connect());
+    for request in [
+        Request::get("/a.txt"),
+        Request::head("/a.txt"),
+        Request::get("/a.txt").field("Range", "bytes=2-4"),
+        Request::get("/a.txt").field("Range", "bytes=0-1,4-5"),
+        Request::get("/a.txt").field("If-Modified-Since", "Fri, 01 Jan 2100 00:00:00 GMT"),
+        Request::get("/old"),
+        Request::get("/none"),
+        Request::get("/missing"),
+        Request::get("/gzip/x.txt").field("Accept-Encoding", "gzip"),
+        Request::get("/big.bin"),
+    ] {
+        let (want, got) = (direct.exchange(&request), through.exchange(&request));
+        assert_eq!(got.status(), want.status(), "{request:?}");
+        if want
+            .field("content-type")
+            .is_none_or(|t| !t.starts_with("multipart/"))
+        {
+            assert!(got.body == want.body, "{request:?}");
+        }
+        for name in [
+            "etag",
+            "last-modified",
+            "content-type",
+            "content-encoding",
+            "content-range",
+        ] {
+            if want
+                .field(name)
+                .is_none_or(|v| !v.starts_with("multipart/"))
+            {
+                assert_eq!(got.field(name), want.field(name), "{request:?}: {name}");
+            }
+        }
+    }
+}
