@@ -1,17 +1,16 @@
 //! The process itself: its limits, its user, its cores and its memory.
 
 mod identity;
+mod inheritance;
 mod resources;
 
 pub use identity::{Identity, become_identity, resolve_identity};
+pub use inheritance::{close_all_on_exec, disregard, set_close_on_exec};
 pub use resources::{cores, memory_available, pin_to_core, private_memory, resident_memory};
 
-use std::{io, os::fd::AsFd};
+use std::io;
 
-use rustix::{
-    io::{FdFlags, fcntl_getfd, fcntl_setfd},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the number of descriptors this process may open as far as it is allowed to (the hard
 /// limit; `RLIMIT_NOFILE`), and returns it. Each connection takes one, a proxied one two.
@@ -36,13 +35,6 @@ pub fn nofile() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Whether a descriptor is closed when another program is executed.
-pub fn set_close_on_exec(fd: impl AsFd, close: bool) -> io::Result<()> {
-    let mut flags = fcntl_getfd(&fd)?;
-    flags.set(FdFlags::CLOEXEC, close);
-    Ok(fcntl_setfd(&fd, flags)?)
-}
-
 /// Asks the kernel to kill this process when the thread that started it ends, and returns whether
 /// it can. `parent` is the process id of who started it, as that one knows it: if it has gone
 /// before the call, an error (`NotFound`) says so.
@@ -64,4 +56,14 @@ pub fn die_with_parent(parent: u32) -> io::Result<bool> {
 #[cfg(not(target_os = "linux"))]
 pub fn die_with_parent(_: u32) -> io::Result<bool> {
     Ok(false)
+}
+
+/// Sets the name that `ps` and `top` show for this thread; of the first thread, for the process.
+/// Cut at 15 bytes. Nothing happens where that does not exist.
+pub fn set_name(name: &std::ffi::CStr) {
+    #[cfg(target_os = "linux")]
+    // Only a wish: a process without its name still works.
+    let _ = rustix::thread::set_name(name);
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
 }

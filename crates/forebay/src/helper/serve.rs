@@ -1,0 +1,163 @@
+//! The helper's side: one request after the other, until the server's end closes.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::fs::OFlags;
+
+use forebay_sys::files::{Facts, Kind};
+use forebay_sys::net::{self, BindError, MAX_FDS};
+use forebay_sys::process;
+
+use super::ARGUMENT;
+use super::protocol::{MAX_MESSAGE, Refusal, Reply, Request, read_request, write_reply};
+
+/// Runs as the helper if the command line says so, and returns its exit code when the server is
+/// gone. `None` at once for any other command line. To be called first in `main`, before anything
+/// starts a thread or allocates much.
+pub fn run_if_asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != ARGUMENT {
+        return None;
+    }
+    let parent = arguments.next().and_then(|id| id.to_str()?.parse().ok());
+    Some(run(parent))
+}
+
+/// The life of the helper; `parent` is the server's process id.
+pub(super) fn run(parent: Option<u32>) -> ExitCode {
+    let Some(parent) = parent else {
+        return not_by_hand();
+    };
+    let prepared = process::die_with_parent(parent)
+        .and_then(|_| process::disregard())
+        // 1,024 sockets of one listener are 1,024 descriptors.
+        .and_then(|()| process::raise_nofile());
+    if let Err(e) = prepared {
+        // The server was faster in ending than the helper in starting.
+        eprintln!("forebay: helper: cannot start: {e}");
+        return ExitCode::FAILURE;
+    }
+    process::set_name(c"forebay-helper");
+    match serve(io::stdin().as_fd()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOTSOCK.raw_os_error()) => {
+            not_by_hand()
+        }
+        Err(e) => {
+            eprintln!("forebay: helper: cannot talk to the server: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn not_by_hand() -> ExitCode {
+    eprintln!("forebay: {ARGUMENT} is for Forebay's own use: it starts its helper itself");
+    ExitCode::from(2)
+}
+
+/// Answers requests until the other end is closed.
+pub(super) fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    loop {
+        let received = net::recv_with_fds(socket, &mut buffer)?;
+        if received.len == 0 {
+            return Ok(());
+        }
+        let (number, request) = read_request(&buffer[..received.len]);
+        let outcome = request
+            .ok_or(Reply::Refused(Refusal::Malformed))
+            .and_then(|r| handle(&r));
+        let sent = match outcome {
+            Ok(fds) => send_all(socket, number, &fds),
+            Err(reply) => net::send_with_fds(socket, &write_reply(number, reply), &[]),
+        };
+        match sent {
+            // The server has gone meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            sent => sent?,
+        }
+    }
+}
+
+/// Sends descriptors, as many to a message as fit.
+fn send_all(socket: BorrowedFd<'_>, number: u32, fds: &[OwnedFd]) -> io::Result<()> {
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut rest = fds.as_slice();
+    while rest.len() > MAX_FDS {
+        let (now, later) = rest.split_at(MAX_FDS);
+        net::send_with_fds(socket, &write_reply(number, Reply::More), now)?;
+        rest = later;
+    }
+    net::send_with_fds(socket, &write_reply(number, Reply::Done), rest)
+}
+
+fn handle(request: &Request<'_>) -> Result<Vec<OwnedFd>, Reply> {
+    match request {
+        Request::Ping => Ok(Vec::new()),
+        Request::BindTcp {
+            address,
+            options,
+            sockets,
+        } => {
+            let bound = net::bind_tcp(*address, options, usize::from(*sockets));
+            Ok(bound
+                .map_err(bind_failed)?
+                .into_iter()
+                .map(OwnedFd::from)
+                .collect())
+        }
+        Request::BindUnix { path, options } => {
+            absolute(path)?;
+            Ok(vec![
+                net::bind_unix(path, options).map_err(bind_failed)?.into(),
+            ])
+        }
+        Request::Open { path } => {
+            absolute(path)?;
+            Ok(vec![open(path)?.into()])
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<(), Reply> {
+    if path.is_absolute() {
+        Ok(())
+    } else {
+        Err(Reply::Refused(Refusal::NotAbsolute))
+    }
+}
+
+fn open(path: &Path) -> Result<File, Reply> {
+    // Opening a pipe must not wait for a writer, nor a terminal become ours.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).map_err(|_| Reply::Refused(Refusal::Malformed))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|e| failed(&e))?;
+    match Facts::of(&file) {
+        Ok(Facts {
+            kind: Kind::File, ..
+        }) => Ok(file),
+        Ok(_) => Err(Reply::Refused(Refusal::NotAFile)),
+        Err(e) => Err(failed(&e)),
+    }
+}
+
+fn bind_failed(error: BindError) -> Reply {
+    failed(&error.source)
+}
+
+fn failed(error: &io::Error) -> Reply {
+    Reply::Failed(
+        error
+            .raw_os_error()
+            .unwrap_or(rustix::io::Errno::IO.raw_os_error()),
+    )
+}
