@@ -239,7 +239,7 @@ impl Link {
         self.number = self.number.wrapping_add(1);
         let number = self.number;
         let message = write_request(number, request)
-            .ok_or_else(|| Fault::Failed(rustix::io::Errno::NAMETOOLONG.into()))?;
+            .ok_or_else(|| Fault::Failed(io::ErrorKind::InvalidFilename.into()))?;
         net::send_with_fds(&self.socket, &message, &[]).map_err(Fault::of)?;
         let deadline = Instant::now() + self.patience;
         let mut buffer = [0; MAX_MESSAGE];

@@ -86,6 +86,8 @@ pub enum Refusal {
     NotAbsolute,
     /// Only regular files are opened.
     NotAFile,
+    /// It failed without the system saying why.
+    NoReason,
 }
 
 impl Refusal {
@@ -95,6 +97,7 @@ impl Refusal {
             Self::Malformed => "the helper does not understand the request",
             Self::NotAbsolute => "not an absolute path",
             Self::NotAFile => "not a regular file",
+            Self::NoReason => "it failed without a reason",
         }
     }
 }
@@ -200,6 +203,7 @@ pub fn write_reply(number: u32, reply: Reply) -> Vec<u8> {
                 Refusal::Malformed => 0,
                 Refusal::NotAbsolute => 1,
                 Refusal::NotAFile => 2,
+                Refusal::NoReason => 3,
             });
         }
     }
@@ -218,6 +222,7 @@ pub fn read_reply(message: &[u8]) -> Option<(u32, Reply)> {
             0 => Refusal::Malformed,
             1 => Refusal::NotAbsolute,
             2 => Refusal::NotAFile,
+            3 => Refusal::NoReason,
             _ => return None,
         }),
         _ => return None,

@@ -1,15 +1,14 @@
 //! The helper's side: one request after the other, until the server's end closes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::fs::OFlags;
+use socket2::{SockRef, Type};
 
-use forebay_sys::files::{Facts, Kind};
+use forebay_sys::files::{self, Facts, Kind};
 use forebay_sys::net::{self, BindError, MAX_FDS};
 use forebay_sys::process;
 
@@ -30,8 +29,13 @@ pub fn run_if_asked() -> Option<ExitCode> {
 
 /// The life of the helper; `parent` is the server's process id.
 pub(super) fn run(parent: Option<u32>) -> ExitCode {
-    let Some(parent) = parent else {
-        return not_by_hand();
+    let input = io::stdin();
+    let is_ours = SockRef::from(&input)
+        .r#type()
+        .is_ok_and(|kind| kind == Type::SEQPACKET);
+    let (Some(parent), true) = (parent, is_ours) else {
+        eprintln!("forebay: {ARGUMENT} is for Forebay's own use: it starts its helper itself");
+        return ExitCode::from(2);
     };
     let prepared = process::die_with_parent(parent)
         .and_then(|_| process::disregard())
@@ -43,21 +47,13 @@ pub(super) fn run(parent: Option<u32>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     process::set_name(c"forebay-helper");
-    match serve(io::stdin().as_fd()) {
+    match serve(input.as_fd()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOTSOCK.raw_os_error()) => {
-            not_by_hand()
-        }
         Err(e) => {
             eprintln!("forebay: helper: cannot talk to the server: {e}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn not_by_hand() -> ExitCode {
-    eprintln!("forebay: {ARGUMENT} is for Forebay's own use: it starts its helper itself");
-    ExitCode::from(2)
 }
 
 /// Answers requests until the other end is closed.
@@ -133,14 +129,7 @@ fn absolute(path: &Path) -> Result<(), Reply> {
 }
 
 fn open(path: &Path) -> Result<File, Reply> {
-    // Opening a pipe must not wait for a writer, nor a terminal become ours.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let flags = i32::try_from(flags.bits()).map_err(|_| Reply::Refused(Refusal::Malformed))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|e| failed(&e))?;
+    let file = files::open(path).map_err(|e| failed(&e))?;
     match Facts::of(&file) {
         Ok(Facts {
             kind: Kind::File, ..
@@ -155,9 +144,7 @@ fn bind_failed(error: BindError) -> Reply {
 }
 
 fn failed(error: &io::Error) -> Reply {
-    Reply::Failed(
-        error
-            .raw_os_error()
-            .unwrap_or(rustix::io::Errno::IO.raw_os_error()),
-    )
+    error
+        .raw_os_error()
+        .map_or(Reply::Refused(Refusal::NoReason), Reply::Failed)
 }

@@ -1,7 +1,7 @@
 //! The codec by tables; the helper itself as a real process: this test binary, executed anew so
 //! that it runs [`acts_as_the_helper`] with a socket for standard input.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,9 +10,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
-
-use rustix::process::{Pid, Signal, getpgid, kill_process};
-use socket2::{SockRef, Type};
 
 use forebay_sys::net::{
     Sharing, TcpAddress, TcpOptions, UnixOptions, recv_with_fds, send_with_fds, seqpacket_pair,
@@ -104,6 +101,7 @@ fn replies_are_read_as_written_and_nothing_else_is() {
         Reply::Refused(Refusal::Malformed),
         Reply::Refused(Refusal::NotAbsolute),
         Reply::Refused(Refusal::NotAFile),
+        Reply::Refused(Refusal::NoReason),
     ] {
         let message = write_reply(u32::MAX, reply);
         assert_eq!(read_reply(&message), Some((u32::MAX, reply)));
@@ -143,13 +141,7 @@ fn requests_beyond_a_limit_are_refused() {
 /// input ends it at once.
 #[test]
 fn acts_as_the_helper() {
-    let input = io::stdin();
-    if SockRef::from(&input.as_fd())
-        .r#type()
-        .is_ok_and(|kind| kind == Type::SEQPACKET)
-    {
-        serve::run(Some(std::os::unix::process::parent_id()));
-    }
+    serve::run(Some(std::os::unix::process::parent_id()));
 }
 
 fn this_test(name: &str) -> Command {
@@ -165,12 +157,13 @@ fn start() -> Helper {
     helper
 }
 
-fn signal(helper: &Helper, signal: Signal) {
-    kill_process(pid(helper), signal).unwrap();
+fn signal(helper: &Helper, name: &str) {
+    run(&format!("kill -{name} {}", helper.id()));
 }
 
-fn pid(helper: &Helper) -> Pid {
-    Pid::from_raw(i32::try_from(helper.id()).unwrap()).unwrap()
+fn run(command: &str) {
+    let status = Command::new("sh").args(["-c", command]).status().unwrap();
+    assert!(status.success(), "{command}: {status}");
 }
 
 #[test]
@@ -181,8 +174,11 @@ fn ends_when_the_socket_closes() {
 #[test]
 fn is_a_process_group_of_its_own_and_lets_signals_pass() {
     let helper = start();
-    assert_eq!(getpgid(Some(pid(&helper))).unwrap(), pid(&helper));
-    for name in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+    // pid (name) state parent group …
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", helper.id())).unwrap();
+    let group = stat.rsplit_once(") ").unwrap().1.split(' ').nth(2);
+    assert_eq!(group, Some(helper.id().to_string().as_str()), "{stat}");
+    for name in ["INT", "TERM", "HUP", "QUIT"] {
         signal(&helper, name);
         helper.ping().unwrap();
     }
@@ -274,7 +270,7 @@ fn opens_regular_files_and_nothing_else() {
 
     // A pipe without a writer must not make the helper wait.
     let pipe = dir.path().join("pipe");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    run(&format!("mkfifo {}", pipe.display()));
     for path in [dir.path(), &pipe, Path::new("/dev/null")] {
         let error = helper.open(path).unwrap_err().to_string();
         let expected = format!(
@@ -303,7 +299,7 @@ fn opens_regular_files_and_nothing_else() {
 #[test]
 fn a_dead_helper_is_an_error_that_says_so() {
     let helper = start();
-    signal(&helper, Signal::KILL);
+    signal(&helper, "KILL");
     let error = loop {
         // The signal takes a moment.
         if let Err(e) = helper.ping() {

@@ -8,12 +8,22 @@ mod read;
 mod root;
 mod walk;
 
-use std::{io, os::fd::AsFd};
+use std::{fs::File, io, os::fd::AsFd, path::Path};
 
-use rustix::fs::{FileType, fstat};
+use rustix::{
+    fs::{CWD, FileType, Mode, fstat, openat},
+    io::retry_on_intr,
+};
 
 pub use read::{fill_at, read_at, read_now, send_file};
 pub use root::{Links, Resolver, Root, is_link_refused};
+
+/// Opens a file anywhere for reading, follows links and waits for the disk. Unlike the standard
+/// library's way, a pipe without a writer does not make it wait, and a terminal does not become the
+/// process's own.
+pub fn open(path: &Path) -> io::Result<File> {
+    Ok(retry_on_intr(|| openat(CWD, path, root::READ, Mode::empty()))?.into())
+}
 
 /// What a server must know of an open file, from one `fstat`.
 ///
