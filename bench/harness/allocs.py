@@ -53,6 +53,8 @@ def function_offsets(path, wanted):
     """File offsets of the functions whose names `wanted` accepts, each once."""
     with open(path, "rb") as file:
         data = file.read()
+    if b"\xff Go buildinf:" in data and not any(kind == 2 for kind, *_ in _sections(data)):
+        raise CannotCount("a Go program without symbols: its allocations cannot be counted")
     sections = list(_sections(data))
     found = {}
     for kind, offset, length, link, entry in sections:

@@ -10,6 +10,7 @@ from .tools import HOST, request
 
 FILE_SERVERS = ["forebay", "nginx", "nginx-default", "haproxy", "h2o", "lighttpd", "caddy", "floor"]
 PROXIES = ["forebay", "nginx", "nginx-default", "haproxy", "h2o", "lighttpd", "caddy"]
+SPLICING_PROXIES = PROXIES[:4] + ["haproxy-splice"] + PROXIES[4:]
 STATIC_RIVAL = {"1k": "nginx", "64k": "nginx", "1m": "lighttpd"}
 PROXY_RIVAL = {"1k": "nginx", "64k": "haproxy", "1m": "haproxy"}
 SIZE_WORDS = {"1k": "1 KiB", "64k": "64 KiB", "1m": "1 MiB"}
@@ -44,7 +45,11 @@ def _static(size, *, browser=False, many=False, depth=1, per_request=False):
         paths = bench.files(size, bench.options.files if many else 1)
         requests = [request(path, browser=browser, close=per_request) for path in paths]
         loads = Load(requests, SIZES[size], paths[0], depth, per_request)
-        return runners.cpu(bench, result, _contestants(names, "static"), loads, origin="cached")
+        contestants = _contestants(names, "static")
+        for contestant in contestants:
+            # Half as much again, for heads and for what does not fit side by side.
+            contestant.cache_mb = min(4095, max(64, len(paths) * SIZES[size] * 3 // 2 >> 20))
+        return runners.cpu(bench, result, contestants, loads, max_age=3600)
     return run
 
 
@@ -148,8 +153,9 @@ def _workers(mode):
         contestants = []
         for name in names:
             for workers in (1, 2):
-                contestants.append(Contestant(f"{name}, {workers} worker{'s' * (workers - 1)}",
-                                              name, mode, workers, set(cores[:workers])))
+                contestants.append(Contestant(
+                    f"{name}, {workers} worker{'s' * (workers - 1)}", name, mode, workers,
+                    cores=set(cores[:workers])))
         loads = Load([request(path)], SIZES["1k"], path, load_cores=load_cores)
         result = runners.cpu(bench, result, contestants, loads)
         for name in names:
@@ -185,7 +191,8 @@ def _table():
     for size, words in SIZE_WORDS.items():
         for suffix, about, browser in (("", "", False), ("-browser", ", a browser's head", True)):
             yield Case(f"proxy-{size}{suffix}", f"proxy {words}{about}", us, PROXY_RIVAL[size],
-                       PROXIES, _proxy(size, browser=browser))
+                       PROXIES if size == "1k" else SPLICING_PROXIES,
+                       _proxy(size, browser=browser))
     yield Case("connect-static-1k", "static 1 KiB, a connection per request", us, "nginx",
                FILE_SERVERS, _static("1k", per_request=True))
     yield Case("connect-proxy-1k", "proxy 1 KiB, a connection per request", us, "nginx", PROXIES,

@@ -104,9 +104,8 @@ def prepare_limits(say, options):
             pass
     hard = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # HAProxy counts two descriptors for each connection.
-    if (hard - 400) // 2 < options.idle:
-        options.idle = (hard - 400) // 2
+    if hard - 1500 < options.idle:
+        options.idle = hard - 1500
         say(f"only {options.idle} idle connections: {hard} open files are allowed")
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))

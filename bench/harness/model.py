@@ -9,8 +9,21 @@ class Row:
 
     label: str
     values: list = field(default_factory=list)  # one per round, in the case's unit
-    failed: int = 0                             # requests without a right answer, all rounds
+    errors: dict = field(default_factory=dict)  # requests without a right answer, by kind
     extra: dict = field(default_factory=dict)   # further figures, by the heading they stand under
+
+    def blame(self, *reports, lost=0):
+        """Adds the errors of the load's reports, and connections that were lost meanwhile."""
+        for report in reports:
+            for kind, count in report["errors"].items():
+                if count:
+                    self.errors[kind] = self.errors.get(kind, 0) + count
+        if lost:
+            self.errors["lost"] = self.errors.get("lost", 0) + lost
+
+    @property
+    def failed(self):
+        return sum(self.errors.values())
 
     @property
     def least(self):

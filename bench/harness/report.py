@@ -44,6 +44,17 @@ EXTRAS = {
 }
 
 
+ERRORS = {
+    "status": "status other than 200",
+    "length": "wrong length",
+    "head": "not understood",
+    "broken": "connection broken",
+    "refused": "connection refused",
+    "timeout": "no answer",
+    "lost": "connection not kept",
+}
+
+
 def columns(result):
     """Headings and cells of a result's table, as text."""
     extras = [name for name in EXTRAS if any(name in row.extra for row in result.rows)]
@@ -70,6 +81,13 @@ def columns(result):
     return headings, lines
 
 
+def failures(result):
+    """A sentence for each server that did not answer everything rightly."""
+    return [f"{row.label}: " + ", ".join(f"{count} × {ERRORS.get(kind, kind)}"
+                                         for kind, count in row.errors.items()) + "."
+            for row in result.rows if row.errors]
+
+
 def text(result):
     """The result for a terminal: a table whose last column is a bar chart."""
     headings, lines = columns(result)
@@ -88,7 +106,7 @@ def text(result):
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
         out.append(format_line(cells, bar))
     out += [f"  {name}: {number(value)}" for name, value in result.figures.items()]
-    out += [f"  {note}" for note in result.notes]
+    out += [f"  {note}" for note in [*failures(result), *result.notes]]
     out += [f"  {'met    ' if met else 'NOT MET'}  {what}" for what, met in bars.judge(result)]
     return "\n".join(out)
 
@@ -161,7 +179,7 @@ def markdown(meta, results, svg_name):
         headings, lines = columns(result)
         out += _table(headings, lines) if lines else ["Nothing was measured."]
         out += ["", *[f"* {name}: {number(value)}" for name, value in result.figures.items()]]
-        out += [*result.notes, ""]
+        out += [*failures(result), *result.notes, ""]
     return "\n".join(out).rstrip() + "\n"
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from . import allocs, servers
 from .model import Result, Row
 from .procs import BenchError, busy_seconds, cpu_seconds, pss_bytes, settled_pss
-from .tools import HOST, failures, merge, quantile, request, wait_listening, wait_ready
+from .tools import HOST, merge, quantile, request, wait_listening, wait_ready
 
 WARM_SECONDS = 0.25
+SLOW_SETTLE_SECONDS = 2
 SIZES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20, "10m": 10 << 20}
 
 
@@ -22,6 +23,7 @@ class Contestant:
     server: str
     mode: str = "static"
     workers: int = 1
+    cache_mb: int = 64           # for what a server without files caches
     cores: set = None            # in place of the usual ones
     sites: str = ""              # Forebay's sites in place of the usual ones
 
@@ -75,7 +77,7 @@ class Bench:
         port = self.tools.ports.take()
         self.started += 1
         setup = servers.Setup(c.mode, port, self.work / f"{self.started:03}-{c.server}", self.root,
-                              origin_port, c.workers)
+                              origin_port, c.workers, c.cache_mb)
         if c.sites:
             setup.config = servers.forebay_config(setup, c.sites)
         process = servers.start(self.keeper, c.server, setup, self.binaries,
@@ -178,7 +180,7 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
         return
     row = one.row
     row.values.append(used / answers * 1e6)
-    row.failed += sum(failures(report) for report in reports)
+    row.blame(*reports)
     window = max(report["seconds"] for report in reports)
     row.extra.setdefault("rate", []).append(answers / window)
     row.extra.setdefault("busy", []).append(used / window)
@@ -186,9 +188,9 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
     row.extra.setdefault("foreign", []).append(max(0.0, busy - used) / elapsed)
 
 
-def cpu(bench, result, contestants, loads, *, origin=None):
+def cpu(bench, result, contestants, loads, *, max_age=None):
     """CPU time of the server per request, in interleaved rounds."""
-    origin_process, origin_port = bench.tools.origin(max_age=3600 if origin == "cached" else None)
+    origin_process, origin_port = bench.tools.origin(max_age=max_age)
     running = bench.start_all(contestants, origin_port)
     try:
         running = leave_out_wrong(bench, running, loads.path, loads.length, loads.host)
@@ -240,7 +242,7 @@ def idle_memory(bench, result, contestants, *, browser):
             after = settled_pss(pids)
             report = bench.tools.finish_load(load, 60)
             row = one.row
-            row.failed = failures(report) + count - report["alive"]
+            row.blame(report, lost=count - report["alive"])
             row.values.append(max(0, after - before) / count)
             row.extra["before"] = before
             row.extra["after"] = after
@@ -276,7 +278,7 @@ def request_memory(bench, result, contestants):
             later = bench.tools.load(one.port, plain, 60, n=many, c=64, l=SIZES["1k"])
             late = settled_pss(pids)
             row = one.row
-            row.failed = failures(report) + failures(later)
+            row.blame(report, later)
             row.values.append(max(0, under_way - before) / count)
             row.extra["left per request"] = (late - early) / many
             row.extra["in all"] = late
@@ -309,7 +311,7 @@ def allocations(bench, result, contestants, loads):
                 result.notes.append(f"{one.row.label}: {error}")
                 continue
             one.row.values.append(count / report["answers"])
-            one.row.failed = failures(report)
+            one.row.blame(report)
             result.rows.append(one.row)
     finally:
         bench.stop(running)
@@ -364,8 +366,9 @@ def latency(bench, result, contestants):
         bench.stop(running)
         bench.keeper.stop(origin_process)
     figures = {label: latency_figures(done) for label, done in reports.items() if done}
-    for label, (mean, p50, p99, failed) in figures.items():
-        row = Row(label, [mean * 1e3], failed, {"p50": p50 * 1e3, "p99": p99 * 1e3})
+    for label, (mean, p50, p99) in figures.items():
+        row = Row(label, [mean * 1e3], extra={"p50": p50 * 1e3, "p99": p99 * 1e3})
+        row.blame(*reports[label])
         result.rows.append(row)
         if label == "direct":
             continue
@@ -373,7 +376,7 @@ def latency(bench, result, contestants):
         row.extra["grown"] = grown
         result.figures[f"{label}: mean above direct, ms"] = (mean - figures["direct"][0]) * 1e3
         result.figures[f"{label}: p99 above direct, ms"] = (p99 - figures["direct"][2]) * 1e3
-        result.figures[f"{label}: failed requests"] = failed
+        result.figures[f"{label}: failed requests"] = row.failed
         result.figures[f"{label}: memory growth, MiB"] = grown / (1 << 20)
     result.notes.append(f"{total} requests each over 100 connections, in {blocks} interleaved "
                         "blocks; growth: Pss after the last block less that after the first.")
@@ -381,12 +384,11 @@ def latency(bench, result, contestants):
 
 
 def latency_figures(reports):
-    """Mean, median, 99th percentile (s) and failures over several load reports."""
+    """Mean, median and 99th percentile over several load reports, in seconds."""
     histogram = merge(report["histogram"] for report in reports)
     answers = sum(report["answers"] for report in reports)
     mean = sum(report["latency_sum_ns"] for report in reports) / answers / 1e9
-    return (mean, quantile(histogram, 0.5), quantile(histogram, 0.99),
-            sum(failures(report) for report in reports))
+    return mean, quantile(histogram, 0.5), quantile(histogram, 0.99)
 
 
 def slow_readers(bench, result, contestants):
@@ -414,13 +416,14 @@ def slow_readers(bench, result, contestants):
             load = bench.tools.start_load(one.port, big, m="slow", c=bench.options.slow, b=8192,
                                           i=250, l=SIZES["10m"])
             wait_ready(load, 60)
+            # A thousand buffers are being filled now; what counts is the time after that.
+            time.sleep(SLOW_SETTLE_SECONDS)
             beside = fast(one)
             slow = bench.tools.finish_load(load, 60)
             row = one.row
             row.values.append(quantile(beside["histogram"], 0.99) * 1e3)
             row.extra.setdefault("alone", []).append(quantile(alone["histogram"], 0.99) * 1e3)
-            row.failed += failures(alone) + failures(beside) + failures(slow)
-            row.failed += bench.options.slow - slow["alive"]
+            row.blame(alone, beside, slow, lost=bench.options.slow - slow["alive"])
     finally:
         bench.stop(running)
         bench.keeper.stop(origin_process)

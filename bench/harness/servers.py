@@ -27,6 +27,7 @@ class Setup:
     root: Path           # static files
     origin_port: int     # of the origin behind it
     workers: int = 1
+    cache_mb: int = 64   # that a server without files may cache of its origin
     config: str = ""     # a whole configuration in place of the usual one (Forebay only)
 
 
@@ -146,16 +147,22 @@ http {{
     return Launch([binaries["nginx"], "-p", setup.dir, "-c", path, "-e", setup.dir / "start.log"])
 
 
-def haproxy(setup, binaries):
+def haproxy(setup, binaries, options=""):
     """Has no files: its `static` answers from its cache, in front of an origin that allows it."""
     cache = rules = ""
+    # A client of the cache needs one descriptor, one of the proxy two.
+    connections = (_files() - 500) // 2
     if setup.mode == "static":
-        cache = "cache all\n  total-max-size 4095\n  max-object-size 2000000\n  max-age 3600\n"
+        connections = _files() - 1000
+        cache = (f"cache all\n  total-max-size {setup.cache_mb}\n  max-object-size 2000000\n"
+                 "  max-age 3600\n")
         rules = "  http-request cache-use all\n  http-response cache-store all\n"
     path = _write(setup, "haproxy.cfg", f"""\
 global
   nbthread {setup.workers}
-  maxconn {(_files() - 200) // 2}
+  no strict-limits
+  ulimit-n {_files()}
+  maxconn {connections}
 defaults
   mode http
   timeout connect 5s
@@ -163,13 +170,18 @@ defaults
   timeout server 1h
   timeout http-keep-alive 1h
   http-reuse always
-{cache}frontend front
+{options}{cache}frontend front
   bind 127.0.0.1:{setup.port} backlog 4096
   default_backend back
 backend back
 {rules}  server origin 127.0.0.1:{setup.origin_port} pool-max-conn 1024
 """)
     return Launch([binaries["haproxy"], "-db", "-f", path])
+
+
+def haproxy_splice(setup, binaries):
+    """Lets the kernel move bodies from socket to socket, which pays for long ones."""
+    return haproxy(setup, binaries, "  option splice-response\n")
 
 
 def h2o(setup, binaries):
@@ -263,6 +275,7 @@ SERVERS = {
     "nginx": nginx,
     "nginx-default": nginx_default,
     "haproxy": haproxy,
+    "haproxy-splice": haproxy_splice,
     "h2o": h2o,
     "lighttpd": lighttpd,
     "caddy": caddy,
@@ -296,6 +309,8 @@ def find(forebay_path, tools_dir):
             missing.append(f"{name} is left out: not installed (apt install {name})")
     if "nginx" in found:
         found["nginx-default"] = found["nginx"]
+    if "haproxy" in found:
+        found["haproxy-splice"] = found["haproxy"]
     return found, missing
 
 

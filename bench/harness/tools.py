@@ -189,11 +189,6 @@ def wait_ready(process, seconds):
     raise BenchError(f"load was not ready after {seconds} s")
 
 
-def failures(report):
-    """How many requests of a load's report failed."""
-    return sum(report["errors"].values())
-
-
 def quantile(histogram, share):
     """The latency below which this share of the requests lies, in seconds."""
     total = sum(count for _, count in histogram)

@@ -410,7 +410,8 @@ static void writable(struct conn *c)
             return renew(c);
         }
         c->connecting = 0;
-        watch(c, EPOLL_CTL_MOD, EPOLLIN);
+        /* A slow reader reads when its time has come, not when there is something to read. */
+        watch(c, EPOLL_CTL_MOD, mode == SLOW ? 0 : EPOLLIN);
         return next(c);
     }
     if (c->unsent && !send_rest(c, c->unsent + c->unsent_done, c->unsent_len - c->unsent_done)) {
