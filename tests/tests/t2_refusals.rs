@@ -183,7 +183,6 @@ fn malformed_request_lines() {
     let guard = Guard::plain();
     for (what, line) in [
         ("no version", "GET /"),
-        ("HTTP/0.9", "GET / HTTP/0.9"),
         ("two spaces", "GET  / HTTP/1.1"),
         ("a trailing space", "GET / HTTP/1.1 "),
         ("a tab", "GET\t/ HTTP/1.1"),
@@ -192,8 +191,6 @@ fn malformed_request_lines() {
         ("no slash", "GET x HTTP/1.1"),
         ("a method with a parenthesis", "G(T / HTTP/1.1"),
         ("a method with a colon", "GET: / HTTP/1.1"),
-        ("http in small letters", "GET / http/1.1"),
-        ("a version with more digits", "GET / HTTP/1.10"),
         ("a space in the target", "GET /a b HTTP/1.1"),
         ("a fragment", "GET /a#b HTTP/1.1"),
         ("a control character in the target", "GET /a\x01 HTTP/1.1"),
@@ -207,6 +204,18 @@ fn malformed_request_lines() {
         guard.refuses_in_every_split(what, format!("{line}\r\nHost: a\r\n\r\n"), 400);
     }
     guard.refuses_in_every_split("a raw byte", b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400);
+    for version in [
+        "HTTP/0.9",
+        "http/1.1",
+        "HTTP/1.10",
+        "HTTP/11",
+        "HTTP/1",
+        "HTTP/1.",
+        "HTTPS/1.1",
+    ] {
+        let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
+        let _ = guard.refuses(version, head, &[400, 505]);
+    }
     let _ = guard.refuses("HTTP/2", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", &[400, 505]);
     let _ = guard.refuses(
         "TLS on a clear port",

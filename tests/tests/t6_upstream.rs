@@ -1,0 +1,603 @@
+//! Upstreams: what an origin does wrong, retries, pools and how their peers are chosen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_tests::origin::script::Act;
+use forebay_tests::port::Reserved;
+use forebay_tests::{Gate, Origin, Request, Script, Server, Trouble, wait};
+
+fn plain(origin: &Origin) -> Server {
+    Server::before(origin, r#"proxy "@origin@""#)
+}
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[test]
+fn connections_to_an_origin_are_reused() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    for i in 0..20 {
+        let _ = server
+            .client()
+            .request(&Request::post("/", format!("{i}")))
+            .expect(200);
+    }
+    assert_eq!(origin.connections().len(), 1);
+}
+
+#[test]
+fn a_connection_with_anything_odd_on_it_is_not_reused() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (what, script) in [
+        ("more than announced", Script::raw(format!("{ok}extra"))),
+        ("a second response", Script::raw(format!("{ok}{ok}"))),
+        (
+            "close",
+            Script::with_fields(200, "Connection: close\r\n", "ok"),
+        ),
+        (
+            "HTTP/1.0",
+            Script::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ),
+        (
+            "until close",
+            Script::raw("HTTP/1.1 200 OK\r\n\r\nok").close(),
+        ),
+        (
+            "a body to HEAD",
+            Script::raw("HTTP/1.1 204 No Content\r\n\r\nbody"),
+        ),
+    ] {
+        let origin = Origin::always(script);
+        let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+            .origin("origin", &origin)
+            .workers(1)
+            .start();
+        for _ in 0..3 {
+            let response = server.client().get("/");
+            assert!(
+                matches!(response.status(), 200 | 204),
+                "{what}: {}",
+                response.status()
+            );
+            assert!(response.body.len() <= 2, "{what}: {}", response.text());
+        }
+        assert_eq!(origin.connections().len(), 3, "{what}");
+    }
+}
+
+#[test]
+fn an_answer_before_it_was_asked_is_never_given_to_the_next() {
+    let early = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL";
+    let origin = Origin::setup().on_accept(Script::raw(early)).start();
+    let server = plain(&origin);
+    for _ in 0..3 {
+        let response = server.client().get("/");
+        assert!(
+            response.status() == 502 || response.text() == "GET /",
+            "{}",
+            response.text()
+        );
+    }
+}
+
+#[test]
+fn an_early_answer_ends_the_connection_that_was_not_read() {
+    let origin = Origin::setup()
+        .route("/early", Script::status(200, "early").early())
+        .start();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    let mut conn = server.client().connect();
+    conn.raw("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n01234");
+    assert_eq!(conn.read_response().expect(200).text(), "early");
+    drop(conn);
+    assert_eq!(server.client().get("/next").expect(200).text(), "GET /next");
+    let next = origin.requests().pop().expect("a request");
+    assert_eq!(
+        (next.target.as_str(), next.nth),
+        ("/next", 0),
+        "on a connection of its own"
+    );
+}
+
+#[test]
+fn what_an_origin_does_wrong_gets_502() {
+    let many = "X: y\r\n".repeat(101);
+    let long = format!("X: {}\r\n", "y".repeat(70 << 10));
+    for (what, script) in [
+        ("closes", Script::new().close()),
+        ("resets", Script::new().then(Act::Reset)),
+        ("garbage", Script::raw("garbage\r\n\r\n").close()),
+        ("a binary", Script::raw(b"\x16\x03\x01\x02\x00\x01").close()),
+        ("HTTP/2", Script::raw("HTTP/2 200 OK\r\n\r\n").close()),
+        (
+            "half a head",
+            Script::raw("HTTP/1.1 200 OK\r\nX: y").close(),
+        ),
+        ("no status", Script::raw("HTTP/1.1 OK\r\n\r\n").close()),
+        (
+            "a status of 99",
+            Script::raw("HTTP/1.1 099 X\r\n\r\n").close(),
+        ),
+        (
+            "a status of 1000",
+            Script::raw("HTTP/1.1 1000 X\r\n\r\n").close(),
+        ),
+        (
+            "two lengths",
+            with("Content-Length: 2\r\nContent-Length: 3\r\n"),
+        ),
+        (
+            "length and chunks",
+            with("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"),
+        ),
+        ("a length with a sign", with("Content-Length: +2\r\n")),
+        ("another coding", with("Transfer-Encoding: gzip\r\n")),
+        ("a space before a colon", with("X : y\r\n")),
+        ("NUL", with("X: a\0b\r\n")),
+        ("a bare CR", with("X: a\rb\r\n")),
+        ("a folded line", with("X: a\r\n b\r\n")),
+        ("too many fields", with(&many)),
+        ("too big a head", with(&long)),
+        (
+            "a 101 that nobody asked for",
+            Script::raw("HTTP/1.1 101 Switching\r\n\r\n").close(),
+        ),
+    ] {
+        let origin = Origin::always(script);
+        let server = plain(&origin);
+        let mut conn = server.client().connect();
+        let response = conn.get("/");
+        assert_eq!(response.status(), 502, "{what}");
+        // The client's own connection is none the worse for it.
+        assert!(!response.says_close(), "{what}");
+        assert_eq!(conn.get("/").status(), 502, "{what}");
+    }
+}
+
+fn with(fields: &str) -> Script {
+    Script::raw(format!("HTTP/1.1 200 OK\r\n{fields}\r\nok")).close()
+}
+
+#[test]
+fn a_body_cut_short_is_visibly_cut_short() {
+    let length = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n";
+    for (what, script) in [
+        ("length", Script::raw(length).close()),
+        ("length, reset", Script::raw(length).then(Act::Reset)),
+        ("chunked", Script::raw(chunked).close()),
+        (
+            "within a chunk",
+            Script::raw(format!("{chunked}5\r\nab")).close(),
+        ),
+        (
+            "a bad chunk",
+            Script::raw(format!("{chunked}zz\r\nab")).close(),
+        ),
+        (
+            "before the last line",
+            Script::raw(format!("{chunked}0\r\n")).close(),
+        ),
+    ] {
+        let origin = Origin::always(script);
+        let server = plain(&origin);
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/"));
+        let got = conn.try_read_response();
+        let broken = matches!(got, Err(Trouble::Truncated | Trouble::Reset));
+        // With nothing sent yet a 502 is as good.
+        let refused = got.as_ref().is_ok_and(|r| r.status() == 502);
+        assert!(broken || refused, "{what}: {got:?}");
+        // HTTP/1.0 knows no other sign than a reset.
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/").http10());
+        let got = conn.try_read_response();
+        let refused = got.as_ref().is_ok_and(|r| r.status() == 502);
+        assert!(refused || got.is_err(), "{what}, HTTP/1.0: {got:?}");
+    }
+}
+
+#[test]
+fn an_origin_that_is_down_is_found_again() {
+    let port = Arc::new(Reserved::new());
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .set("origin", port.addr().to_string())
+        .start();
+    for _ in 0..10 {
+        let _ = server.client().get("/").expect(502);
+    }
+    let origin = Origin::setup().start_on(Arc::clone(&port));
+    wait::until("the origin to be asked again", || {
+        server.client().get("/").status() == 200
+    });
+    let _ = server.client().get("/").expect(200);
+    drop(origin);
+    wait::until("the origin to be missed", || {
+        server.client().get("/").status() == 502
+    });
+    let _origin = Origin::setup().start_on(port);
+    wait::until("the origin to be back", || {
+        server.client().get("/").status() == 200
+    });
+}
+
+#[test]
+fn timeouts_get_504() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart";
+    let origin = Origin::setup()
+        .route("/first", Script::new().then(Act::Stall))
+        .route("/between", Script::raw(head).then(Act::Stall))
+        .route(
+            "/trickle",
+            Script::new().then(Act::Trickle(vec![b'x'; 10_000], 1, ms(20))),
+        )
+        .start();
+    let server = Server::before(
+        &origin,
+        r#"route "/first" { proxy "@origin@" { first_byte_timeout = "200ms" } },
+           route "/between" { proxy "@origin@" { read_timeout = "200ms" } },
+           route "/trickle" { proxy "@origin@" { total_timeout = "300ms" } }"#,
+    );
+    let _ = server.client().get("/first").expect(504);
+    assert_eq!(
+        origin.wait_end(0),
+        Some(Trouble::Closed),
+        "the origin is told"
+    );
+    let mut conn = server.client().connect();
+    conn.send(&Request::get("/between"));
+    let end = conn.try_read_response().expect_err("a whole body");
+    assert!(
+        matches!(end, Trouble::Truncated | Trouble::Reset),
+        "{end:?}"
+    );
+    let response = server.client().get("/trickle");
+    assert!(
+        matches!(response.status(), 502 | 504),
+        "{}",
+        response.status()
+    );
+}
+
+#[test]
+fn a_stale_idle_connection_is_no_fault_for_a_get() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" { retries = 1 } }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    for i in 0..20 {
+        let _ = server.client().get(&format!("/{i}")).expect(200);
+        origin.close_all();
+    }
+}
+
+#[test]
+fn a_get_is_tried_again_and_a_post_is_not() {
+    // The origin takes a first request on each connection and resets at the second.
+    let origin = Origin::setup()
+        .handle(|request| match request.nth {
+            0 => Script::ok("first"),
+            _ => Script::new().then(Act::Reset),
+        })
+        .start();
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .workers(1)
+        .start();
+    let _ = server.client().get("/warm").expect(200);
+    let _ = server.client().get("/get").expect(200);
+    let count = |origin: &Origin, target: &str| {
+        origin
+            .requests()
+            .iter()
+            .filter(|r| r.target == target)
+            .count()
+    };
+    assert_eq!(count(&origin, "/get"), 2);
+    let _ = server
+        .client()
+        .request(&Request::post("/post", "x"))
+        .expect(502);
+    assert_eq!(count(&origin, "/post"), 1, "a POST may have done its work");
+}
+
+#[test]
+fn retries_are_on_another_peer_and_counted() {
+    let bad = Origin::always(Script::new().close());
+    let good = Origin::echo();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@bad@", "@good@", balance = "round_robin", eject = false }
+           local sick = upstream "sick" { "@bad@", "@bad2@", "@bad3@", balance = "round_robin", eject = false }
+           site { "*",
+             route "/pool" { proxy(pool) { retries = 1, retry_budget = "100%" } },
+             route "/never" { proxy(pool) { retries = 0 } },
+             route "/sick" { proxy(sick) { retries = 1, retry_budget = "100%" } } }"#,
+    )
+    .origin("bad", &bad)
+    .origin("bad2", &Origin::always(Script::new().close()))
+    .origin("good", &good)
+    .free_address("bad3")
+    .workers(1)
+    .start();
+    for _ in 0..10 {
+        let _ = server.client().get("/pool").expect(200);
+    }
+    assert!(!bad.requests().is_empty());
+    let statuses: Vec<u16> = (0..10)
+        .map(|_| server.client().get("/never").status())
+        .collect();
+    assert!(
+        statuses.contains(&200) && statuses.contains(&502),
+        "{statuses:?}"
+    );
+    assert_eq!(server.client().get("/sick").status(), 502);
+}
+
+#[test]
+fn retry_on_a_status() {
+    let bad = Origin::always(Script::status(503, "busy"));
+    let good = Origin::echo();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@bad@", "@good@", balance = "round_robin", eject = false }
+           site { "*", proxy(pool) { retry_on = { 503 }, retry_budget = "100%" } }"#,
+    )
+    .origin("bad", &bad)
+    .origin("good", &good)
+    .workers(1)
+    .start();
+    for _ in 0..6 {
+        let _ = server.client().get("/").expect(200);
+    }
+    assert!(!bad.requests().is_empty());
+}
+
+#[test]
+fn a_retry_budget_keeps_a_sick_pool_from_being_asked_twice_as_much() {
+    let bad = Origin::always(Script::new().close());
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@bad@", "@bad2@", eject = false }
+           site { "*", proxy(pool) { retries = 5, retry_budget = "10%" } }"#,
+    )
+    .origin("bad", &bad)
+    .origin("bad2", &bad)
+    .workers(1)
+    .start();
+    let mut conn = server.client().connect();
+    for _ in 0..200 {
+        let _ = conn.get("/").expect(502);
+    }
+    let asked = bad.requests().len();
+    assert!((200..300).contains(&asked), "{asked} requests for 200");
+}
+
+#[test]
+fn peers_take_turns() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::echo()).collect();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@a@", { "@b@", weight = 2 }, "@c@", balance = "round_robin" }
+           site { "*", proxy(pool) }"#,
+    )
+    .origin("a", &origins[0])
+    .origin("b", &origins[1])
+    .origin("c", &origins[2])
+    .workers(1)
+    .start();
+    let mut conn = server.client().connect();
+    for _ in 0..40 {
+        let _ = conn.get("/").expect(200);
+    }
+    let counts: Vec<usize> = origins.iter().map(|o| o.requests().len()).collect();
+    assert_eq!(counts, [10, 20, 10]);
+}
+
+#[test]
+fn the_least_busy_peer_is_asked() {
+    let gate = Gate::new();
+    let slow = Origin::always(Script::ok("slow").when(&gate));
+    let quick = Origin::echo();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@slow@", "@quick@" } site { "*", proxy(pool) }"#,
+    )
+    .origin("slow", &slow)
+    .origin("quick", &quick)
+    .workers(1)
+    .start();
+    // One request hangs at the slow peer; from then on the quick one has the fewest.
+    let mut held = Vec::new();
+    while slow.requests().is_empty() {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/hold"));
+        let sent = held.len() + 1;
+        held.push(conn);
+        wait::until("the request to arrive", || {
+            slow.requests().len() + quick.requests().len() >= sent
+        });
+    }
+    for _ in 0..20 {
+        assert_eq!(server.client().get("/x").expect(200).text(), "GET /x");
+    }
+    assert_eq!(slow.requests().len(), 1);
+    gate.open();
+}
+
+#[test]
+fn a_backup_is_asked_only_when_the_others_are_down() {
+    let port = Arc::new(Reserved::new());
+    let main = Origin::setup().start_on(Arc::clone(&port));
+    let backup = Origin::always(Script::ok("backup"));
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@main@", { "@backup@", backup = true } }
+           site { "*", proxy(pool) { retry_budget = "100%" } }"#,
+    )
+    .set("main", port.addr().to_string())
+    .origin("backup", &backup)
+    .start();
+    for _ in 0..20 {
+        assert_eq!(server.client().get("/").expect(200).text(), "GET /");
+    }
+    assert_eq!(backup.connections().len(), 0);
+    drop(main);
+    wait::until("the backup", || server.client().get("/").text() == "backup");
+    for _ in 0..5 {
+        assert_eq!(server.client().get("/").expect(200).text(), "backup");
+    }
+}
+
+#[test]
+fn a_full_pool_queues_and_then_says_so() {
+    let gate = Gate::new();
+    let origin = Origin::always(Script::ok("done").when(&gate));
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@origin@", max_connections = 2, queue = 2, queue_timeout = "10s" }
+           site { "*", proxy(pool) }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut held: Vec<_> = (0..6)
+        .map(|_| {
+            let mut conn = server.client().connect();
+            conn.send(&Request::get("/"));
+            conn.wait_until_read();
+            conn
+        })
+        .collect();
+    let _ = origin.wait_requests(2);
+    // Two are at the origin, two wait; of the rest each is told at once.
+    let mut refused = 0;
+    for conn in &mut held {
+        conn.set_read_timeout(ms(500));
+        if let Ok(response) = conn.try_peek_response() {
+            assert_eq!(response.status(), 503);
+            assert!(response.field("retry-after").is_some());
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 2);
+    assert_eq!(origin.requests().len(), 2, "over all workers");
+    gate.open();
+    origin.wait_for("those that waited", |requests, _| requests.len() == 4);
+}
+
+#[test]
+fn waiting_for_a_full_pool_has_an_end() {
+    let gate = Gate::new();
+    let origin = Origin::always(Script::ok("done").when(&gate));
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { { "@origin@", max_connections = 1 }, queue_timeout = "200ms" }
+           site { "*", proxy(pool) }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut first = server.client().connect();
+    first.send(&Request::get("/"));
+    let _ = origin.wait_requests(1);
+    let second = server.client().get("/").expect(503);
+    assert!(second.field("retry-after").is_some());
+    gate.open();
+    let _ = first.read_response().expect(200);
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_place() {
+    let gate = Gate::new();
+    let origin = Origin::setup()
+        .route("/hold", Script::ok("x").when(&gate))
+        .start();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@origin@", max_connections = 1 } site { "*", proxy(pool) }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut leaver = server.client().connect();
+    leaver.send(&Request::get("/hold"));
+    let _ = origin.wait_requests(1);
+    leaver.abort();
+    assert_eq!(server.client().get("/next").expect(200).text(), "GET /next");
+    gate.open();
+}
+
+#[test]
+fn an_origin_on_a_unix_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let origin = Origin::setup().start_unix(&dir.path().join("app.sock"));
+    let server = plain(&origin);
+    assert_eq!(server.client().get("/x").expect(200).text(), "GET /x");
+    assert_eq!(origin.only_request().field("host"), Some("forebay.test"));
+    drop(origin);
+    wait::until("the origin to be missed", || {
+        server.client().get("/").status() == 502
+    });
+}
+
+#[test]
+fn an_origin_by_name() {
+    let origin = Origin::echo();
+    let server = Server::builder(r#"site { "*", proxy "localhost:@port@" }"#)
+        .set("port", origin.port().to_string())
+        .start();
+    // localhost may also be ::1, where nobody listens: all addresses are tried.
+    wait::until("the name to be resolved", || {
+        server.client().get("/x").status() == 200
+    });
+    for _ in 0..10 {
+        let _ = server.client().get("/x").expect(200);
+    }
+}
+
+#[test]
+fn an_origin_whose_name_does_not_resolve() {
+    let server =
+        Server::start(r#"site { "*", route "/a" { proxy "no-such-name.invalid" }, respond(200) }"#);
+    let _ = server.client().get("/a").expect(502);
+    let _ = server.client().get("/b").expect(200);
+}
+
+#[test]
+fn a_proxy_header_is_sent() {
+    let origin = Origin::setup().expect_proxy_header().start();
+    let server = Server::builder(
+        r#"local one = upstream "one" { "@origin@", send_proxy = "v1" }
+           local two = upstream "two" { "@origin@", send_proxy = "v2" }
+           site { "*", route "/1" { proxy(one) }, route "/2" { proxy(two) } }"#,
+    )
+    .origin("origin", &origin)
+    .start();
+    let mut conn = server.client().from("127.0.0.5").connect();
+    let port = conn.local_port().expect("TCP");
+    let _ = conn.get("/1").expect(200);
+    let _ = conn.get("/2").expect(200);
+    let headers: Vec<Vec<u8>> = origin
+        .connections()
+        .iter()
+        .map(|c| c.proxy_header.clone())
+        .collect();
+    let local = server.addr().port();
+    assert_eq!(
+        String::from_utf8_lossy(&headers[0]),
+        format!("PROXY TCP4 127.0.0.5 127.0.0.1 {port} {local}\r\n")
+    );
+    let two = &headers[1];
+    assert_eq!(
+        two[12..16],
+        [0x21, 0x11, 0, 12],
+        "version 2, PROXY, TCP over IPv4, 12 bytes"
+    );
+    assert_eq!(two[16..24], [127, 0, 0, 5, 127, 0, 0, 1]);
+    assert_eq!(two[24..26], port.to_be_bytes());
+    assert_eq!(two[26..28], local.to_be_bytes());
+    // Such a connection speaks for one client: another one gets another connection.
+    let _ = server.client().from("127.0.0.6").get("/1").expect(200);
+    let last = origin.connections().pop().expect("a connection");
+    assert!(String::from_utf8_lossy(&last.proxy_header).contains("127.0.0.6"));
+}
