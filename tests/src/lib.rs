@@ -8,16 +8,20 @@
 //! | [`wire`] | a strict HTTP/1 reader, on purpose not the server's own codec: they must not share a bug |
 //! | [`origin`] | a recording origin that misbehaves by [`origin::script`] |
 //! | [`peers`] | real servers from Debian, started with a configuration of the test's own |
+//! | [`load`] | threads that ask and check until they are told to stop |
 //! | [`journal`] | who sent what and when; printed when a test fails |
 //! | [`pattern`] | bodies of any size that can be checked without being kept |
 //! | [`proc`] | what the kernel says about a process and its sockets |
+//! | [`alternate`] | two configurations reloaded in turns under load |
 //! | [`wait`] | waiting for a condition, never for a time |
 //!
 //! A case is written against [`client::Client`], which does not tell what carries the bytes, so that
 //! the same case can run over TLS or another protocol; only cases that say `raw` are about HTTP/1.
 
+pub mod alternate;
 pub mod client;
 pub mod journal;
+pub mod load;
 pub mod origin;
 pub mod pattern;
 pub mod peers;

@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 /// listen on it. So no test can lose its port between choosing and using it, and none is fixed.
 pub struct Reserved {
     socket: Socket,
+    second: Option<Socket>,
     addr: SocketAddr,
 }
 
@@ -32,7 +33,28 @@ impl Reserved {
             .ok()
             .and_then(|a| a.as_socket())
             .expect("a bound address");
-        Self { socket, addr }
+        Self {
+            socket,
+            second: None,
+            addr,
+        }
+    }
+
+    /// Reserves the same port of all IPv4 and all IPv6 addresses.
+    ///
+    /// # Panics
+    /// When there is no such port.
+    #[must_use]
+    pub fn any() -> Self {
+        for _ in 0..100 {
+            let mut reserved = Self::on("[::]:0");
+            let four = SocketAddr::from(([0, 0, 0, 0], reserved.port()));
+            if let Ok(socket) = try_bind(four) {
+                reserved.second = Some(socket);
+                return reserved;
+            }
+        }
+        panic!("no port is free for IPv4 and IPv6");
     }
 
     /// The address reserved.
@@ -67,19 +89,22 @@ impl Default for Reserved {
 
 impl std::fmt::Debug for Reserved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} on {}", self.socket, self.addr)
+        let sockets = 1 + usize::from(self.second.is_some());
+        write!(f, "{:?} on {} ({sockets})", self.socket, self.addr)
     }
 }
 
 fn bind(addr: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+    try_bind(addr).unwrap_or_else(|e| panic!("bind {addr}: {e}"))
+}
+
+fn try_bind(addr: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     if addr.is_ipv6() {
-        socket.set_only_v6(true).expect("IPV6_V6ONLY");
+        socket.set_only_v6(true)?;
     }
-    socket.set_reuse_address(true).expect("SO_REUSEADDR");
-    socket.set_reuse_port(true).expect("SO_REUSEPORT");
-    socket
-        .bind(&addr.into())
-        .unwrap_or_else(|e| panic!("bind {addr}: {e}"));
-    socket
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// Whether everything that was sent from these local TCP ports has been read by the other side,
 /// which must be on this machine: no socket whose remote port is one of them holds unread bytes.
@@ -96,14 +97,87 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// How many sockets listen on this TCP port.
+#[must_use]
+pub fn listening_sockets(port: u16) -> usize {
+    const LISTEN: &str = "0A";
+    let end = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .flat_map(|table| {
+            let text = fs::read_to_string(table).unwrap_or_default();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .filter(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            words.len() > 3 && words[1].ends_with(&end) && words[3] == LISTEN
+        })
+        .count()
+}
+
+/// The time a process has spent on a processor.
+#[must_use]
+pub fn cpu_time(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything but ends with the last parenthesis: field 3 is the
+    // first; 14 and 15 are user and system time in ticks of 10 ms (USER_HZ).
+    let rest = text.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = rest
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|w| w.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// The soft and the hard limit of open files.
+#[must_use]
+pub fn descriptor_limits(pid: u32) -> (String, String) {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"))
+        .unwrap_or_default();
+    let mut words = line.split_ascii_whitespace().map(str::to_owned);
+    (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    )
+}
+
+/// The effective capabilities, as the kernel's bits.
+#[must_use]
+pub fn capabilities(pid: u32) -> u64 {
+    let words = status_words(pid, "CapEff:");
+    words
+        .first()
+        .and_then(|w| u64::from_str_radix(w, 16).ok())
+        .unwrap_or(u64::MAX)
+}
+
+/// The supplementary groups.
+#[must_use]
+pub fn groups(pid: u32) -> Vec<u32> {
+    status_words(pid, "Groups:")
+        .iter()
+        .filter_map(|w| w.parse().ok())
+        .collect()
+}
+
+fn status_words(pid: u32, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(name))
+        .unwrap_or_default();
+    line.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
 /// The effective user and group of a process.
 #[must_use]
 pub fn user_and_group(pid: u32) -> Option<(u32, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let id = |name: &str| -> Option<u32> {
-        let line = text.lines().find(|l| l.starts_with(name))?;
-        line.split_ascii_whitespace().nth(2)?.parse().ok()
-    };
+    let id = |name: &str| status_words(pid, name).get(1)?.parse::<u32>().ok();
     Some((id("Uid:")?, id("Gid:")?))
 }
 

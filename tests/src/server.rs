@@ -121,7 +121,7 @@ pub struct Builder {
     server: String,
     workers: usize,
     env: Vec<(String, String)>,
-    descriptors: Option<u64>,
+    limit: Option<String>,
     port: Reserved,
     more_ports: Vec<Reserved>,
 }
@@ -140,7 +140,7 @@ impl Builder {
             server: String::new(),
             workers: 2,
             env: Vec::new(),
-            descriptors: None,
+            limit: None,
             port: Reserved::new(),
             more_ports: Vec::new(),
         }
@@ -212,7 +212,26 @@ impl Builder {
     /// How many descriptors it may have, soft and hard.
     #[must_use]
     pub fn descriptors(mut self, limit: u64) -> Self {
-        self.descriptors = Some(limit);
+        self.limit = Some(format!("ulimit -n {limit}"));
+        self
+    }
+
+    /// How many descriptors it may have at first.
+    #[must_use]
+    pub fn soft_descriptors(mut self, limit: u64) -> Self {
+        self.limit = Some(format!("ulimit -S -n {limit}"));
+        self
+    }
+
+    /// Every user may read what is in its directory.
+    ///
+    /// # Panics
+    /// When that cannot be said.
+    #[must_use]
+    pub fn open_to_all(self) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path(), mode).expect("permissions");
         self
     }
 
@@ -233,47 +252,43 @@ impl Builder {
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Server {
-        let journal = Journal::current();
         let addr = self.port.addr();
-        let mut server = Server {
+        let (config, limit, env) = (self.config.clone(), self.limit.clone(), self.env.clone());
+        let mut server = self.into_server(addr);
+        server.write_config(&config);
+        let mut command = match &limit {
+            None => Command::new(binary()),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")])
+                    .arg(binary());
+                shell
+            }
+        };
+        command.arg("run").arg(&server.config_path);
+        command.env_remove("FOREBAY_WORKERS").envs(env);
+        server.spawn(command);
+        server
+    }
+}
+
+impl Builder {
+    fn into_server(self, addr: SocketAddr) -> Server {
+        Server {
             child: None,
-            journal: Arc::clone(&journal),
+            journal: Journal::current(),
             stderr: Arc::default(),
             reader: None,
             addr,
-            names: self.names.clone(),
             prelude: prelude(&self),
+            names: self.names,
             config_path: self.dir.path().join("forebay.lua"),
             admin: self.dir.path().join("admin.sock"),
             _ports: self.more_ports,
             _port: self.port,
             dir: self.dir,
-        };
-        server.write_config(&self.config);
-        let mut command = match self.descriptors {
-            None => Command::new(binary()),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
-                shell.arg(binary());
-                shell
-            }
-        };
-        let mut child = command
-            .arg("run")
-            .arg(&server.config_path)
-            .current_dir(server.dir.path())
-            .env_remove("FOREBAY_WORKERS")
-            .envs(self.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the forebay binary to run");
-        server.follow_stderr(&mut child);
-        server.child = Some(child);
-        server.wait_ready();
-        server
+        }
     }
 }
 
@@ -529,6 +544,34 @@ impl Server {
     #[must_use]
     pub fn memory_with_sockets(&self) -> u64 {
         self.rss() + proc::socket_memory(&proc::tree(self.pid()))
+    }
+
+    /// A server started by other arguments than `run`, which listens on `addr`.
+    ///
+    /// # Panics
+    /// See [`Builder::start`].
+    #[track_caller]
+    #[must_use]
+    pub fn from_command(args: &[&str], addr: SocketAddr) -> Self {
+        let mut server = Builder::new("").into_server(addr);
+        let mut command = Command::new(binary());
+        command.args(args);
+        server.spawn(command);
+        server
+    }
+
+    #[track_caller]
+    fn spawn(&mut self, mut command: Command) {
+        let mut child = command
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the forebay binary to run");
+        self.follow_stderr(&mut child);
+        self.child = Some(child);
+        self.wait_ready();
     }
 
     fn follow_stderr(&mut self, child: &mut Child) {
