@@ -310,22 +310,25 @@ impl<T> HostTable<T> {
             .or(self.any)
     }
 
+    /// From the shortest suffix to the longest, no further than there are wildcards; the last one
+    /// found is the longest. A suffix with n dots has n + 1 labels.
     fn find_below(&self, host: &[u8]) -> Option<u32> {
-        if self.depths == 0 {
-            return None;
-        }
-        // From the longest suffix to the shortest. A suffix with n dots has n + 1 labels.
-        let mut dots = count_dots(host);
-        for (at, _) in host.iter().enumerate().filter(|&(_, &byte)| byte == b'.') {
-            dots -= 1;
-            if at == 0 || dots > 127 || self.depths >> dots & 1 == 0 {
-                continue;
+        let (mut found, mut depths) = (None, self.depths);
+        let mut end = host.len();
+        while depths != 0 {
+            // A suffix begins behind a dot that has something before it.
+            let dot = host[..end]
+                .iter()
+                .rposition(|&byte| byte == b'.')
+                .filter(|&dot| dot > 0);
+            let Some(dot) = dot else { break };
+            if depths & 1 == 1 {
+                found = self.names.get(TAG_BELOW, &host[dot + 1..]).or(found);
             }
-            if let found @ Some(_) = self.names.get(TAG_BELOW, &host[at + 1..]) {
-                return found;
-            }
+            depths >>= 1;
+            end = dot;
         }
-        None
+        found
     }
 }
 

@@ -22,9 +22,11 @@ mod host;
 mod names;
 mod path;
 mod pattern;
+mod reasons;
 mod set;
 
 pub use host::{DuplicateHost, HostError, HostMatch, HostPattern, HostTable, MAX_HOST_BYTES};
 pub use path::{PathFault, normalize, split_target};
-pub use pattern::{Captures, MAX_PARAMS, MAX_PATTERN_BYTES, Miss, Pattern, PatternError};
+pub use pattern::{Captures, MAX_PARAMS, MAX_PATTERN_BYTES, Pattern};
+pub use reasons::{Miss, PatternError};
 pub use set::{Candidate, Candidates, Explained, MAX_PATTERNS, RouteSet, TooMany, Unreachable};

@@ -17,7 +17,8 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::names::{NameMap, index};
-use crate::pattern::{Captures, Miss, Pattern, Segment, Shape, segment_end, text_segments};
+use crate::pattern::{Captures, Pattern, Segment, Shape, segment_end, text_segments};
+use crate::reasons::Miss;
 
 /// An ordered list of routes, each with one or more patterns.
 #[derive(Clone, Debug, Default)]
@@ -214,13 +215,9 @@ impl RouteSet {
         found
     }
 
-    fn list(&self, list: List) -> &[u32] {
-        &self.lists[index(list.start)..index(list.end)]
-    }
-
-    fn collect<'a>(&'a self, path: &[u8], sources: &mut Sources<'a>) {
+    fn collect(&self, path: &[u8], sources: &mut Sources) {
         if let Some(number) = self.exact.get(0, path) {
-            sources.push(self.list(self.exact_lists[index(number)]));
+            sources.push(self.exact_lists[index(number)]);
         }
         if !self.nodes.is_empty() {
             let mut ending = Ending::default();
@@ -231,27 +228,27 @@ impl RouteSet {
     /// Follows the path down from a node; `at` is the slash behind the node's own segment, or
     /// the end of the path. Every node is visited at most once, and the recursion is at most as
     /// deep as a pattern has `:name` segments.
-    fn walk<'a>(
-        &'a self,
+    fn walk(
+        &self,
         node: u32,
         mut at: usize,
         path: &[u8],
         ending: &mut Ending,
-        sources: &mut Sources<'a>,
+        sources: &mut Sources,
     ) {
         let mut number = node;
         loop {
             let node = &self.nodes[index(number)];
-            sources.push(self.list(node.below));
-            sources.push(self.list(node.odd));
+            sources.push(node.below);
+            sources.push(node.odd);
             if node.has_endings
                 && let Some(text) = ending.of(path)
                 && let Some(list) = self.endings.get(number, text)
             {
-                sources.push(self.list(self.ending_lists[index(list)]));
+                sources.push(self.ending_lists[index(list)]);
             }
             if at == path.len() {
-                sources.push(self.list(node.here));
+                sources.push(node.here);
                 return;
             }
             if !node.has_children && node.param == 0 {
@@ -296,7 +293,7 @@ fn start_of_ending(path: &[u8]) -> Option<usize> {
 pub struct Candidates<'a> {
     set: &'a RouteSet,
     path: &'a [u8],
-    sources: Sources<'a>,
+    sources: Sources,
     last: Option<u32>,
 }
 
@@ -305,38 +302,43 @@ impl Iterator for Candidates<'_> {
 
     fn next(&mut self) -> Option<Candidate> {
         loop {
-            let number = index(self.sources.pop_least()?);
+            let number = index(self.sources.pop_least(&self.set.lists)?);
             let owned = &self.set.patterns[number];
             if self.last == Some(owned.route) {
                 continue;
             }
+            let route = index(owned.route);
+            let pattern = number - self.set.routes[route].start;
+            let mut found = Candidate {
+                route,
+                pattern,
+                captures: Captures::default(),
+            };
             // The lists by ending and the odd ones promise less than a match; asking again for
             // the others costs little and gives the captures.
-            if let Some(captures) = owned.pattern.matches(self.path) {
+            if owned
+                .pattern
+                .capture(self.path, &mut found.captures)
+                .is_ok()
+            {
                 self.last = Some(owned.route);
-                let route = index(owned.route);
-                let pattern = number - self.set.routes[route].start;
-                return Some(Candidate {
-                    route,
-                    pattern,
-                    captures,
-                });
+                return Some(found);
             }
         }
     }
 }
 
-/// Ascending lists that are merged.
+/// Ascending lists that are merged: what is left of each.
 #[derive(Clone, Debug, Default)]
-struct Sources<'a> {
-    inline: [&'a [u32]; INLINE_SOURCES],
+struct Sources {
+    inline: [List; INLINE_SOURCES],
     used: usize,
-    more: Vec<&'a [u32]>,
+    more: Vec<List>,
 }
 
-impl<'a> Sources<'a> {
-    fn push(&mut self, list: &'a [u32]) {
-        if list.is_empty() {
+impl Sources {
+    fn push(&mut self, list: List) {
+        if list.start == list.end {
             return;
         }
         match self.inline.get_mut(self.used) {
@@ -348,13 +350,20 @@ impl<'a> Sources<'a> {
         }
     }
 
-    fn pop_least(&mut self) -> Option<u32> {
-        let lists = self.inline[..self.used].iter_mut().chain(&mut self.more);
-        let least = lists
-            .filter(|list| !list.is_empty())
-            .min_by_key(|list| list[0])?;
-        let (&number, rest) = least.split_first()?;
-        *least = rest;
+    /// The least number in front of a list, which `numbers` holds; it is taken off.
+    fn pop_least(&mut self, numbers: &[u32]) -> Option<u32> {
+        let mut least: Option<(&mut List, u32)> = None;
+        for list in self.inline[..self.used].iter_mut().chain(&mut self.more) {
+            if list.start == list.end {
+                continue;
+            }
+            let number = numbers[index(list.start)];
+            if least.as_ref().is_none_or(|&(_, least)| number < least) {
+                least = Some((list, number));
+            }
+        }
+        let (list, number) = least?;
+        list.start += 1;
         Some(number)
     }
 }
