@@ -199,6 +199,7 @@ def main(argv=None):
     def interrupted(number, _frame):
         raise KeyboardInterrupt(signal.Signals(number).name)
 
+    signal.signal(signal.SIGINT, interrupted)  # even where a shell has it ignored
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
     keeper = Keeper()

@@ -129,7 +129,9 @@ class Process:
         if not self.log:
             return "(no output)"
         with open(self.log, encoding="utf-8", errors="replace") as file:
-            return " / ".join(file.read().strip().splitlines()[-5:]) or "(no output)"
+            said = " / ".join(file.read().strip().splitlines()[-5:])
+        # The end is what counts; a stack's trace must not bury the table.
+        return (said if len(said) <= 300 else f"… {said[-300:]}") or "(no output)"
 
 
 class Keeper:

@@ -140,9 +140,14 @@ def _table(headings, lines):
 
 
 def _disturbed(results):
-    """Rows whose best round was disturbed by other programs on the server's core."""
-    return [f"{result.name}/{row.label} ({row.extra['foreign']:.0%})" for result in results
-            for row in result.rows if row.extra.get("foreign", 0) > FOREIGN_WARNING]
+    """A sentence on rows whose best round was disturbed by other programs, or nothing."""
+    names = [f"{result.name}/{row.label} ({row.extra['foreign']:.0%})" for result in results
+             for row in result.rows if row.extra.get("foreign", 0) > FOREIGN_WARNING]
+    if not names:
+        return []
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} others" if len(names) > 6 else "")
+    return ["", f"More than {FOREIGN_WARNING:.0%} of the server's core went to other programs even "
+                f"in the best round of {shown}: measure again on an idle machine."]
 
 
 def markdown(meta, results, svg_name):
@@ -153,7 +158,7 @@ def markdown(meta, results, svg_name):
         f"# {meta['name']}, {meta['date']}", "",
         f"{m['cpu']}, {m['cores']} cores, {m['memory_bytes'] / (1 << 30):.1f} GiB; "
         f"{m['system']}, Linux {m['kernel']}, {m['architecture']}.", "",
-        f"{versions}.", "",
+        f"{versions}; at commit {meta['revision'] or 'unknown'}.", "",
         f"Server on core {meta['cores']['server']}, load on {meta['cores']['load']}, origins on "
         f"{meta['cores']['origin']}; {meta['options']['connections']} connections; least of "
         f"{meta['options']['rounds']} interleaved rounds of {meta['options']['seconds']:g} s; load "
@@ -168,10 +173,7 @@ def markdown(meta, results, svg_name):
                       [[r.name, what, "yes" if met else "**no**"] for r, what, met in verdicts])
     else:
         out.append("No case of this run has a bar that it could answer.")
-    disturbed = _disturbed(results)
-    if disturbed:
-        out += ["", f"More than {FOREIGN_WARNING:.0%} of the server's core went to other programs "
-                    "even in the best round of: " + ", ".join(disturbed) + "."]
+    out += _disturbed(results)
     out += ["", f"![Least value of each server in each case]({svg_name})", ""]
     out += head_cost(results)
     for result in results:
@@ -205,6 +207,16 @@ def head_cost(results):
             *_table(headings, lines), ""]
 
 
+def _plain(result):
+    """A result as it stands in the JSON file."""
+    plain = asdict(result)
+    for row, entry in zip(result.rows, plain["rows"]):
+        if row.values:
+            entry.update(least=row.least, spread=row.spread, ratio=result.ratio(row))
+    plain["bars"] = [{"what": what, "met": met} for what, met in bars.judge(result)]
+    return plain
+
+
 def write(directory, meta, results):
     """Writes the three files; returns the path of the page. Nothing that is there is replaced."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -213,10 +225,7 @@ def write(directory, meta, results):
     while (directory / f"{stem}.md").exists() or (directory / f"{stem}.json").exists():
         number_of += 1
         stem = f"{base}-{number_of}"
-    data = {**meta, "results": [
-        {**asdict(result), "bars": [{"what": what, "met": met}
-                                    for what, met in bars.judge(result)]}
-        for result in results]}
+    data = {**meta, "results": [_plain(result) for result in results]}
     (directory / f"{stem}.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     (directory / f"{stem}.svg").write_text(chart.svg(meta, results))
     page = directory / f"{stem}.md"
