@@ -62,7 +62,7 @@ pub struct Root {
 }
 
 /// What the kernel can do for this root, found out once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
     Nothing,
     /// `openat2` (Linux 5.6).
@@ -88,6 +88,12 @@ impl Root {
         Ok(Self { dir, kernel })
     }
 
+    /// Whether [`Root::open_now`] can ever succeed here.
+    #[must_use]
+    pub fn can_open_now(&self) -> bool {
+        self.kernel == Kernel::Cached
+    }
+
     /// Opens `path` for reading if that needs no disk.
     ///
     /// `path` is relative to the root and decoded: segments between `/`; empty is the root itself.
@@ -101,7 +107,7 @@ impl Root {
     /// system says: `NotFound`, `PermissionDenied`, `NotADirectory` …
     pub fn open_now(&self, path: &[u8], links: Links) -> io::Result<File> {
         check(path)?;
-        if self.kernel < Kernel::Cached {
+        if !self.can_open_now() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         beneath::open(&self.dir, name(path), links, beneath::Wait::Never)

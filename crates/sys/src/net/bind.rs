@@ -30,16 +30,6 @@ impl TcpAddress {
             Self::Ip(address) => address.port(),
         }
     }
-
-    fn with_port(self, port: u16) -> Self {
-        match self {
-            Self::Any(_) => Self::Any(port),
-            Self::Ip(mut address) => {
-                address.set_port(port);
-                Self::Ip(address)
-            }
-        }
-    }
 }
 
 impl fmt::Display for TcpAddress {
@@ -127,16 +117,15 @@ fn bind_all(
 
 /// The first socket; for [`TcpAddress::Any`] of the best family that works.
 fn open_first(address: TcpAddress, options: &TcpOptions) -> io::Result<Socket> {
-    let ip = match address {
-        TcpAddress::Ip(ip) => return open(ip, true, options, true),
-        TcpAddress::Any(port) => port,
-    };
-    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, ip));
-    match open(v6, false, options, true) {
-        Err(e) if no_ipv6(&e) => {
-            let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, ip));
-            open(v4, false, options, true)
-        }
+    match address {
+        TcpAddress::Ip(ip) => open(ip, true, options, true),
+        TcpAddress::Any(port) => best_family(port, |any| open(any, false, options, true)),
+    }
+}
+
+fn best_family<T>(port: u16, open: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    match open((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(e) if no_ipv6(&e) => open((Ipv4Addr::UNSPECIFIED, port).into()),
         opened => opened,
     }
 }
@@ -157,8 +146,7 @@ fn one_more(
     local: SocketAddr,
     options: &TcpOptions,
 ) -> io::Result<Socket> {
-    let only_v6 = matches!(address.with_port(local.port()), TcpAddress::Ip(_));
-    open(local, only_v6, options, false)
+    open(local, matches!(address, TcpAddress::Ip(_)), options, false)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -287,6 +275,25 @@ mod filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_ipv6_all_ipv4_addresses_are_bound() {
+        let only_v4 = |error: Errno| {
+            best_family(80, move |a| {
+                if a.is_ipv4() {
+                    Ok(a)
+                } else {
+                    Err(error.into())
+                }
+            })
+        };
+        for missing in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL, Errno::PFNOSUPPORT] {
+            assert_eq!(only_v4(missing).unwrap().to_string(), "0.0.0.0:80");
+        }
+        // Everything else is an answer: falling back would listen on half of what was meant.
+        let in_use = only_v4(Errno::ADDRINUSE).unwrap_err();
+        assert_eq!(in_use.kind(), io::ErrorKind::AddrInUse);
+    }
 
     #[test]
     fn what_is_not_inherited_can_be_set_by_hand() {
