@@ -165,15 +165,22 @@ impl Known {
 
     /// Recognises a name, whatever its case; `None` if it is none of [`Known::ALL`].
     ///
-    /// One multiplication, one look into a table of 2 KiB, one comparison: ~2 ns.
+    /// Two loads, one multiplication, one look into a table of 2 KiB, two comparisons: ~3 ns.
     #[inline]
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {
         let (first, last) = ends(name)?;
         let slot = TABLE[slot(first, last, name.len(), MULTIPLIER)];
-        let shape = &SHAPES[usize::from(slot)];
-        // The filler of empty slots has length 0, which no name that reaches this has.
-        (shape.len == name.len() && shape.matches(name)).then(|| Self::ALL[usize::from(slot)])
+        let shape = SHAPES.get(usize::from(slot))?;
+        let same = shape.len == name.len()
+            && first | shape.first.mask == shape.first.lower
+            && last | shape.last.mask == shape.last.lower
+            && (name.len() <= 16 || shape.has_middle_of(name));
+        if same {
+            Self::ALL.get(usize::from(slot)).copied()
+        } else {
+            None
+        }
     }
 
     const fn bit(self) -> u128 {
@@ -318,10 +325,25 @@ impl KnownSet {
         Self(self.0 | other.0)
     }
 
+    /// The names that are in both sets.
+    #[inline]
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The names of `self` that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// The names in the set.
+    pub fn iter(self) -> impl Iterator<Item = Known> {
+        Known::ALL
+            .iter()
+            .copied()
+            .filter(move |&known| self.contains(known))
     }
 
     /// Whether there is no name in the set.
@@ -351,88 +373,124 @@ const MAX_LEN: usize = 32;
 const SLOT_BITS: u32 = 11;
 const SLOTS: usize = 1 << SLOT_BITS;
 
-/// A known name prepared for comparing: `(byte | mask) == lower` for each byte. The mask is 0x20
-/// for letters and 0 for everything else: 0x20 for all would take a CR for a `-`.
+/// A known name prepared for comparing.
 #[derive(Clone, Copy)]
 struct Shape {
     len: usize,
-    lower: [u8; MAX_LEN],
-    mask: [u8; MAX_LEN],
+    first: Word,
+    last: Word,
+    /// The bytes from 8 to 16 and from 16 to 24; in use from a length of 17 and 25 on.
+    middle: [Word; 2],
 }
 
-impl Shape {
-    const fn new(name: &str) -> Self {
-        let name = name.as_bytes();
-        assert!(name.len() >= 2 && name.len() <= MAX_LEN);
-        let mut shape = Self {
-            len: name.len(),
-            lower: [0; MAX_LEN],
-            mask: [0; MAX_LEN],
-        };
+/// Some bytes of a name: a received word is the same if `received | mask == lower`. The mask is
+/// 0x20 for letters and 0 for everything else: 0x20 for all would take a CR for a `-`.
+#[derive(Clone, Copy)]
+struct Word {
+    lower: u64,
+    mask: u64,
+}
+
+impl Word {
+    const EMPTY: Self = Self { lower: 0, mask: 0 };
+
+    /// `word` is in lower case.
+    const fn new(word: u64) -> Self {
+        let bytes = word.to_le_bytes();
+        let mut mask = [0; 8];
         let mut at = 0;
-        while at < name.len() {
-            shape.lower[at] = name[at].to_ascii_lowercase();
-            shape.mask[at] = if name[at].is_ascii_alphabetic() {
+        while at < 8 {
+            mask[at] = if bytes[at].is_ascii_alphabetic() {
                 0x20
             } else {
                 0
             };
             at += 1;
         }
-        shape
-    }
-
-    /// `name` must be as long as the shape.
-    #[inline]
-    fn matches(&self, name: &[u8]) -> bool {
-        let len = name.len().min(MAX_LEN);
-        let eight = |at: usize| load8(name, at) | load8(&self.mask, at) == load8(&self.lower, at);
-        if len >= 8 {
-            let mut at = 0;
-            while at + 8 < len {
-                if !eight(at) {
-                    return false;
-                }
-                at += 8;
-            }
-            // The last eight bytes may overlap with what was already compared.
-            eight(len - 8)
-        } else {
-            name.iter()
-                .zip(&self.mask)
-                .zip(&self.lower)
-                .all(|((&b, &m), &l)| b | m == l)
+        Self {
+            lower: word,
+            mask: u64::from_le_bytes(mask),
         }
     }
 }
 
-#[inline]
-fn load8(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..]
-        .first_chunk()
-        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
-}
+impl Shape {
+    const EMPTY: Self = Self {
+        len: 0,
+        first: Word::EMPTY,
+        last: Word::EMPTY,
+        middle: [Word::EMPTY; 2],
+    };
 
-/// The first and the last four bytes of a name (overlapping if it is short), in lower case.
-#[inline]
-const fn ends(name: &[u8]) -> Option<(u32, u32)> {
-    const LOWER: u32 = 0x2020_2020;
-    match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-        (Some(first), Some(last)) => Some((
-            u32::from_le_bytes(*first) | LOWER,
-            u32::from_le_bytes(*last) | LOWER,
-        )),
-        _ => match name {
-            [a, b] => Some((u32::from_le_bytes([*a, *b, 0, 0]) | LOWER, 0)),
-            [a, b, c] => Some((u32::from_le_bytes([*a, *b, *c, 0]) | LOWER, 0)),
-            _ => None,
-        },
+    const fn new(name: &str) -> Self {
+        let name = name.as_bytes();
+        assert!(name.len() >= 2 && name.len() <= MAX_LEN);
+        let mut lower = [0; MAX_LEN];
+        let mut at = 0;
+        while at < name.len() {
+            lower[at] = name[at].to_ascii_lowercase();
+            at += 1;
+        }
+        let (lower, _) = lower.split_at(name.len());
+        let Some((first, last)) = ends(lower) else {
+            panic!("it has two bytes")
+        };
+        let mut shape = Self::EMPTY;
+        shape.len = name.len();
+        shape.first = Word::new(first);
+        shape.last = Word::new(last);
+        if name.len() > 16 {
+            shape.middle[0] = Word::new(load8(lower, 8));
+        }
+        if name.len() > 24 {
+            shape.middle[1] = Word::new(load8(lower, 16));
+        }
+        shape
+    }
+
+    /// `name` is as long as the shape, and longer than 16.
+    fn has_middle_of(&self, name: &[u8]) -> bool {
+        let [second, third] = self.middle;
+        load8(name, 8) | second.mask == second.lower
+            && (name.len() <= 24 || load8(name, 16) | third.mask == third.lower)
     }
 }
 
-#[inline]
-const fn slot(first: u32, last: u32, len: usize, multiplier: u64) -> usize {
-    let key = ((first as u64) << 32 | last as u64).wrapping_add((len as u64) << 24);
+const fn load8(bytes: &[u8], at: usize) -> u64 {
+    match bytes.split_at(at).1.first_chunk() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => 0,
+    }
+}
+
+/// The first and the last eight bytes of a name, overlapping if it is shorter than 16; of one
+/// shorter than 8 the first and the last four, and so on. `None` for less than two bytes.
+#[inline(always)]
+const fn ends(name: &[u8]) -> Option<(u64, u64)> {
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        return Some((u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
+    }
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        return Some((
+            u32::from_le_bytes(*first) as u64,
+            u32::from_le_bytes(*last) as u64,
+        ));
+    }
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        return Some((
+            u16::from_le_bytes(*first) as u64,
+            u16::from_le_bytes(*last) as u64,
+        ));
+    }
+    None
+}
+
+/// The case of letters is left out by setting 0x20 in every byte; that some other bytes are
+/// changed as well does no harm here, as names are compared afterwards.
+#[inline(always)]
+const fn slot(first: u64, last: u64, len: usize, multiplier: u64) -> usize {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let key = (first | LOWER) ^ (last | LOWER).rotate_left(29) ^ len as u64;
     (key.wrapping_mul(multiplier) >> (u64::BITS - SLOT_BITS)) as usize
 }
 
@@ -483,12 +541,7 @@ static TABLE: [u8; SLOTS] = {
 };
 
 static SHAPES: [Shape; NAMES.len() + 1] = {
-    let filler = Shape {
-        len: 0,
-        lower: [0; MAX_LEN],
-        mask: [0; MAX_LEN],
-    };
-    let mut shapes = [filler; NAMES.len() + 1];
+    let mut shapes = [Shape::EMPTY; NAMES.len() + 1];
     let mut at = 0;
     while at < NAMES.len() {
         shapes[at] = Shape::new(NAMES[at]);

@@ -135,7 +135,7 @@ pub fn write_request_line(
     target: &[u8],
     version: Version,
 ) -> bool {
-    if target.is_empty() || !crate::parse::is_target(target) {
+    if !crate::parse::is_target(target) {
         return false;
     }
     let method = method.as_str();

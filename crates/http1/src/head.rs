@@ -134,45 +134,15 @@ pub struct RequestHead {
     /// The fields, without the dropped ones.
     pub fields: Fields,
     pub(crate) form: TargetForm,
-    pub(crate) target: Text,
+    /// Copied, like the host, so that it outlives `fields` if those are taken away.
+    pub(crate) target: String,
     /// In lower case; empty if there is none.
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
-    /// The received head. Held here beside `fields`, so that those may be taken away.
-    pub(crate) base: Bytes,
 }
 
-/// A piece of the received head, or of its own if it had to be changed.
-#[derive(Clone, Default)]
-pub(crate) struct Text {
-    pub(crate) start: u32,
-    pub(crate) end: u32,
-    /// In use if not empty. Keeps its room.
-    pub(crate) own: Vec<u8>,
-}
-
-impl Text {
-    pub(crate) fn set(&mut self, start: usize, end: usize) {
-        // A head is far smaller than 4 GiB: see `Limits`. If not, the text is empty.
-        self.start = u32::try_from(start).unwrap_or(0);
-        self.end = u32::try_from(end).unwrap_or(0);
-        self.own.clear();
-    }
-
-    fn bytes<'a>(&'a self, base: &'a [u8]) -> &'a [u8] {
-        if self.own.is_empty() {
-            base.get(self.start as usize..self.end as usize)
-                .unwrap_or_default()
-        } else {
-            &self.own
-        }
-    }
-
-    fn str<'a>(&'a self, base: &'a [u8]) -> &'a str {
-        // Only ASCII gets here; the default cannot occur.
-        std::str::from_utf8(self.bytes(base)).unwrap_or_default()
-    }
-}
+/// Room that a head keeps for the next one; an unusually long target's is given back.
+const KEPT_ROOM: usize = 4096;
 
 impl RequestHead {
     /// Nothing yet.
@@ -192,27 +162,17 @@ impl RequestHead {
         self.dropped_fields = 0;
         self.fields.clear();
         self.form = TargetForm::Origin;
-        self.target.set(0, 0);
+        self.target.clear();
+        self.target.shrink_to(KEPT_ROOM);
         self.host.clear();
         self.port = None;
-        self.base = Bytes::new();
     }
 
     /// The target: `/path?query` as it was sent (of an absolute target that part, with `/` for
     /// an empty path), `*`, or `host:port` for CONNECT. Visible ASCII without `#`, never empty.
     #[must_use]
     pub fn target(&self) -> &str {
-        self.target.str(&self.base)
-    }
-
-    /// The target as bytes of its own right; shares the received buffer where it can.
-    #[must_use]
-    pub fn target_bytes(&self) -> Bytes {
-        if self.target.own.is_empty() {
-            self.base.slice_ref(self.target.bytes(&self.base))
-        } else {
-            Bytes::copy_from_slice(&self.target.own)
-        }
+        &self.target
     }
 
     /// How the target was written.
@@ -234,10 +194,11 @@ impl RequestHead {
         self.port
     }
 
-    /// The head as it was received, from the request line to the empty line.
+    /// The head as it was received, from the request line to the empty line; empty once
+    /// `fields` was taken away.
     #[must_use]
     pub fn received(&self) -> &Bytes {
-        &self.base
+        self.fields.base()
     }
 }
 
@@ -280,8 +241,7 @@ pub struct ResponseHead {
     /// The fields. Repeated equal `Content-Length`s are reduced to one; those of 1xx and 204 are
     /// removed (RFC 9110 §8.6).
     pub fields: Fields,
-    pub(crate) reason: Text,
-    pub(crate) base: Bytes,
+    pub(crate) reason: Vec<u8>,
 }
 
 impl ResponseHead {
@@ -300,14 +260,14 @@ impl ResponseHead {
         self.keep_alive = false;
         self.upgrade = false;
         self.fields.clear();
-        self.reason.set(0, 0);
-        self.base = Bytes::new();
+        self.reason.clear();
+        self.reason.shrink_to(KEPT_ROOM);
     }
 
     /// The reason phrase as it was sent; may be empty, may hold bytes from 0x80 on.
     #[must_use]
     pub fn reason(&self) -> &[u8] {
-        self.reason.bytes(&self.base)
+        &self.reason
     }
 
     /// Whether this is an interim response (1xx) that another one follows. A 101 is final: the

@@ -28,6 +28,7 @@ mod error;
 mod head;
 mod method;
 mod parse;
+mod scan;
 mod semantics;
 
 pub use authority::Authority;

@@ -123,73 +123,60 @@ fn set_host(place: &mut String, host: &str) {
 
 /// RFC 9112 §3.2.1 to §3.2.4: which of the four forms it is, and whether it may be.
 fn target(head: &mut RequestHead) -> Result<(), HeadError> {
-    let (start, end) = (head.target.start as usize, head.target.end as usize);
-    if head.base.get(start) == Some(&b'/') && head.method != Method::Connect {
-        return Ok(());
-    }
-    let base = head.base.clone();
-    let target = base.get(start..end).unwrap_or_default();
     if head.method == Method::Connect {
         head.form = TargetForm::Authority;
-        return match Authority::parse(target) {
+        return match Authority::parse(head.target.as_bytes()) {
             Some(Authority { port: Some(_), .. }) => Ok(()),
             _ => Err(HeadError::BadTarget),
         };
     }
-    if target == b"*" {
+    if head.target.starts_with('/') {
+        return Ok(());
+    }
+    if head.target == "*" {
         head.form = TargetForm::Asterisk;
         return match head.method {
             Method::Options => Ok(()),
             _ => Err(HeadError::BadTarget),
         };
     }
-    absolute(head, target, start)
+    absolute(head)
 }
 
 /// RFC 9112 §3.2.2: `http://authority/path?query`, of which the path and the query are kept.
-fn absolute(head: &mut RequestHead, target: &[u8], start: usize) -> Result<(), HeadError> {
-    let (scheme, prefix) = [(Scheme::Http, "http://"), (Scheme::Https, "https://")]
+fn absolute(head: &mut RequestHead) -> Result<(), HeadError> {
+    let (scheme, rest) = [(Scheme::Http, "http://"), (Scheme::Https, "https://")]
         .into_iter()
-        .find(|(_, prefix)| {
-            target
-                .get(..prefix.len())
-                .is_some_and(|p| p.eq_ignore_ascii_case(prefix.as_bytes()))
+        .find_map(|(scheme, prefix)| {
+            let (start, rest) = head.target.split_at_checked(prefix.len())?;
+            start.eq_ignore_ascii_case(prefix).then_some((scheme, rest))
         })
         .ok_or(HeadError::BadTarget)?;
-    head.form = TargetForm::Absolute(scheme);
-    let rest = &target[prefix.len()..];
-    let len = rest
-        .iter()
-        .position(|&b| b == b'/' || b == b'?')
-        .unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(len);
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     // User information, an old way to disguise a host, is refused with the `@`.
-    let authority = Authority::parse(authority).ok_or(HeadError::BadHost)?;
-    match head.host() {
-        Some(host) => {
-            let said = Authority {
-                host,
-                port: head.port,
-            };
-            if !authority.is_same(&said, scheme.default_port()) {
-                return Err(HeadError::HostDiffers);
-            }
-        }
-        None => {
-            head.port = authority.port;
-            set_host(&mut head.host, authority.host);
-        }
-    }
-    if path.first() == Some(&b'/') {
-        let path_start = start + prefix.len() + len;
-        head.target.set(path_start, path_start + path.len());
-    } else if path.is_empty() && head.method == Method::Options {
-        // RFC 9112 §3.2.4: without a path, OPTIONS asks about the server.
-        head.target.own.extend_from_slice(b"*");
+    let authority = Authority::parse(authority.as_bytes()).ok_or(HeadError::BadHost)?;
+    if head.host.is_empty() {
+        // HTTP/1.0.
+        head.port = authority.port;
+        set_host(&mut head.host, authority.host);
     } else {
-        head.target.own.push(b'/');
-        head.target.own.extend_from_slice(path);
+        let said = Authority {
+            host: &head.host,
+            port: head.port,
+        };
+        if !authority.is_same(&said, scheme.default_port()) {
+            return Err(HeadError::HostDiffers);
+        }
     }
+    head.form = TargetForm::Absolute(scheme);
+    let before = head.target.len() - path.len();
+    // RFC 9112 §3.2.4: without a path, OPTIONS asks about the server.
+    let missing = match path.bytes().next() {
+        Some(b'/') => "",
+        None if head.method == Method::Options => "*",
+        _ => "/",
+    };
+    head.target.replace_range(..before, missing);
     Ok(())
 }
 
@@ -270,6 +257,11 @@ impl Options {
     fn of(fields: &Fields) -> Result<Self, HeadError> {
         let mut options = Self::default();
         if !fields.present().contains(Known::Connection) {
+            return Ok(options);
+        }
+        // What nearly everybody sends; the way of lists below costs 20 ns more.
+        if fields.get_only(Known::Connection) == Some(b"keep-alive") {
+            options.keep_alive = true;
             return Ok(options);
         }
         for (count, option) in fields.list(Known::Connection).enumerate() {
