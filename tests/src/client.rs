@@ -621,6 +621,29 @@ impl Conn {
         self.socket.local_addr().ok()?.as_socket().map(|a| a.port())
     }
 
+    /// Takes at most `most` bytes that have come, without waiting and without looking at them; how
+    /// many there were.
+    ///
+    /// # Errors
+    /// `Closed` at the end, `Reset`.
+    pub fn drain(&mut self, most: usize) -> Result<usize, Trouble> {
+        self.pending.clear();
+        self.start = 0;
+        self.socket
+            .set_nonblocking(true)
+            .map_err(|e| Trouble::Io(e.to_string()))?;
+        let mut buf = vec![0; most];
+        let read = self.socket.read(&mut buf);
+        let _ = self.socket.set_nonblocking(false);
+        match read {
+            Ok(0) => Err(Trouble::Closed),
+            Ok(n) => Ok(n),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => Err(Trouble::Reset),
+            Err(e) => Err(Trouble::Io(e.to_string())),
+        }
+    }
+
     /// A second handle that only writes, for a thread of its own.
     ///
     /// # Panics

@@ -13,6 +13,7 @@
 //! | [`pattern`] | bodies of any size that can be checked without being kept |
 //! | [`proc`] | what the kernel says about a process and its sockets |
 //! | [`alternate`] | two configurations reloaded in turns under load |
+//! | [`slow_disk`] | a file whose bytes come slowly |
 //! | [`wait`] | waiting for a condition, never for a time |
 //!
 //! A case is written against [`client::Client`], which does not tell what carries the bytes, so that
@@ -28,6 +29,7 @@ pub mod peers;
 pub mod port;
 pub mod proc;
 pub mod server;
+pub mod slow_disk;
 pub mod wait;
 pub mod wire;
 

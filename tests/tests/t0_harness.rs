@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use forebay_tests::origin::script::Act;
 use forebay_tests::peers::Nginx;
+use forebay_tests::slow_disk::SlowDisk;
 use forebay_tests::wire::Framing;
 use forebay_tests::{Client, Gate, Origin, Request, Script, Trouble, pattern};
 
@@ -164,5 +165,21 @@ fn nginx_serves_as_a_real_peer() {
     assert_eq!(
         all.iter().map(|r| r.body.len()).collect::<Vec<_>>(),
         [5, 0, 4]
+    );
+}
+
+#[test]
+fn a_slow_disk_is_slow_and_right() {
+    use std::io::Read as _;
+    let disk = SlowDisk::mount(200_000, 1_000_000);
+    let begun = Instant::now();
+    let mut file = std::fs::File::open(disk.file()).expect("the file");
+    let mut bytes = Vec::new();
+    let _ = file.read_to_end(&mut bytes).expect("its bytes");
+    assert!(bytes == pattern::bytes(200_000));
+    assert!(
+        begun.elapsed() >= Duration::from_millis(190),
+        "{:?}",
+        begun.elapsed()
     );
 }

@@ -608,7 +608,7 @@ fn a_file_that_may_not_be_read_is_not_sent() {
     use std::os::unix::fs::PermissionsExt;
     let server = serve(r#"files "@dir@/www", respond(200, "next")"#);
     let path = server.dir().join("www/a.txt");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).expect("permissions");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("permissions");
     let response = server.client().get("/a.txt");
     // Root may read everything.
     let root = rustix::process::geteuid().is_root();
