@@ -228,3 +228,47 @@ mod send {
         Ok(retry_on_intr(|| rustix::io::write(socket, &piece))?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Read, Write},
+        os::unix::net::UnixStream,
+    };
+
+    use super::*;
+
+    /// The portable way beside `sendfile`: the tests of `send_file` cover the other one.
+    #[test]
+    fn a_file_can_be_sent_by_copying() {
+        let content: Vec<u8> = (0..=255).cycle().take(200_000).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let (socket, mut client) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).unwrap();
+            all
+        });
+        let mut sent = 0;
+        loop {
+            let n = send::by_copy(socket.as_fd(), file.as_fd(), sent, usize::MAX).unwrap();
+            assert!(n <= 64 * 1024);
+            if n == 0 {
+                break;
+            }
+            sent += n as u64;
+        }
+        drop(socket);
+        assert!(reader.join().unwrap() == content);
+
+        let (socket, _client) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let full = loop {
+            if let Err(e) = send::by_copy(socket.as_fd(), file.as_fd(), 0, usize::MAX) {
+                break e;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    }
+}

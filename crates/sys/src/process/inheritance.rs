@@ -99,3 +99,30 @@ pub fn disregard() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn closes(fd: &File) -> bool {
+        fcntl_getfd(fd).unwrap().contains(FdFlags::CLOEXEC)
+    }
+
+    /// Both ways mark what is open, and leave standard error to those who come.
+    #[test]
+    fn every_descriptor_is_marked() {
+        let standard_before = fcntl_getfd(std::io::stderr()).unwrap();
+        for mark in [close_all_on_exec, one_by_one] {
+            let files: Vec<_> = (0..20).map(|_| File::open("/dev/null").unwrap()).collect();
+            for file in &files {
+                set_close_on_exec(file, false).unwrap();
+                assert!(!closes(file));
+            }
+            mark().unwrap();
+            assert!(files.iter().all(closes));
+        }
+        assert_eq!(fcntl_getfd(std::io::stderr()).unwrap(), standard_before);
+    }
+}

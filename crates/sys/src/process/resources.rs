@@ -118,3 +118,103 @@ fn field_kib(text: &str, name: &str) -> Option<u64> {
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root directory with the given files.
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn memory_is_the_least_of_machine_and_all_cgroups_above() {
+        const KIB: u64 = 1024;
+        let machine = ("proc/meminfo", "MemTotal:  4000000 kB\nMemFree:  1 kB\n");
+        let v2 = ("proc/self/cgroup", "0::/system.slice/forebay.service\n");
+        let v1 = (
+            "proc/self/cgroup",
+            "5:cpu,cpuacct:/x\n4:memory:/box\n0::/unified\n",
+        );
+        let at_v2 = "sys/fs/cgroup/system.slice/forebay.service/memory.max";
+        let above_v2 = "sys/fs/cgroup/system.slice/memory.max";
+        let at_v1 = "sys/fs/cgroup/memory/box/memory.limit_in_bytes";
+        let no_limit_v1 = "9223372036854771712\n";
+        let all = 4_000_000 * KIB;
+        for (files, expected) in [
+            (vec![machine], Some(all)),
+            (vec![], None),
+            (vec![machine, v2, (at_v2, "max\n")], Some(all)),
+            (vec![machine, v2, (at_v2, "1048576\n")], Some(1_048_576)),
+            (
+                vec![machine, v2, (at_v2, "max\n"), (above_v2, "2097152\n")],
+                Some(2_097_152),
+            ),
+            (
+                vec![machine, v2, (at_v2, "3\n"), (above_v2, "2\n")],
+                Some(2),
+            ),
+            (vec![machine, v2, (at_v2, "99999999999999\n")], Some(all)),
+            (vec![v2, (at_v2, "7\n")], Some(7)),
+            (vec![machine, v1, (at_v1, no_limit_v1)], Some(all)),
+            (vec![machine, v1, (at_v1, "65536\n")], Some(65_536)),
+            // What cannot be read is not a limit.
+            (vec![machine, v2, (at_v2, "many\n")], Some(all)),
+            (vec![("proc/meminfo", "MemTotal: x kB\n")], None),
+            (
+                vec![machine, ("proc/self/cgroup", "nonsense\n::\n0::\n")],
+                Some(all),
+            ),
+        ] {
+            assert_eq!(memory_below(root(&files).path()), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn the_real_numbers_make_sense() {
+        let resident = resident_memory().unwrap();
+        let private = private_memory(std::process::id()).unwrap();
+        let all = memory_available().unwrap();
+        assert!(100_000 < private && private <= all, "{private} of {all}");
+        assert!(resident <= all, "{resident} of {all}");
+        let block = vec![1_u8; 16 << 20];
+        let more = private_memory(std::process::id()).unwrap();
+        assert!(
+            more >= private + (8 << 20),
+            "{more} after {private}, {}",
+            block.len()
+        );
+    }
+
+    #[test]
+    fn a_thread_is_pinned_to_the_core_asked_for() {
+        for index in [0, 1, 5] {
+            let (core, cores) = std::thread::spawn(move || (pin_to_core(index).unwrap(), cores()))
+                .join()
+                .unwrap();
+            if core.is_some() {
+                assert_eq!(cores, 1, "index {index}");
+            }
+        }
+        // The other threads, and so the process, keep theirs; and counted round it is the same.
+        let twice = std::thread::spawn(|| {
+            let first = pin_to_core(0).unwrap();
+            (first, pin_to_core(cores_of_process()).unwrap())
+        });
+        let (first, again) = twice.join().unwrap();
+        assert_eq!(first, again);
+    }
+
+    fn cores_of_process() -> usize {
+        let pid = Some(rustix::process::getpid());
+        let allowed = rustix::thread::sched_getaffinity(pid).unwrap();
+        usize::try_from(allowed.count()).unwrap()
+    }
+}
