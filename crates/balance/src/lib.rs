@@ -26,8 +26,8 @@ mod units;
 pub use health::{Health, HealthCounter};
 pub use permits::Permits;
 pub use pool::{
-    Ask, Balance, Chosen, Eject, Ejection, MAX_PEERS, MAX_WEIGHT, NoPeer, Outcome, PeerSpec,
-    PeerState, PeerView, Permit, Pool, PoolError, PoolSpec, Tier, Tried,
+    Ask, Balance, Chosen, Eject, Ejection, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, NoPeer, Outcome,
+    PeerSpec, PeerState, PeerView, Permit, Pool, PoolError, PoolSpec, Tier, Tried,
 };
 pub use queue::{Pushed, Ticket, WORST_PRIORITY, WaitQueue};
 pub use retry::{

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::permits::Permits;
-use crate::pool::PeerSpec;
+use crate::pool::{MAX_CONNECTIONS, PeerSpec};
 
 /// What every choice reads: half a cache line each, side by side, so that a pass over 1,000 peers
 /// stays within the first-level cache. A line of its own for each would keep workers from
@@ -12,12 +12,10 @@ use crate::pool::PeerSpec;
 #[repr(align(32))]
 pub(crate) struct Hot {
     pub(crate) permits: Permits,
-    /// In units of 1/[`WEIGHT_UNIT`], so that a part of the weight 1 is a number too.
-    pub(crate) weight: u32,
     pub(crate) flags: AtomicU32,
     /// Its place in virtual time.
     pub(crate) turn: AtomicU64,
-    /// How far a choice moves it on.
+    /// How far a choice moves it on: one by its weight.
     pub(crate) stride: u64,
 }
 
@@ -37,7 +35,6 @@ impl Hot {
     pub(crate) fn new(spec: &PeerSpec, unit: u64) -> Hot {
         Hot {
             permits: Permits::new(spec.max_connections),
-            weight: spec.weight * WEIGHT_UNIT,
             flags: AtomicU32::new(if spec.backup { BACKUP } else { 0 }),
             turn: AtomicU64::new(0),
             stride: unit / u64::from(spec.weight),
@@ -54,10 +51,9 @@ pub(crate) const WARMING: u32 = 4;
 /// It is a backup; never changes.
 pub(crate) const BACKUP: u32 = 8;
 
-/// Products of a count of requests (2³²) and a weight (1,000 × this) stay within 64 bits.
-const WEIGHT_UNIT: u32 = 1024;
-
-/// About the virtual time of one turn at weight 1.
+/// About the virtual time of one turn at weight 1. Its products with a count of requests stay
+/// within 64 bits, also where a peer that warms up has a stride ten times as long.
 pub(crate) const STRIDE: u64 = 1 << 32;
 
 const _: () = assert!(size_of::<Hot>() == 32);
+const _: () = assert!((10 * STRIDE).checked_mul(MAX_CONNECTIONS as u64).is_some());

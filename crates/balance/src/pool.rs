@@ -93,7 +93,7 @@ pub struct PeerSpec {
     pub weight: u32,
     /// Used only when no primary can be.
     pub backup: bool,
-    /// Requests in flight at once, from 1.
+    /// Requests in flight at once, from 1 to [`MAX_CONNECTIONS`].
     pub max_connections: u32,
 }
 
@@ -141,8 +141,8 @@ pub enum PoolError {
     TooManyPeers,
     /// The weight of this peer is not from 1 to [`MAX_WEIGHT`].
     Weight(usize),
-    /// `max_connections` of this peer is 0.
-    NoConnections(usize),
+    /// `max_connections` of this peer is not from 1 to [`MAX_CONNECTIONS`].
+    Connections(usize),
 }
 
 impl fmt::Display for PoolError {
@@ -151,7 +151,9 @@ impl fmt::Display for PoolError {
             PoolError::Empty => f.write_str("a pool has at least one peer"),
             PoolError::TooManyPeers => write!(f, "a pool has at most {MAX_PEERS} peers"),
             PoolError::Weight(_) => write!(f, "a weight is from 1 to {MAX_WEIGHT}"),
-            PoolError::NoConnections(_) => f.write_str("`max_connections` is at least 1"),
+            PoolError::Connections(_) => {
+                write!(f, "`max_connections` is from 1 to {MAX_CONNECTIONS}")
+            }
         }
     }
 }
@@ -199,6 +201,7 @@ impl Tried {
     }
 
     /// Whether a peer was added.
+    #[inline(never)]
     pub fn contains(&self, peer: usize) -> bool {
         self.peers
             .iter()
@@ -325,11 +328,12 @@ pub struct Pool {
     clock: AtomicU64,
     /// How many peers have the flag `EJECTED`.
     ejected: AtomicU32,
+    /// How many have the flag `WARMING`.
+    warming: AtomicU32,
     max_ejected: u32,
 }
 
 /// The result of a pass over the peers of one tier.
-#[derive(Clone, Copy, Default)]
 struct Pass {
     best: Option<Best>,
     saw_full: bool,
@@ -339,11 +343,8 @@ struct Pass {
 #[derive(Clone, Copy)]
 struct Best {
     peer: usize,
-    used: u64,
-    weight: u64,
+    /// Its turn as it was seen.
     turn: u64,
-    /// How far the turn lies ahead of the clock.
-    ahead: u64,
 }
 
 impl Pool {
@@ -363,8 +364,8 @@ impl Pool {
             if !(1..=MAX_WEIGHT).contains(&peer.weight) {
                 return Err(PoolError::Weight(number));
             }
-            if peer.max_connections == 0 {
-                return Err(PoolError::NoConnections(number));
+            if !(1..=MAX_CONNECTIONS).contains(&peer.max_connections) {
+                return Err(PoolError::Connections(number));
             }
         }
         let unit = stride_unit(&spec.peers);
@@ -375,6 +376,7 @@ impl Pool {
             cold: spec.peers.iter().map(|_| Cold::default()).collect(),
             clock: AtomicU64::new(0),
             ejected: AtomicU32::new(0),
+            warming: AtomicU32::new(0),
             max_ejected: u32::try_from(max_ejected).unwrap_or(u32::MAX),
             spec,
         })
@@ -511,15 +513,23 @@ impl Pool {
 
     /// What must always hold; tests call it after each step.
     pub fn check_invariants(&self) {
-        let flagged = self
-            .hot
-            .iter()
-            .filter(|hot| hot.flags.load(Relaxed) & EJECTED != 0)
-            .count();
+        let flagged = |flag: u32| {
+            let count = self
+                .hot
+                .iter()
+                .filter(|hot| hot.flags.load(Relaxed) & flag != 0)
+                .count();
+            u32::try_from(count).ok()
+        };
         assert_eq!(
-            u32::try_from(flagged),
-            Ok(self.ejected.load(Relaxed)),
+            flagged(EJECTED),
+            Some(self.ejected.load(Relaxed)),
             "ejected are counted"
+        );
+        assert_eq!(
+            flagged(WARMING),
+            Some(self.warming.load(Relaxed)),
+            "warming are counted"
         );
         assert!(
             self.ejected.load(Relaxed) <= self.max_ejected,
@@ -535,8 +545,19 @@ impl Pool {
 
     /// Looks through the tiers.
     fn look(&self, ask: &Ask) -> Result<(Chosen, Best), NoPeer> {
+        // Flags whose time is over are taken off before, so that the passes call nothing.
+        if self.ejected.load(Relaxed) | self.warming.load(Relaxed) != 0 {
+            (0..self.len()).for_each(|peer| _ = self.flags_at(peer, ask.now));
+        }
+        let warming = self.warming.load(Relaxed) != 0;
+        let pass = match (self.spec.balance, warming) {
+            (Balance::LeastRequests, false) => Self::pass::<true, false>,
+            (Balance::LeastRequests, true) => Self::pass::<true, true>,
+            (Balance::RoundRobin, false) => Self::pass::<false, false>,
+            (Balance::RoundRobin, true) => Self::pass::<false, true>,
+        };
         let mut saw_tried = false;
-        for (tier, mask, flags) in [
+        for (tier, mask, wanted) in [
             (Tier::Primary, DOWN | EJECTED | BACKUP, 0),
             (Tier::Backup, DOWN | EJECTED | BACKUP, BACKUP),
             (Tier::Ejected, DOWN | EJECTED, EJECTED),
@@ -545,10 +566,7 @@ impl Pool {
             if tier == Tier::Ejected && saw_tried {
                 break;
             }
-            let pass = match self.spec.balance {
-                Balance::LeastRequests => self.pass::<true>(mask, flags, ask),
-                Balance::RoundRobin => self.pass::<false>(mask, flags, ask),
-            };
+            let pass = pass(self, mask, wanted, ask);
             if let Some(best) = pass.best {
                 return Ok((
                     Chosen {
@@ -570,15 +588,29 @@ impl Pool {
         })
     }
 
-    /// The best peer among those whose flags, as far as `mask` goes, are `wanted`.
-    fn pass<const BY_LOAD: bool>(&self, mask: u32, wanted: u32, ask: &Ask) -> Pass {
-        let mut pass = Pass::default();
+    /// The best peer among those whose flags, as far as `mask` goes, are `wanted`: the one with
+    /// the least load, and among equals the one whose turn is the least ahead of the clock.
+    ///
+    /// Nothing is called in the loop and few things are kept over it, so that all of them stay in
+    /// registers; and the comparison is of one number, without a short circuit: equal loads come
+    /// at random, and a branch that is guessed wrong costs more than all the rest. With both it
+    /// takes half the time for 1,000 peers.
+    #[inline(never)]
+    fn pass<const BY_LOAD: bool, const WARMING: bool>(
+        &self,
+        mask: u32,
+        wanted: u32,
+        ask: &Ask,
+    ) -> Pass {
+        let mut pass = Pass {
+            best: None,
+            saw_full: false,
+            saw_tried: false,
+        };
+        let mut least = u128::MAX;
         let clock = self.clock.load(Relaxed);
         for (peer, hot) in self.hot.iter().enumerate() {
-            let mut flags = hot.flags.load(Relaxed);
-            if flags & (EJECTED | WARMING) != 0 {
-                flags = self.flags_at(peer, ask.now);
-            }
+            let flags = hot.flags.load(Relaxed);
             if flags & mask != wanted {
                 continue;
             }
@@ -587,30 +619,28 @@ impl Pool {
                 pass.saw_full = true;
                 continue;
             }
-            let turn = hot.turn.load(Relaxed);
-            let ahead = ahead_of(clock, turn);
-            let (used, weight) = match BY_LOAD {
-                true => (u64::from(used), self.weight(peer, flags, ask.now)),
-                false => (0, 1),
+            let stride = if WARMING {
+                self.stride(peer, flags, ask.now)
+            } else {
+                hot.stride
             };
-            let better = pass.best.is_none_or(|best| {
-                let (mine, others) = (used * best.weight, best.used * weight);
-                mine < others || mine == others && ahead < best.ahead
-            });
-            if !better {
+            // A stride is one by weight, so this compares requests by weight, without a division.
+            let load = if BY_LOAD { u64::from(used) * stride } else { 0 };
+            let turn = hot.turn.load(Relaxed);
+            let rank = u128::from(load) << 64 | u128::from(ahead_of(clock, turn));
+            if rank >= least {
                 continue;
             }
-            if ask.tried.contains(peer) {
+            if !ask.tried.is_empty() && ask.tried.contains(peer) {
                 pass.saw_tried = true;
                 continue;
             }
-            pass.best = Some(Best {
-                peer,
-                used,
-                weight,
-                turn,
-                ahead,
-            });
+            pass.best = Some(Best { peer, turn });
+            least = rank;
+            if rank == 0 {
+                // There can be none better.
+                break;
+            }
         }
         pass
     }
@@ -628,14 +658,7 @@ impl Pool {
         } else {
             best.turn
         };
-        let mut stride = hot.stride;
-        let flags = hot.flags.load(Relaxed);
-        if flags & WARMING != 0 {
-            let full = u64::from(hot.weight);
-            let weight = self.weight(best.peer, flags, now);
-            stride = stride.saturating_mul(full) / weight;
-        }
-        let next = start.wrapping_add(stride);
+        let next = start.wrapping_add(self.stride(best.peer, hot.flags.load(Relaxed), now));
         if hot
             .turn
             .compare_exchange(best.turn, next, Relaxed, Relaxed)
@@ -649,18 +672,18 @@ impl Pool {
         true
     }
 
-    /// The weight of a peer, less while it warms up.
-    fn weight(&self, peer: usize, flags: u32, now: Tick) -> u64 {
-        let full = u64::from(self.hot[peer].weight);
+    /// How far a choice moves the turn of a peer on; further while it warms up.
+    fn stride(&self, peer: usize, flags: u32, now: Tick) -> u64 {
+        let full = self.hot[peer].stride;
         if flags & WARMING == 0 {
             return full;
         }
-        let whole = self.spec.slow_start.as_millis().max(1);
         let since = Tick::from_millis(self.cold[peer].warm_since.load(Relaxed));
-        let elapsed = now.since(since).as_millis().min(whole);
-        let part = u64::try_from(u128::from(full) * elapsed / whole).unwrap_or(full);
-        // At least a tenth: of nothing it would learn nothing about the peer.
-        part.max(full / 10).max(1)
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        let (whole, elapsed) = (millis(self.spec.slow_start), millis(now.since(since)));
+        let longer = u128::from(full) * u128::from(whole) / u128::from(elapsed.min(whole));
+        // Never more than ten times: of no requests at all nothing would be learned.
+        u64::try_from(longer).unwrap_or(u64::MAX).min(full * 10)
     }
 
     /// The flags of a peer, once those whose time is over have been taken off.
@@ -679,7 +702,9 @@ impl Pool {
         if flags & WARMING != 0 {
             let since = Tick::from_millis(cold.warm_since.load(Relaxed));
             if now.since(since) >= self.spec.slow_start {
-                hot.flags.fetch_and(!WARMING, Relaxed);
+                if hot.flags.fetch_and(!WARMING, Relaxed) & WARMING != 0 {
+                    self.warming.fetch_sub(1, Relaxed);
+                }
                 flags &= !WARMING;
             }
         }
@@ -689,7 +714,9 @@ impl Pool {
     fn begin_warming(&self, peer: usize, now: Tick) {
         if self.spec.slow_start > Duration::ZERO {
             self.cold[peer].warm_since.store(now.as_millis(), Relaxed);
-            self.hot[peer].flags.fetch_or(WARMING, Relaxed);
+            if self.hot[peer].flags.fetch_or(WARMING, Relaxed) & WARMING == 0 {
+                self.warming.fetch_add(1, Relaxed);
+            }
         }
     }
 
@@ -780,3 +807,6 @@ pub const MAX_PEERS: usize = 10_000;
 
 /// The largest weight.
 pub const MAX_WEIGHT: u32 = 1_000;
+
+/// The most requests in flight at one peer. Their number times a stride stays within 64 bits.
+pub const MAX_CONNECTIONS: u32 = 1_000_000;

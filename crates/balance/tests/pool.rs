@@ -418,7 +418,7 @@ fn wrong_pools_are_refused() {
     );
     assert_eq!(
         error(&|spec| spec.peers[0].max_connections = 0),
-        PoolError::NoConnections(0)
+        PoolError::Connections(0)
     );
     assert_eq!(
         error(&|spec| spec.peers.resize(10_001, PeerSpec::default())),

@@ -1,0 +1,76 @@
+//! What a choice costs. Run it with `--release`.
+//!
+//! The requests in flight are drawn at random, so that a pass meets what it meets in service;
+//! "idle" is the case in which all peers are equal and every turn is looked at.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use forebay_balance::{Ask, Balance, PeerSpec, Pool, PoolSpec, RetryBudget, Share, Tick, Tried};
+
+fn main() {
+    println!(
+        "{:<16} {:>6}  {:>10} {:>10} {:>10}",
+        "ns per choice", "peers", "idle", "busy", "retry"
+    );
+    for balance in Balance::ALL {
+        for peers in [1, 2, 8, 64, 1_000] {
+            let idle = cost(balance, peers, 0, Tried::default());
+            let busy = cost(balance, peers, 40, Tried::default());
+            let mut tried = Tried::default();
+            tried.add(0);
+            let retry = if peers > 1 {
+                cost(balance, peers, 40, tried)
+            } else {
+                f64::NAN
+            };
+            println!(
+                "{:<16} {peers:>6}  {idle:>10.1} {busy:>10.1} {retry:>10.1}",
+                balance.name()
+            );
+        }
+    }
+    let budget = RetryBudget::new(Share::percent(20));
+    let request = least(1_000, || budget.handle_request(Tick::from_millis(1)));
+    let retry = least(1_000, || {
+        black_box(budget.try_retry(Tick::from_millis(1)));
+    });
+    println!("retry budget: a request {request:.1} ns, a retry {retry:.1} ns");
+}
+
+/// One acquire and release, in nanoseconds, in a pool with up to `load` requests on each peer.
+fn cost(balance: Balance, peers: usize, load: u64, tried: Tried) -> f64 {
+    let specs = vec![PeerSpec::default(); peers];
+    let pool = Pool::new(PoolSpec {
+        balance,
+        ..PoolSpec::new(specs)
+    })
+    .expect("a right pool");
+    let mut random = 0x5eed_u64;
+    for _ in 0..load * u64::try_from(peers).unwrap_or(0) / 2 {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        // By turns, so that the counts differ: what is taken twice and given back at random.
+        pool.acquire(&Ask::new(Tick::default())).expect("room");
+        let peer = usize::try_from(random >> 33).unwrap_or(0) % peers;
+        if random >> 32 & 1 == 0 && pool.view(peer, Tick::default()).in_flight > 0 {
+            pool.release(peer);
+        }
+    }
+    let ask = Ask::again(Tick::from_millis(1), tried);
+    least((200_000 / peers.max(10)).max(3 * peers), || {
+        let chosen = pool.acquire(black_box(&ask)).expect("room");
+        pool.release(black_box(chosen.peer));
+    })
+}
+
+/// The least of nine rounds, in nanoseconds for one call.
+fn least(count: usize, mut call: impl FnMut()) -> f64 {
+    let mut round = || {
+        let start = Instant::now();
+        (0..count).for_each(|_| call());
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+    };
+    (0..9).map(|_| round()).fold(f64::INFINITY, f64::min)
+}
