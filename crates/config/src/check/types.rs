@@ -1,0 +1,833 @@
+//! One value against one type.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::address::{Address, Host, Prefix, Target};
+use crate::check::describe::expected;
+use crate::check::{Checker, Slot};
+use crate::directive::{RecordType, Type, Unset, Vars};
+use crate::matching::{Match, Pattern};
+use crate::place::Place;
+use crate::raw::{Entry, MAX_DEPTH, Made, Raw, RawTable, RawValue, quoted};
+use crate::report::Code;
+use crate::scalar::{self, Status};
+use crate::template::{PathTemplate, Template, WrongTemplate};
+use crate::value::{Call, Edit, FieldEdit, Node, Record, Value};
+
+/// Why functions are refused everywhere.
+pub(super) const NO_FUNCTIONS: &str = "functions are not built yet";
+
+impl Checker {
+    /// Checks a value; none if it is wrong, and then that is reported.
+    pub(super) fn value(&mut self, raw: &Raw, ty: &Type, slot: &Slot<'_>) -> Option<Node> {
+        if !self.spend(raw.place) || matches!(raw.value, RawValue::Unknown) {
+            return None;
+        }
+        if self.depth >= MAX_DEPTH {
+            self.too_deep(raw.place);
+            return None;
+        }
+        self.depth += 1;
+        let value = self.value_within(raw, ty, slot);
+        self.depth -= 1;
+        value.map(|value| Node {
+            value,
+            place: raw.place,
+        })
+    }
+
+    fn value_within(&mut self, raw: &Raw, ty: &Type, slot: &Slot<'_>) -> Option<Value> {
+        if matches!(raw.value, RawValue::Function) {
+            self.no_functions(raw.place, slot);
+            return None;
+        }
+        if let RawValue::Table(table) = &raw.value
+            && let Some(reason) = table.refused
+        {
+            let help = format!("{}, but this table {reason}", expected(ty));
+            self.bad_value(raw, slot, &help);
+            return None;
+        }
+        match ty {
+            Type::Or(types) => self.alternatives(raw, types, slot),
+            Type::List(item) => self.list(raw, item, slot).map(Value::List),
+            Type::Pair(first, second) => self.pair(raw, first, second, slot),
+            Type::Map { key, value } => self.map(raw, key, value, slot),
+            Type::Fields(vars) => self.fields(raw, *vars, slot),
+            Type::Record(record) => self.record(raw, record, slot),
+            Type::Pipeline => self.pipeline(raw, slot).map(Value::Pipeline),
+            Type::Condition { response } => {
+                self.conditions(raw, *response, slot).map(Value::Conditions)
+            }
+            Type::Declared(names) => self.declared(raw, names, slot),
+            scalar => match self.scalar(raw, scalar) {
+                Ok(value) => Some(value),
+                Err(wrong) => {
+                    self.wrong(raw, wrong, slot);
+                    None
+                }
+            },
+        }
+    }
+
+    pub(super) fn no_functions(&mut self, place: Place, slot: &Slot<'_>) {
+        let message = format!("{}: {NO_FUNCTIONS}", (slot.subject)());
+        self.mistake(
+            place,
+            Code::BadValue,
+            &message,
+            "use a directive or a plain value",
+        );
+    }
+
+    fn wrong(&mut self, raw: &Raw, wrong: WrongTemplate, slot: &Slot<'_>) {
+        let Some(variable) = wrong.unknown else {
+            return self.bad_value(raw, slot, &wrong.help);
+        };
+        let (subject, label) = ((slot.subject)(), slot.label());
+        let known = wrong.help.starts_with("did you") || !wrong.help.contains("stand");
+        let what = if known {
+            "unknown variable"
+        } else {
+            "misplaced variable"
+        };
+        let message = format!("{subject}: {label}: {what} `{variable}`");
+        self.mistake(raw.place, Code::UnknownName, &message, &wrong.help);
+    }
+
+    /// A type without parts, and without side effects: the error is the help of a message.
+    fn scalar(&mut self, raw: &Raw, ty: &Type) -> Result<Value, WrongTemplate> {
+        let plain = |help: String| WrongTemplate {
+            unknown: None,
+            help,
+        };
+        let not = || plain(expected(ty));
+        match (&raw.value, ty) {
+            (RawValue::Boolean(value), Type::Boolean) => return Ok(Value::Boolean(*value)),
+            (RawValue::Number(number), Type::Count { min, max }) => {
+                let count = whole(*number).filter(|count| (*min..=*max).contains(count));
+                return count.map(Value::Count).ok_or_else(not);
+            }
+            (RawValue::Number(number), Type::Status | Type::StatusCode) => {
+                let (min, max) = match ty {
+                    Type::StatusCode => (200, 599),
+                    _ => (100, 599),
+                };
+                let code = whole(*number).filter(|code| (min..=max).contains(code));
+                let code = code.and_then(|code| u16::try_from(code).ok());
+                return code
+                    .map(|code| Value::Status(Status::Code(code)))
+                    .ok_or_else(not);
+            }
+            (RawValue::Made(Made::Regex, text), Type::Match | Type::Regex) => {
+                return self.regex(text).map(Value::Match).map_err(plain);
+            }
+            _ => {}
+        }
+        let Some(text) = raw.text() else {
+            return Err(not());
+        };
+        self.textual(text, ty)
+            .and_then(|value| value.ok_or_else(not))
+    }
+
+    /// A type that is written as text; `None` where only the type's own description helps.
+    fn textual(&mut self, text: &str, ty: &Type) -> Result<Option<Value>, WrongTemplate> {
+        let help = |help: String| WrongTemplate {
+            unknown: None,
+            help,
+        };
+        Ok(match ty {
+            Type::Duration { min, max } => scalar::duration(text)
+                .filter(|duration| (*min..=*max).contains(duration))
+                .map(Value::Duration),
+            Type::Size { min, max } => scalar::size(text)
+                .filter(|size| (*min..=*max).contains(size))
+                .map(Value::Size),
+            Type::Bandwidth => scalar::bandwidth(text).map(Value::Size),
+            Type::Rate => scalar::rate(text).map(Value::Rate),
+            Type::Percent => scalar::percent(text).map(Value::Percent),
+            Type::Address => Address::parse(text, &self.dir).map(Value::Address),
+            Type::Target { schemes, variables } => {
+                let target = Target::parse(text, *schemes, *variables, &self.dir);
+                Some(Value::Target(target.map_err(help)?))
+            }
+            Type::Prefix => Prefix::parse(text).map(Value::Prefix),
+            Type::Host => Host::parse(text).map(Value::Host),
+            Type::Pattern => {
+                let pattern = Pattern::parse(text).map_err(|wrong| help(wrong.to_owned()))?;
+                Some(Value::Pattern(pattern))
+            }
+            Type::Match => Match::parse(text).map(Value::Match),
+            Type::Template(vars) => Some(Value::Template(Template::parse(text, *vars)?)),
+            Type::Path => {
+                let right = !text.is_empty() && !text.contains('\0');
+                right.then(|| Value::Path(self.dir.join(text)))
+            }
+            Type::PathTemplate => Some(Value::PathTemplate(PathTemplate::parse(text, &self.dir)?)),
+            Type::PathUnder { query } => Some(Value::Template(path_under(text, *query)?)),
+            Type::Status => scalar::status_class(text).map(Value::Status),
+            Type::Text => Some(Value::Text(text.into())),
+            Type::Name => scalar::is_name(text).then(|| Value::Text(text.into())),
+            Type::OneOf(words) => match words.iter().find(|word| **word == text) {
+                Some(word) => Some(Value::Keyword(word)),
+                None => {
+                    let near = crate::nearest(text, words.iter().copied());
+                    let near = near.map(|near| help(format!("did you mean \"{near}\"?")));
+                    return near.map_or(Ok(None), Err);
+                }
+            },
+            _ => None,
+        })
+    }
+
+    fn regex(&mut self, text: &Rc<str>) -> Result<Match, String> {
+        if let Some(known) = self.regexes.get(text) {
+            return known.clone();
+        }
+        let compiled = Match::regex(text).map_err(|wrong| format!("not an expression: {wrong}"));
+        self.regexes.insert(Rc::clone(text), compiled.clone());
+        compiled
+    }
+
+    fn alternatives(&mut self, raw: &Raw, types: &[Type], slot: &Slot<'_>) -> Option<Value> {
+        let mut tried = None;
+        let mut fitting = 0;
+        for ty in types {
+            if is_compound(ty) {
+                if self.fits(raw, ty) {
+                    return self.value_within(raw, ty, slot);
+                }
+                continue;
+            }
+            match self.scalar(raw, ty) {
+                Ok(value) => return Some(value),
+                Err(wrong) if may_be(raw, ty) => {
+                    fitting += 1;
+                    tried = Some(wrong);
+                }
+                Err(_) => {}
+            }
+        }
+        // With one type of the right shape, its own words help more than the list of all.
+        let own = if fitting == 1 { tried } else { None };
+        let all = || WrongTemplate {
+            unknown: None,
+            help: format!("expected {}", all_of(types)),
+        };
+        self.wrong(raw, own.unwrap_or_else(all), slot);
+        None
+    }
+
+    /// Whether a value has the outer shape of a type with parts.
+    fn fits(&self, raw: &Raw, ty: &Type) -> bool {
+        let directive = match &raw.value {
+            RawValue::Use(index) => Some(self.specs[self.uses[*index].spec].directive),
+            RawValue::Bare(spec) => Some(self.specs[*spec].directive),
+            _ => None,
+        };
+        let step = directive.is_some_and(|directive| {
+            !matches!(
+                directive.role,
+                crate::Role::Declaration | crate::Role::Condition
+            )
+        });
+        let condition = directive.is_some_and(|directive| directive.role == crate::Role::Condition);
+        match (&raw.value, ty) {
+            (RawValue::Table(table), Type::Pipeline | Type::Condition { .. }) => {
+                table.items.first().is_none_or(|first| self.fits(first, ty))
+            }
+            (_, Type::Pipeline) => step,
+            (_, Type::Condition { .. }) => condition,
+            (_, Type::Declared(names)) => {
+                directive.is_some_and(|directive| names.contains(&directive.name))
+            }
+            (RawValue::Table(_), _) => true,
+            (RawValue::Boolean(false), _) => false,
+            (_, Type::List(item)) => match item {
+                item if is_compound(item) => self.fits(raw, item),
+                item => may_be(raw, item),
+            },
+            _ => false,
+        }
+    }
+
+    /// One value or a list; lists within lists count as if their items stood there.
+    pub(super) fn list(&mut self, raw: &Raw, item: &Type, slot: &Slot<'_>) -> Option<Vec<Node>> {
+        let mut nodes = Vec::new();
+        let right = match &raw.value {
+            // A table may be one item, `{ TARGET, weight = 2 }`, or a list of them.
+            RawValue::Table(table) if !is_one_record(table, item) => {
+                self.list_items(raw, table, item, slot, &mut nodes)
+            }
+            _ => match self.value(raw, item, slot) {
+                Some(node) => {
+                    nodes.push(node);
+                    true
+                }
+                None => false,
+            },
+        };
+        if right && nodes.is_empty() && matches!(item, Type::Host | Type::Pattern) {
+            self.bad_value(raw, slot, "expected at least one");
+            return None;
+        }
+        right.then_some(nodes)
+    }
+
+    fn list_items(
+        &mut self,
+        raw: &Raw,
+        table: &RawTable,
+        item: &Type,
+        slot: &Slot<'_>,
+        nodes: &mut Vec<Node>,
+    ) -> bool {
+        let mut right = self.only_items(table, slot);
+        for inner in &table.items {
+            let flat =
+                matches!(&inner.value, RawValue::Table(table) if !is_one_record(table, item));
+            if flat && !matches!(item, Type::Pair(..) | Type::Map { .. } | Type::Fields(_)) {
+                match self.nested(inner, raw) {
+                    true => {
+                        right &= self
+                            .list(inner, item, slot)
+                            .map(|n| nodes.extend(n))
+                            .is_some()
+                    }
+                    false => right = false,
+                }
+            } else {
+                right &= self
+                    .value(inner, item, slot)
+                    .map(|node| nodes.push(node))
+                    .is_some();
+            }
+        }
+        right
+    }
+
+    /// Whether one more list in a list is within limits.
+    pub(super) fn nested(&mut self, inner: &Raw, _outer: &Raw) -> bool {
+        if self.spend(inner.place) && self.depth < MAX_DEPTH {
+            return true;
+        }
+        if self.depth >= MAX_DEPTH {
+            self.too_deep(inner.place);
+        }
+        false
+    }
+
+    /// Reports the named entries of a table that is a list, and nil in its middle.
+    pub(super) fn only_items(&mut self, table: &RawTable, slot: &Slot<'_>) -> bool {
+        let mut right = self.no_hole(table, slot);
+        for entry in &table.keys {
+            right = false;
+            let (subject, key) = ((slot.subject)(), self.key_text(&entry.key));
+            let message = format!("{subject}: {} has no option `{key}`", slot.label());
+            self.mistake(
+                entry.key.place,
+                Code::UnknownOption,
+                &message,
+                "expected a plain list",
+            );
+        }
+        right
+    }
+
+    pub(super) fn no_hole(&mut self, table: &RawTable, slot: &Slot<'_>) -> bool {
+        let Some((index, place)) = table.hole else {
+            return true;
+        };
+        let message = format!("{}: item {index} of the list is nil", (slot.subject)());
+        self.mistake(
+            place,
+            Code::BadValue,
+            &message,
+            "has the name a value at this point?",
+        );
+        false
+    }
+
+    pub(super) fn key_text(&self, key: &Raw) -> String {
+        match &key.value {
+            RawValue::Text(text) => text.to_string(),
+            _ => format!("[{}]", self.shown(key)),
+        }
+    }
+
+    fn pair(&mut self, raw: &Raw, first: &Type, second: &Type, slot: &Slot<'_>) -> Option<Value> {
+        if let RawValue::Table(table) = &raw.value
+            && let [a, b] = table.items.as_slice()
+        {
+            let plain = self.only_items(table, slot);
+            let (a, b) = (self.value(a, first, slot), self.value(b, second, slot));
+            return Some(Value::List(vec![a?, b?])).filter(|_| plain);
+        }
+        let help = format!(
+            "expected {{ {}, {} }}",
+            super::kind(first),
+            super::kind(second)
+        );
+        self.bad_value(raw, slot, &help);
+        None
+    }
+
+    fn map(&mut self, raw: &Raw, key: &Type, value: &Type, slot: &Slot<'_>) -> Option<Value> {
+        let RawValue::Table(table) = &raw.value else {
+            let help = format!(
+                "expected {{ {} = {} }}",
+                super::kind(key),
+                super::kind(value)
+            );
+            self.bad_value(raw, slot, &help);
+            return None;
+        };
+        let mut right = self.no_items(table, slot);
+        let mut pairs = Vec::with_capacity(table.keys.len());
+        for entry in &table.keys {
+            match self.entry(entry, key, value, slot) {
+                Some(pair) => pairs.push(pair),
+                None => right = false,
+            }
+        }
+        right.then_some(Value::Map(pairs))
+    }
+
+    /// An entry whose key is no option's name.
+    pub(super) fn entry(
+        &mut self,
+        entry: &Entry,
+        key: &Type,
+        value: &Type,
+        slot: &Slot<'_>,
+    ) -> Option<(Node, Node)> {
+        let name = self.key_text(&entry.key);
+        let below = slot.below(&name);
+        let key = match self.scalar(&entry.key, key) {
+            Ok(value) => Some(Node {
+                value,
+                place: entry.key.place,
+            }),
+            Err(wrong) => {
+                let message = format!("{}: the key `{name}` cannot be used", (slot.subject)());
+                self.mistake(entry.key.place, Code::BadValue, &message, &wrong.help);
+                None
+            }
+        };
+        let value = self.value(&entry.value, value, &below);
+        key.zip(value)
+    }
+
+    pub(super) fn no_items(&mut self, table: &RawTable, slot: &Slot<'_>) -> bool {
+        let Some(first) = table.items.first() else {
+            return self.no_hole(table, slot);
+        };
+        let message = format!(
+            "{}: {} takes no list, but has {}",
+            (slot.subject)(),
+            slot.label(),
+            self.shown(first)
+        );
+        self.mistake(
+            first.place,
+            Code::BadValue,
+            &message,
+            "expected `NAME = VALUE` only",
+        );
+        false
+    }
+
+    fn fields(&mut self, raw: &Raw, vars: Vars, slot: &Slot<'_>) -> Option<Value> {
+        let RawValue::Table(table) = &raw.value else {
+            self.bad_value(raw, slot, &expected(&Type::Fields(vars)));
+            return None;
+        };
+        let mut right = self.no_items(table, slot);
+        let mut edits: Vec<FieldEdit> = Vec::with_capacity(table.keys.len());
+        for entry in &table.keys {
+            let place = entry.key.place;
+            let key = self.key_text(&entry.key);
+            let name = key.replace('_', "-");
+            if entry.key.text().is_none() || !is_field_name(&name) {
+                let message = format!("{}: `{key}` is no field name", (slot.subject)());
+                self.mistake(
+                    place,
+                    Code::BadValue,
+                    &message,
+                    "expected letters, digits, `_`, `-`",
+                );
+                right = false;
+                continue;
+            }
+            if edits
+                .iter()
+                .any(|edit| edit.name.eq_ignore_ascii_case(&name))
+            {
+                let message = format!("{}: the field `{name}` is given twice", (slot.subject)());
+                self.mistake(place, Code::Duplicate, &message, "give its lines as a list");
+                right = false;
+                continue;
+            }
+            match self.edit(&entry.value, vars, &slot.below(&key)) {
+                Some(edit) => edits.push(FieldEdit {
+                    name: name.into(),
+                    edit,
+                    place,
+                }),
+                None => right = false,
+            }
+        }
+        right.then_some(Value::Fields(edits))
+    }
+
+    fn edit(&mut self, raw: &Raw, vars: Vars, slot: &Slot<'_>) -> Option<Edit> {
+        match &raw.value {
+            RawValue::Boolean(false) => Some(Edit::Remove),
+            RawValue::Text(text) => self
+                .field_value(raw, text, vars, slot)
+                .map(|line| Edit::Set(vec![line])),
+            RawValue::Made(Made::Add, text) => {
+                self.field_value(raw, text, vars, slot).map(Edit::Add)
+            }
+            RawValue::Made(Made::Default, text) => {
+                self.field_value(raw, text, vars, slot).map(Edit::Default)
+            }
+            RawValue::Table(table) if table.refused.is_none() => {
+                let mut right = self.only_items(table, slot);
+                let mut lines = Vec::with_capacity(table.items.len());
+                for item in &table.items {
+                    let line = match item.text() {
+                        Some(text) => self.field_value(item, text, vars, slot),
+                        None => {
+                            self.bad_value(item, slot, "expected a text");
+                            None
+                        }
+                    };
+                    right &= line.map(|line| lines.push(line)).is_some();
+                }
+                right.then_some(Edit::Set(lines))
+            }
+            RawValue::Function => {
+                self.no_functions(raw.place, slot);
+                None
+            }
+            _ => {
+                let help =
+                    "expected a text, a list of texts, `false`, `add \"…\"` or `default \"…\"`";
+                self.bad_value(raw, slot, help);
+                None
+            }
+        }
+    }
+
+    /// A field's value holds no control characters: a line break in one would be a field of its
+    /// own, chosen by whoever wrote the text (RFC 9110 §5.5).
+    fn field_value(
+        &mut self,
+        raw: &Raw,
+        text: &str,
+        vars: Vars,
+        slot: &Slot<'_>,
+    ) -> Option<Template> {
+        if text.chars().any(|c| c.is_control() && c != '\t') {
+            self.bad_value(
+                raw,
+                slot,
+                "a field's value is one line without control characters",
+            );
+            return None;
+        }
+        match Template::parse(text, vars) {
+            Ok(template) => Some(template),
+            Err(wrong) => {
+                self.wrong(raw, wrong, slot);
+                None
+            }
+        }
+    }
+
+    fn record(&mut self, raw: &Raw, record: &'static RecordType, slot: &Slot<'_>) -> Option<Value> {
+        let given = match &raw.value {
+            RawValue::Table(table) => Rc::clone(table),
+            // A target alone is a peer without options.
+            _ if !record.args.is_empty() => Rc::new(RawTable {
+                items: vec![raw.clone()],
+                ..RawTable::default()
+            }),
+            _ => {
+                self.bad_value(raw, slot, &expected(&Type::Record(record)));
+                return None;
+            }
+        };
+        let mut right = self.no_hole(&given, slot);
+        let mut fields: Vec<(&'static str, Option<Node>)> = Vec::new();
+        for (index, arg) in record.args.iter().enumerate() {
+            let node = given
+                .items
+                .get(index)
+                .map(|item| self.value(item, &arg.ty, slot));
+            right &= self.present(
+                node.is_some(),
+                arg.required,
+                arg.name,
+                raw.place,
+                &arg.ty,
+                slot,
+            );
+            right &= !matches!(node, Some(None));
+            fields.push((arg.name, node.flatten()));
+        }
+        if let Some(extra) = given.items.get(record.args.len()) {
+            let what = self.shown(extra);
+            let message = format!(
+                "{}: {}: {what} is one too many",
+                (slot.subject)(),
+                slot.label()
+            );
+            self.mistake(extra.place, Code::BadValue, &message, "");
+            right = false;
+        }
+        right &= self.known_options(&given.keys, record, slot);
+        for option in record.options {
+            let entry = given
+                .keys
+                .iter()
+                .find(|entry| entry.key.text() == Some(option.name));
+            let node = match (entry, option.unset) {
+                (Some(entry), _) => {
+                    let node = self.value(&entry.value, &option.ty, &slot.below(option.name));
+                    right &= node.is_some();
+                    node
+                }
+                (None, Unset::Default(text)) => super::literal(text, &option.ty, &self.dir).ok(),
+                (None, unset) => {
+                    let required = unset == Unset::Required;
+                    let below = slot.below(option.name);
+                    right &= self.present(false, required, "", raw.place, &option.ty, &below);
+                    None
+                }
+            };
+            fields.push((option.name, node));
+        }
+        right.then_some(Value::Record(Record { fields }))
+    }
+
+    fn known_options(
+        &mut self,
+        keys: &[Entry],
+        record: &'static RecordType,
+        slot: &Slot<'_>,
+    ) -> bool {
+        let mut right = true;
+        for entry in keys {
+            let names = || record.options.iter().map(|option| option.name);
+            let key = self.key_text(&entry.key);
+            if !names().any(|name| name == key) {
+                let label = slot.label();
+                let message = format!("{}: {label} has no option `{key}`", (slot.subject)());
+                let help = super::call::option_help(&key, names());
+                self.mistake(entry.key.place, Code::UnknownOption, &message, &help);
+                right = false;
+            }
+        }
+        right
+    }
+
+    /// Reports what is required and not there.
+    pub(super) fn present(
+        &mut self,
+        given: bool,
+        required: bool,
+        name: &str,
+        place: Place,
+        ty: &Type,
+        slot: &Slot<'_>,
+    ) -> bool {
+        if given || !required {
+            return true;
+        }
+        let label = if name.is_empty() {
+            slot.label()
+        } else {
+            slot.below(name).label()
+        };
+        let message = format!("{}: {label} is missing", (slot.subject)());
+        self.mistake(place, Code::Missing, &message, &expected(ty));
+        false
+    }
+
+    fn declared(&mut self, raw: &Raw, names: &[&str], slot: &Slot<'_>) -> Option<Value> {
+        if let RawValue::Use(index) = raw.value {
+            // A later call of a declaration is the declaration.
+            let directive = self.specs[self.uses[index].spec].directive;
+            if names.contains(&directive.name) {
+                let root = self.root(index);
+                self.used[root] = true;
+                return self.resolve(root).map(Value::Declared);
+            }
+        }
+        let help = format!("expected a value of `{}`", names.join("` or `"));
+        self.bad_value(raw, slot, &help);
+        None
+    }
+
+    pub(super) fn conditions(
+        &mut self,
+        raw: &Raw,
+        response: bool,
+        slot: &Slot<'_>,
+    ) -> Option<Vec<Arc<Call>>> {
+        let mut found = Vec::new();
+        self.conditions_into(raw, response, slot, &mut found)
+            .then_some(found)
+    }
+
+    fn conditions_into(
+        &mut self,
+        raw: &Raw,
+        response: bool,
+        slot: &Slot<'_>,
+        found: &mut Vec<Arc<Call>>,
+    ) -> bool {
+        match &raw.value {
+            RawValue::Table(table) if table.refused.is_none() => {
+                let mut right = self.only_items(table, slot);
+                for item in &table.items {
+                    if !self.nested(item, raw) {
+                        return false;
+                    }
+                    self.depth += 1;
+                    right &= self.conditions_into(item, response, slot, found);
+                    self.depth -= 1;
+                }
+                right
+            }
+            RawValue::Use(_) | RawValue::Bare(_) => {
+                let spec = self.spec_of(raw);
+                if spec.is_none_or(|spec| spec.directive.role != crate::Role::Condition) {
+                    self.bad_value(raw, slot, &expected(&Type::CONDITION));
+                    return false;
+                }
+                let Some(call) = self.called(raw) else {
+                    return false;
+                };
+                let right = response || !looks_at_response(&call);
+                if !right {
+                    let name = call.name();
+                    let message = format!("{}: `{name}` looks at the response", (slot.subject)());
+                    let help = "here, nothing but the request is known";
+                    self.mistake(raw.place, Code::Conflict, &message, help);
+                }
+                found.push(call);
+                right
+            }
+            RawValue::Function => {
+                self.no_functions(raw.place, slot);
+                false
+            }
+            _ => {
+                self.bad_value(raw, slot, &expected(&Type::CONDITION));
+                false
+            }
+        }
+    }
+}
+
+fn looks_at_response(call: &Call) -> bool {
+    call.directive().response_only || call.steps.iter().any(|inner| looks_at_response(inner))
+}
+
+/// "A or B", behind "expected".
+fn all_of(types: &[Type]) -> String {
+    types
+        .iter()
+        .map(super::kind)
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+/// Whether a table is one record, not a list of records.
+fn is_one_record(table: &RawTable, item: &Type) -> bool {
+    let record = |ty: &Type| matches!(ty, Type::Record(_));
+    let can_be = match item {
+        Type::Or(types) => types.iter().any(record),
+        ty => record(ty),
+    };
+    can_be && !table.keys.is_empty()
+}
+
+fn is_compound(ty: &Type) -> bool {
+    matches!(
+        ty,
+        Type::List(_)
+            | Type::Pair(..)
+            | Type::Map { .. }
+            | Type::Fields(_)
+            | Type::Record(_)
+            | Type::Pipeline
+            | Type::Condition { .. }
+            | Type::Declared(_)
+            | Type::Or(_)
+    )
+}
+
+/// Whether a value is written like this type, right or not.
+fn may_be(raw: &Raw, ty: &Type) -> bool {
+    match &raw.value {
+        RawValue::Text(_) => !matches!(
+            ty,
+            Type::Boolean | Type::Count { .. } | Type::StatusCode | Type::Regex
+        ),
+        RawValue::Number(_) => matches!(ty, Type::Count { .. } | Type::Status | Type::StatusCode),
+        RawValue::Boolean(_) => matches!(ty, Type::Boolean),
+        RawValue::Made(Made::Regex, _) => matches!(ty, Type::Match | Type::Regex),
+        _ => false,
+    }
+}
+
+/// A whole number from zero to what a double holds exactly.
+pub(super) fn whole(number: f64) -> Option<u64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let right = number.fract() == 0.0 && (0.0..=EXACT).contains(&number);
+    // Lua has no other numbers; the text of a whole one is its digits.
+    if right {
+        format!("{number:.0}").parse().ok()
+    } else {
+        None
+    }
+}
+
+/// A token of RFC 9110 §5.6.2, of a length that a head has room for.
+fn is_field_name(name: &str) -> bool {
+    let byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (1..=256).contains(&name.len()) && name.bytes().all(byte)
+}
+
+/// A path under a directory that is given elsewhere.
+fn path_under(text: &str, query: bool) -> Result<Template, WrongTemplate> {
+    let wrong = |help: &str| WrongTemplate {
+        unknown: None,
+        help: help.to_owned(),
+    };
+    let (path, rest) = match text.split_once('?') {
+        Some((path, _)) if query => (path, true),
+        _ => (text, false),
+    };
+    if path.is_empty() || path.contains('\0') {
+        return Err(wrong("expected a path"));
+    }
+    // What it may hold and that it stays inside is the same as for a path of the file system.
+    PathTemplate::parse(path, std::path::Path::new("/"))?;
+    if path.split('/').any(|segment| segment == "..") {
+        return Err(wrong("`..` leads out of the directory"));
+    }
+    if !rest && text.contains('?') {
+        return Err(WrongTemplate {
+            unknown: None,
+            help: format!("{} has no query", quoted(text)),
+        });
+    }
+    Template::parse(text, Vars::Request)
+}

@@ -1,0 +1,294 @@
+//! The reference page and the editor types, from the directives' tables.
+
+use std::fmt::Write as _;
+
+use crate::check::{kind, usage};
+use crate::directive::{Arg, Directive, Opt, Role, Type, Unset};
+use crate::registry::Registry;
+
+/// The page `docs/reference.md`: every directive with its arguments, options, types, limits,
+/// defaults and an example, in the registry's order, by role.
+pub fn reference_markdown(registry: &Registry) -> String {
+    let mut out = String::from(
+        "# Reference\n\nGenerated from the tables that `forebay check` uses. Capitals are \
+         positional arguments, `[ ]` optional ones, `…` one or a list.\n",
+    );
+    const PARTS: [(&str, &[Role]); 4] = [
+        ("Declarations", &[Role::Declaration]),
+        ("Filters", &[Role::Filter]),
+        ("Handlers", &[Role::Route, Role::Handler]),
+        ("Conditions", &[Role::Condition]),
+    ];
+    for (title, roles) in PARTS {
+        let mut directives = registry
+            .directives()
+            .filter(|one| roles.contains(&one.role));
+        let Some(first) = directives.next() else {
+            continue;
+        };
+        let _ = write!(out, "\n## {title}\n");
+        if title == "Filters" {
+            out.push_str("\nEvery step takes `when`, unless it says otherwise.\n");
+        }
+        for directive in std::iter::once(first).chain(directives) {
+            describe(directive, &mut out);
+        }
+    }
+    out
+}
+
+fn describe(directive: &Directive, out: &mut String) {
+    let _ = write!(
+        out,
+        "\n### {}\n\n{}\n\n{}\n",
+        directive.name,
+        usage(directive),
+        directive.about
+    );
+    let mut notes = Vec::new();
+    if directive.once {
+        notes.push("At most once.".to_owned());
+    }
+    for arg in directive.args {
+        let optional = if arg.required { "" } else { ", optional" };
+        notes.push(format!("{}: {}{optional}.", arg.name, kind(&arg.ty)));
+    }
+    if let Some(items) = directive.items {
+        notes.push(format!("{}: {}.", items.name, kind(&items.ty)));
+    }
+    if let Some(keyed) = directive.keyed {
+        notes.push(format!(
+            "{}: {} = {}.",
+            keyed.name,
+            kind(&keyed.key),
+            kind(&keyed.value)
+        ));
+    }
+    if !notes.is_empty() {
+        let _ = write!(out, "\n{}\n", notes.join(" "));
+    }
+    options_table(directive.options, out);
+    for record in records(directive) {
+        let args = record
+            .args
+            .iter()
+            .map(|arg| arg.name)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let lead = if args.is_empty() {
+            String::new()
+        } else {
+            format!("{args}, ")
+        };
+        let _ = write!(out, "\n`{{ {lead}… }}`, **{}**:\n", record.name);
+        options_table(record.options, out);
+    }
+    if !directive.example.is_empty() {
+        let _ = write!(out, "\n```lua\n{}\n```\n", directive.example);
+    }
+}
+
+fn options_table(options: &[Opt], out: &mut String) {
+    if options.is_empty() {
+        return;
+    }
+    out.push_str("\n| option | type, limits | default | meaning |\n|---|---|---|---|\n");
+    for option in options {
+        let default = match option.unset {
+            Unset::Absent => "none".to_owned(),
+            Unset::Described(words) => words.to_owned(),
+            Unset::Default(literal) => format!("`{literal}`"),
+            Unset::Required => "required".to_owned(),
+        };
+        let (ty, about) = (kind(&option.ty), option.about);
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            option.name,
+            cell(&ty),
+            cell(&default),
+            cell(about)
+        );
+    }
+}
+
+/// Text in a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// The tables of options that a directive's values have, each once.
+fn records(directive: &Directive) -> Vec<&'static crate::RecordType> {
+    let mut found = Vec::new();
+    let items = directive.items.map(|items| items.ty);
+    let args = directive.args.iter().map(|arg| arg.ty);
+    for ty in items
+        .into_iter()
+        .chain(args)
+        .chain(directive.options.iter().map(|o| o.ty))
+    {
+        collect_records(&ty, &mut found);
+    }
+    found
+}
+
+fn collect_records(ty: &Type, found: &mut Vec<&'static crate::RecordType>) {
+    match ty {
+        Type::Record(record) if !found.iter().any(|known| std::ptr::eq(*known, *record)) => {
+            found.push(record);
+        }
+        Type::List(item) => collect_records(item, found),
+        Type::Map { value, .. } => collect_records(value, found),
+        Type::Or(types) => types.iter().for_each(|ty| collect_records(ty, found)),
+        _ => {}
+    }
+}
+
+/// A definitions file for luau-lsp: every directive and helper with the types of what it takes.
+pub fn editor_types(registry: &Registry) -> String {
+    let mut out = String::from(
+        "-- Types of the configuration, for luau-lsp: generated by `forebay types`.\n\n",
+    );
+    for (name, role) in [
+        ("Declaration", "declaration"),
+        ("Step", "step"),
+        ("Condition", "condition"),
+        ("Made", "helper"),
+    ] {
+        let _ = writeln!(out, "export type {name} = {{ read __forebay: \"{role}\" }}");
+    }
+    out.push_str("export type Conditions = Condition | { Condition }\n");
+    out.push_str("export type Pipeline = Step | { Pipeline }\n\n");
+    for directive in registry.directives() {
+        declare(directive, &mut out);
+    }
+    out.push_str(HELPERS);
+    out
+}
+
+const HELPERS: &str = "\
+-- A variable of the environment; a mistake if it is unset and there is no default.
+declare function env(name: string, default: string?): string
+-- A file's text, without the last newline.
+declare function read(path: string): string
+-- A file's lines, without blank ones and `#` comments.
+declare function lines(path: string): { string }
+-- The paths that match, sorted.
+declare function glob(path: string): { string }
+-- An expression, for a match; it runs in linear time.
+declare function regex(text: string): Made
+-- In a table of fields: appends a line.
+declare function add(text: string): Made
+-- In a table of fields: sets it if it is absent.
+declare function default(text: string): Made
+-- Runs files below the main file's directory, once.
+declare function require(name: string | { string }): any
+";
+
+/// A directive is a value that can be called in more than one way, and whose result can be called
+/// again; an intersection of functions says so.
+fn declare(directive: &Directive, out: &mut String) {
+    let role = match directive.role {
+        Role::Declaration => "Declaration",
+        Role::Filter | Role::Handler | Role::Route => "Step",
+        Role::Condition => "Condition",
+    };
+    let title = title(directive.name);
+    let _ = writeln!(out, "-- {}", directive.about.replace('\n', "\n-- "));
+    let _ = writeln!(out, "export type {title}Options = {{");
+    for option in directive.options {
+        let _ = writeln!(out, "\t-- {}", option.about.replace('\n', " "));
+        let _ = writeln!(out, "\t{}: ({})?,", option.name, luau(&option.ty));
+    }
+    if directive.when != crate::When::No {
+        out.push_str("\twhen: Conditions?,\n");
+    }
+    if let Some(items) = items_type(directive) {
+        let _ = writeln!(out, "\t[number]: {items},");
+    }
+    out.push_str("}\n");
+    let callable = format!("{title}Call");
+    let args = directive
+        .args
+        .iter()
+        .map(argument)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let positional = if directive.args.is_empty() {
+        String::new()
+    } else {
+        format!("(({args}) -> {callable}) & ")
+    };
+    let _ = writeln!(
+        out,
+        "export type {callable} = {role} & {positional}(({title}Options) -> {callable})"
+    );
+    let _ = writeln!(out, "declare {}: {callable}\n", directive.name);
+}
+
+fn argument(arg: &Arg) -> String {
+    let optional = if arg.required { "" } else { "?" };
+    format!(
+        "{}: ({}){optional}",
+        arg.name.to_ascii_lowercase(),
+        luau(&arg.ty)
+    )
+}
+
+/// What stands in the list of a directive's table.
+fn items_type(directive: &Directive) -> Option<String> {
+    let listed = directive
+        .args
+        .iter()
+        .map(|arg| arg.ty)
+        .filter_map(|ty| match ty {
+            Type::List(item) => Some(luau(item)),
+            _ => None,
+        });
+    let items = directive.items.map(|items| luau(&items.ty));
+    let all: Vec<String> = listed.chain(items).collect();
+    (!all.is_empty()).then(|| all.join(" | "))
+}
+
+/// `access_log` → `AccessLog`.
+fn title(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    name.split('_').map(word).collect()
+}
+
+fn luau(ty: &Type) -> String {
+    match ty {
+        Type::Boolean => "boolean".to_owned(),
+        Type::Count { .. } | Type::StatusCode => "number".to_owned(),
+        Type::Status => "number | string".to_owned(),
+        Type::Match => "string | Made".to_owned(),
+        Type::Regex => "Made".to_owned(),
+        Type::OneOf(words) => words
+            .iter()
+            .map(|word| format!("\"{word}\""))
+            .collect::<Vec<_>>()
+            .join(" | "),
+        Type::List(item) => format!("{} | {{ {} }}", luau(item), luau(item)),
+        Type::Pair(first, second) => format!("{{ {} | {} }}", luau(first), luau(second)),
+        Type::Map { key, value } => format!("{{ [{}]: {} }}", luau(key), luau(value)),
+        Type::Fields(_) => "{ [string]: string | Made | { string } | false }".to_owned(),
+        Type::Condition { .. } => "Conditions".to_owned(),
+        Type::Pipeline => "Pipeline".to_owned(),
+        Type::Declared(_) => "Declaration".to_owned(),
+        Type::Record(record) => {
+            let option = |option: &Opt| format!("{}: ({})?", option.name, luau(&option.ty));
+            let mut parts: Vec<String> = record.options.iter().map(option).collect();
+            if let Some(first) = record.args.first() {
+                parts.push(format!("[number]: {}", luau(&first.ty)));
+            }
+            format!("{{ {} }}", parts.join(", "))
+        }
+        Type::Or(types) => types.iter().map(luau).collect::<Vec<_>>().join(" | "),
+        Type::Function => "(...any) -> any".to_owned(),
+        _ => "string".to_owned(),
+    }
+}
