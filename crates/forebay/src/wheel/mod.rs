@@ -19,8 +19,8 @@
 //! Timing Wheels", 1987, scheme 6.)
 //!
 //! Times are milliseconds on the scale of [`clock::coarse_ms`]. A deadline never expires before its
-//! time, and is seen at most 4 ms after it, plus what the event loop is late. (Counted from a coarse
-//! time, that time itself is up to a kernel tick early.)
+//! time, and is seen at most 4 ms after it, plus what the event loop is late. (Counted from a
+//! coarse time, that time itself is up to a kernel tick early.)
 
 mod slots;
 #[cfg(test)]

@@ -232,8 +232,8 @@ fn prepare_by_hand(socket: impl AsFd, options: &TcpOptions) -> io::Result<()> {
 ///
 /// A filter drops what starts a connection (SYN without ACK); handshakes under way are finished.
 /// A client whose SYN was dropped sends it again after a second: then another socket of the same
-/// port takes it, or it is refused. Accept until [`AcceptFault::Empty`](super::AcceptFault::Empty) for longer than a round
-/// trip after this, then close. Accepted sockets inherit the filter, which does not touch them: an
+/// port takes it, or it is refused. Accept until that would block for longer than a round trip
+/// after this, then close. Accepted sockets inherit the filter, which does not touch them: an
 /// established connection has no SYN.
 pub fn refuse_new(listener: impl AsFd) -> io::Result<bool> {
     filter::drop_syn(SockRef::from(&listener))
