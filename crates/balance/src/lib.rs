@@ -21,17 +21,20 @@ mod permits;
 mod pool;
 mod queue;
 mod retry;
+mod spec;
 mod units;
 
 pub use health::{Health, HealthCounter};
 pub use permits::Permits;
 pub use pool::{
-    Ask, Balance, Chosen, Eject, Ejection, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, NoPeer, Outcome,
-    PeerSpec, PeerState, PeerView, Permit, Pool, PoolError, PoolSpec, Tier, Tried,
+    Ask, Chosen, Ejection, NoPeer, Outcome, PeerState, PeerView, Permit, Pool, Tier, Tried,
 };
 pub use queue::{Pushed, Ticket, WORST_PRIORITY, WaitQueue};
 pub use retry::{
     Attempt, Decision, Failure, GiveUp, MAX_RETRIES, RetryBudget, RetryOn, RetryPolicy,
     is_idempotent,
+};
+pub use spec::{
+    Balance, Eject, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec,
 };
 pub use units::{Share, Tick};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::permits::Permits;
-use crate::pool::{MAX_CONNECTIONS, PeerSpec};
+use crate::spec::{MAX_CONNECTIONS, PeerSpec};
 
 /// What every choice reads: half a cache line each, side by side, so that a pass over 1,000 peers
 /// stays within the first-level cache. A line of its own for each would keep workers from
@@ -12,6 +12,8 @@ use crate::pool::{MAX_CONNECTIONS, PeerSpec};
 #[repr(align(32))]
 pub(crate) struct Hot {
     pub(crate) permits: Permits,
+    /// Its place among the peers: a pass then needs no counter beside the pointer.
+    number: u32,
     pub(crate) flags: AtomicU32,
     /// Its place in virtual time.
     pub(crate) turn: AtomicU64,
@@ -32,13 +34,18 @@ pub(crate) struct Cold {
 
 impl Hot {
     /// `unit` is the virtual time of one turn at weight 1.
-    pub(crate) fn new(spec: &PeerSpec, unit: u64) -> Hot {
+    pub(crate) fn new(number: u32, spec: &PeerSpec, unit: u64) -> Hot {
         Hot {
+            number,
             permits: Permits::new(spec.max_connections),
             flags: AtomicU32::new(if spec.backup { BACKUP } else { 0 }),
             turn: AtomicU64::new(0),
             stride: unit / u64::from(spec.weight),
         }
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        usize::try_from(self.number).expect("usize has at least 32 bits")
     }
 }
 

@@ -21,9 +21,9 @@
 //! in rotation and not the first one always. A peer that was left out for long does not get a
 //! burst when it is back: turns that lie behind the pool's clock count as being at it.
 //!
-//! Both are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes less than a
-//! microsecond, and there is nothing to keep in order when the counts change under it, as a heap
-//! would have to, under a lock.
+//! Both are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes about a
+//! microsecond (`examples/choose_cost.rs`), and there is nothing to keep in order when the counts
+//! change under it, as a heap would have to, under a lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,134 +31,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::peer::{BACKUP, Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
-use crate::units::{Share, Tick};
-
-/// How a peer is chosen: the option `balance`. More are to come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Balance {
-    /// The peer with the fewest requests in flight, for its weight.
-    #[default]
-    LeastRequests,
-    /// One after the other, by weight.
-    RoundRobin,
-}
-
-impl Balance {
-    /// Every policy that is built.
-    pub const ALL: [Balance; 2] = [Balance::LeastRequests, Balance::RoundRobin];
-
-    /// As the configuration writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Balance::LeastRequests => "least_requests",
-            Balance::RoundRobin => "round_robin",
-        }
-    }
-
-    /// The policy of this name.
-    pub fn from_name(name: &str) -> Option<Balance> {
-        Balance::ALL
-            .into_iter()
-            .find(|balance| balance.name() == name)
-    }
-}
-
-/// Passive ejection: the option `eject`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Eject {
-    /// So many failures in a row eject a peer; 0 counts as 1.
-    pub errors: u32,
-    /// For so long.
-    pub time: Duration,
-    /// But never more than this share of the pool (backups included) at once, rounded down: with
-    /// half of the pool, a single peer is never ejected.
-    pub max: Share,
-}
-
-impl Default for Eject {
-    fn default() -> Self {
-        Eject {
-            errors: 5,
-            time: Duration::from_secs(10),
-            max: Share::percent(50),
-        }
-    }
-}
-
-/// One peer of a pool, as configured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerSpec {
-    /// From 1 to [`MAX_WEIGHT`]: its part of the requests, compared with the others.
-    pub weight: u32,
-    /// Used only when no primary can be.
-    pub backup: bool,
-    /// Requests in flight at once, from 1 to [`MAX_CONNECTIONS`].
-    pub max_connections: u32,
-}
-
-impl Default for PeerSpec {
-    fn default() -> Self {
-        PeerSpec {
-            weight: 1,
-            backup: false,
-            max_connections: 512,
-        }
-    }
-}
-
-/// A pool, as configured. Equal ones may share one [`Pool`] over a reload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolSpec {
-    /// How a peer is chosen.
-    pub balance: Balance,
-    /// From 1 to [`MAX_PEERS`]. A peer's place here is its number everywhere.
-    pub peers: Vec<PeerSpec>,
-    /// Passive ejection, if any.
-    pub eject: Option<Eject>,
-    /// How long a peer that comes back takes to its full share; zero: none at all.
-    pub slow_start: Duration,
-}
-
-impl PoolSpec {
-    /// A pool of these peers with the defaults of the configuration.
-    pub fn new(peers: Vec<PeerSpec>) -> PoolSpec {
-        PoolSpec {
-            balance: Balance::default(),
-            peers,
-            eject: Some(Eject::default()),
-            slow_start: Duration::ZERO,
-        }
-    }
-}
-
-/// Why a [`PoolSpec`] is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolError {
-    /// No peer.
-    Empty,
-    /// More than [`MAX_PEERS`].
-    TooManyPeers,
-    /// The weight of this peer is not from 1 to [`MAX_WEIGHT`].
-    Weight(usize),
-    /// `max_connections` of this peer is not from 1 to [`MAX_CONNECTIONS`].
-    Connections(usize),
-}
-
-impl fmt::Display for PoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PoolError::Empty => f.write_str("a pool has at least one peer"),
-            PoolError::TooManyPeers => write!(f, "a pool has at most {MAX_PEERS} peers"),
-            PoolError::Weight(_) => write!(f, "a weight is from 1 to {MAX_WEIGHT}"),
-            PoolError::Connections(_) => {
-                write!(f, "`max_connections` is from 1 to {MAX_CONNECTIONS}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for PoolError {}
+use crate::spec::{Balance, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec};
+use crate::units::Tick;
 
 /// What a choice depends on besides the pool.
 #[derive(Clone, Copy, Debug)]
@@ -372,7 +246,10 @@ impl Pool {
         let peers = u64::try_from(spec.peers.len()).unwrap_or(u64::MAX);
         let max_ejected = spec.eject.map_or(0, |eject| eject.max.of(peers));
         Ok(Pool {
-            hot: spec.peers.iter().map(|peer| Hot::new(peer, unit)).collect(),
+            hot: (0..)
+                .zip(&spec.peers)
+                .map(|(number, peer)| Hot::new(number, peer, unit))
+                .collect(),
             cold: spec.peers.iter().map(|_| Cold::default()).collect(),
             clock: AtomicU64::new(0),
             ejected: AtomicU32::new(0),
@@ -441,15 +318,12 @@ impl Pool {
         self.look(ask).map(|(chosen, _)| chosen)
     }
 
-    /// Gives back a permit that [`Pool::acquire`] took. Returns whether the peer was full until
-    /// now, so that who waits must be woken.
-    pub fn release(&self, peer: usize) -> bool {
-        let Some(hot) = self.hot.get(peer) else {
-            return false;
-        };
-        let was_full = hot.permits.is_full();
-        hot.permits.release();
-        was_full
+    /// Gives back a permit that [`Pool::acquire`] took. Whoever does so must then look whether
+    /// somebody waits: see [`WaitQueue`](crate::WaitQueue).
+    pub fn release(&self, peer: usize) {
+        if let Some(hot) = self.hot.get(peer) {
+            hot.permits.release();
+        }
     }
 
     /// Tells how a request to a peer ended. A failure that ejects the peer, or would, is
@@ -602,25 +476,21 @@ impl Pool {
         wanted: u32,
         ask: &Ask,
     ) -> Pass {
-        let mut pass = Pass {
-            best: None,
-            saw_full: false,
-            saw_tried: false,
-        };
-        let mut least = u128::MAX;
+        let (mut saw_full, mut saw_tried) = (false, false);
+        let (mut best, mut best_turn, mut least) = (None, 0, u128::MAX);
         let clock = self.clock.load(Relaxed);
-        for (peer, hot) in self.hot.iter().enumerate() {
+        for hot in &self.hot {
             let flags = hot.flags.load(Relaxed);
             if flags & mask != wanted {
                 continue;
             }
             let used = hot.permits.used();
             if used >= hot.permits.limit() {
-                pass.saw_full = true;
+                saw_full = true;
                 continue;
             }
             let stride = if WARMING {
-                self.stride(peer, flags, ask.now)
+                self.stride(hot, flags, ask.now)
             } else {
                 hot.stride
             };
@@ -631,18 +501,25 @@ impl Pool {
             if rank >= least {
                 continue;
             }
-            if !ask.tried.is_empty() && ask.tried.contains(peer) {
-                pass.saw_tried = true;
+            if !ask.tried.is_empty() && ask.tried.contains(hot.number()) {
+                saw_tried = true;
                 continue;
             }
-            pass.best = Some(Best { peer, turn });
-            least = rank;
+            (best, best_turn, least) = (Some(hot), turn, rank);
             if rank == 0 {
                 // There can be none better.
                 break;
             }
         }
-        pass
+        let best = best.map(|hot| Best {
+            peer: hot.number(),
+            turn: best_turn,
+        });
+        Pass {
+            best,
+            saw_full,
+            saw_tried,
+        }
     }
 
     /// Moves the turn of the chosen peer on. False if another worker has done so meanwhile.
@@ -658,7 +535,7 @@ impl Pool {
         } else {
             best.turn
         };
-        let next = start.wrapping_add(self.stride(best.peer, hot.flags.load(Relaxed), now));
+        let next = start.wrapping_add(self.stride(hot, hot.flags.load(Relaxed), now));
         if hot
             .turn
             .compare_exchange(best.turn, next, Relaxed, Relaxed)
@@ -673,12 +550,12 @@ impl Pool {
     }
 
     /// How far a choice moves the turn of a peer on; further while it warms up.
-    fn stride(&self, peer: usize, flags: u32, now: Tick) -> u64 {
-        let full = self.hot[peer].stride;
+    fn stride(&self, hot: &Hot, flags: u32, now: Tick) -> u64 {
+        let full = hot.stride;
         if flags & WARMING == 0 {
             return full;
         }
-        let since = Tick::from_millis(self.cold[peer].warm_since.load(Relaxed));
+        let since = Tick::from_millis(self.cold[hot.number()].warm_since.load(Relaxed));
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
         let (whole, elapsed) = (millis(self.spec.slow_start), millis(now.since(since)));
         let longer = u128::from(full) * u128::from(whole) / u128::from(elapsed.min(whole));
@@ -801,12 +678,3 @@ impl Drop for Permit {
         self.pool.release(self.chosen.peer);
     }
 }
-
-/// The most peers of a pool: a choice is one pass over them, and must stay in the microseconds.
-pub const MAX_PEERS: usize = 10_000;
-
-/// The largest weight.
-pub const MAX_WEIGHT: u32 = 1_000;
-
-/// The most requests in flight at one peer. Their number times a stride stays within 64 bits.
-pub const MAX_CONNECTIONS: u32 = 1_000_000;

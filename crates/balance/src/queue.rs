@@ -11,6 +11,11 @@ use crate::units::Tick;
 /// They leave by priority (0 first), and within one priority in the order in which they came.
 /// When the queue is full, the one who has waited longest, among those of the worst priority, is
 /// refused: it is the least likely to be still wanted, and the one whose time runs out next.
+///
+/// It is not shared by itself; where workers share one, it stands under a lock, which is only taken
+/// when the pool is full. So that no wake-up is lost between the two: who finds the pool full
+/// pushes, and then asks the pool once more (and cancels if there is a permit after all); who gives
+/// a permit back does that first and looks into the queue then, whether or not the pool was full.
 #[derive(Clone, Debug)]
 pub struct WaitQueue<T> {
     waiting: BTreeMap<Ticket, Waiting<T>>,
