@@ -16,7 +16,7 @@ pub const MAX_SCRATCH_BYTES: usize = 1 << 20;
 ///
 /// Made to be reused: [`clear`](Self::clear) keeps what was allocated, so that the next head of
 /// the same size costs no allocation.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Fields {
     /// The received head; lines with `Source::Base` point into it.
     base: Bytes,
@@ -25,6 +25,51 @@ pub struct Fields {
     lines: Vec<Line>,
     /// Which known names occur in `lines`.
     present: KnownSet,
+}
+
+impl Clone for Fields {
+    fn clone(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            scratch: self.scratch.clone(),
+            lines: self.lines.clone(),
+            present: self.present,
+        }
+    }
+
+    /// Copies into the room that is there: a head kept ready to be sent again and again, whose
+    /// lines all lie in its base, is copied without allocating.
+    fn clone_from(&mut self, source: &Self) {
+        self.base.clone_from(&source.base);
+        self.scratch.clone_from(&source.scratch);
+        self.lines.clone_from(&source.lines);
+        self.present = source.present;
+    }
+}
+
+impl Fields {
+    /// The same fields as they would have been received: all in the base, in the order they have,
+    /// none in the scratch. For a head that is kept and copied often ([`Clone::clone_from`]).
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        let mut base = Vec::with_capacity(self.wire_len());
+        let mut settled = Self::new();
+        for line in &self.lines {
+            let start = offset(base.len());
+            base.extend_from_slice(self.slice(line, line.at.start, line.at.end));
+            let moved = |at: u32| start + (at - line.at.start);
+            let at = Received {
+                start,
+                name_end: moved(line.at.name_end),
+                value_start: moved(line.at.value_start),
+                value_end: moved(line.at.value_end),
+                end: moved(line.at.end),
+            };
+            settled.push_received(at, line.known);
+        }
+        settled.adopt(base.into(), self.present);
+        settled
+    }
 }
 
 /// Where one field line of a received head lies, in bytes from the start of the head.
@@ -709,5 +754,35 @@ impl fmt::Debug for Field<'_> {
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settled_head_is_copied_into_the_room_that_is_there() {
+        let mut head = Fields::new();
+        head.append("ETag", "\"a\"").unwrap();
+        head.append("X-Own", "1").unwrap();
+        head.set("ETag", "\"b\"").unwrap();
+        head.append("X-Own", "2").unwrap();
+        let settled = head.settled();
+        let wire = |fields: &Fields| {
+            let mut out = Vec::new();
+            fields.write_to(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(wire(&settled), "ETag: \"b\"\r\nX-Own: 1\r\nX-Own: 2\r\n");
+        assert!(settled.scratch.is_empty() && settled.contains(Known::Etag));
+
+        let mut copy = head.clone();
+        copy.append("X-Other", "3").unwrap();
+        let room = copy.lines.as_ptr();
+        copy.clone_from(&settled);
+        assert_eq!(wire(&copy), wire(&settled));
+        assert!(copy.present() == settled.present() && copy.lines.as_ptr() == room);
+        assert_eq!(Fields::new().settled().len(), 0);
     }
 }
