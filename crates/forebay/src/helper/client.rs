@@ -105,6 +105,8 @@ impl Helper {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .env_clear()
+            // Else mimalloc takes its first memory as huge pages: 4.2 MiB private instead of 0.4.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .current_dir("/")
             .process_group(0)
             .spawn()?;
