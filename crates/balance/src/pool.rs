@@ -319,11 +319,15 @@ impl Pool {
     }
 
     /// Gives back a permit that [`Pool::acquire`] took. Whoever does so must then look whether
-    /// somebody waits: see [`WaitQueue`](crate::WaitQueue).
-    pub fn release(&self, peer: usize) {
-        if let Some(hot) = self.hot.get(peer) {
-            hot.permits.release();
-        }
+    /// somebody waits, see [`WaitQueue`](crate::WaitQueue). That the peer was full until now is
+    /// returned, but as a hint only: of two that give back at the same moment one may miss it.
+    pub fn release(&self, peer: usize) -> bool {
+        let Some(hot) = self.hot.get(peer) else {
+            return false;
+        };
+        let was_full = hot.permits.is_full();
+        hot.permits.release();
+        was_full
     }
 
     /// Tells how a request to a peer ended. A failure that ejects the peer, or would, is

@@ -195,7 +195,7 @@ fn backups_are_used_only_when_no_primary_can_be() {
     let held = [pool.acquire(&now()).unwrap(), pool.acquire(&now()).unwrap()];
     assert!(held.iter().all(|chosen| chosen.tier == Tier::Primary));
     assert_eq!(pool.acquire(&now()), Err(NoPeer::Full));
-    [0, 2].into_iter().for_each(|peer| pool.release(peer));
+    assert!(pool.release(0) && pool.release(2), "both were full");
     assert!(pool.set_down(0, true, at(0)) && !pool.set_down(0, true, at(0)));
     assert_eq!(spread(&pool, 10, &now()), [0, 0, 10]);
     pool.set_down(2, true, at(0));
@@ -340,7 +340,7 @@ fn without_eject_nothing_is_ejected() {
     assert_eq!(spread(&pool, 10, &now()), [5, 5]);
     assert_eq!(pool.report(99, Outcome::Failure, at(0)), None);
     assert!(!pool.set_down(99, true, at(0)));
-    pool.release(99);
+    assert!(!pool.release(99));
 }
 
 #[test]
