@@ -1,6 +1,7 @@
 //! A limit on how much happens at once, shared by all workers.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// At most `limit` permits are out at any time. Acquiring and giving back are one atomic
 /// operation each; nobody waits here.
@@ -23,14 +24,20 @@ impl Permits {
     #[must_use]
     pub fn try_acquire(&self) -> bool {
         let take = |used: u32| (used < self.limit).then_some(used + 1);
-        self.used.try_update_relaxed(take)
+        self.used.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
     /// Gives one permit back. To give back what was never taken is a bug of the caller; in a
     /// release build it changes nothing.
     pub fn release(&self) {
-        let given_back = self.used.try_update_relaxed(|used| used.checked_sub(1));
-        debug_assert!(given_back, "a permit was given back that nobody had");
+        // Not relaxed, for the sake of whoever looks for waiting ones next: see `WaitQueue`.
+        let given_back = self
+            .used
+            .fetch_update(SeqCst, Relaxed, |used| used.checked_sub(1));
+        debug_assert!(
+            given_back.is_ok(),
+            "a permit was given back that nobody had"
+        );
     }
 
     /// How many are out.
@@ -46,17 +53,6 @@ impl Permits {
     /// Whether none is left.
     pub fn is_full(&self) -> bool {
         self.used() >= self.limit
-    }
-}
-
-/// `fetch_update` with both orderings relaxed: a count guards no other memory.
-trait TryUpdateRelaxed {
-    fn try_update_relaxed(&self, update: impl FnMut(u32) -> Option<u32>) -> bool;
-}
-
-impl TryUpdateRelaxed for AtomicU32 {
-    fn try_update_relaxed(&self, update: impl FnMut(u32) -> Option<u32>) -> bool {
-        self.fetch_update(Relaxed, Relaxed, update).is_ok()
     }
 }
 

@@ -27,7 +27,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
 use crate::peer::{BACKUP, Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
@@ -280,6 +281,18 @@ impl Pool {
     ///
     /// See [`NoPeer`].
     pub fn acquire(&self, ask: &Ask) -> Result<Chosen, NoPeer> {
+        match self.try_acquire(ask) {
+            // Who waits in a queue by now must see a permit that was given back before its place
+            // in the queue could be seen: see `WaitQueue`.
+            Err(NoPeer::Full) => {
+                fence(SeqCst);
+                self.try_acquire(ask)
+            }
+            result => result,
+        }
+    }
+
+    fn try_acquire(&self, ask: &Ask) -> Result<Chosen, NoPeer> {
         // Another worker may take the same peer at the same moment. Then this one looks again; but
         // not forever, a turn taken twice does no harm.
         for last_look in [false, false, true] {

@@ -1,12 +1,13 @@
 //! What a pool promises, over many choices.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay_balance::{
     Ask, Balance, Eject, Ejection, NoPeer, Outcome, PeerSpec, PeerState, Pool, PoolError, PoolSpec,
-    Share, Tick, Tier, Tried,
+    Pushed, Share, Tick, Tier, Tried, WaitQueue,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -458,6 +459,59 @@ fn workers_share_turns_and_limits() {
             "{balance:?}: {picks:?}"
         );
     }
+}
+
+#[test]
+fn no_wake_up_is_lost_between_pool_and_queue() {
+    let mut spec = weighted(Balance::LeastRequests, &[1]);
+    spec.peers[0].max_connections = 1;
+    let pool = Pool::new(spec).unwrap();
+    let queue = Mutex::new(WaitQueue::new(16, Duration::from_secs(10)));
+    let waiting = AtomicUsize::new(0);
+    // If one were lost, a thread would stay parked and the test would not end.
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..3_000 {
+                    while pool.acquire(&now()).is_err() {
+                        let woken = Arc::new(AtomicBool::new(false));
+                        let token = (std::thread::current(), woken.clone());
+                        let mut locked = queue.lock().unwrap();
+                        let Pushed::Waits(ticket) = locked.push(5, at(0), token) else {
+                            panic!("three threads fit in")
+                        };
+                        waiting.store(locked.len(), SeqCst);
+                        drop(locked);
+                        let got_one = pool.acquire(&now()).is_ok();
+                        if got_one {
+                            let mut locked = queue.lock().unwrap();
+                            locked.cancel(ticket);
+                            waiting.store(locked.len(), SeqCst);
+                            break;
+                        }
+                        while !woken.load(SeqCst) {
+                            std::thread::park();
+                        }
+                    }
+                    pool.release(0);
+                    if waiting.load(SeqCst) > 0 {
+                        let mut locked = queue.lock().unwrap();
+                        let next = locked.poll_next();
+                        waiting.store(locked.len(), SeqCst);
+                        drop(locked);
+                        if let Some((thread, woken)) = next {
+                            woken.store(true, SeqCst);
+                            thread.unpark();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(
+        (pool.view(0, at(0)).in_flight, waiting.into_inner()),
+        (0, 0)
+    );
 }
 
 #[derive(Clone, Debug)]
