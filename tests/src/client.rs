@@ -125,6 +125,10 @@ impl Client {
         let socket = Socket::new(domain, Type::STREAM, None)?;
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
+            // Loopback's segments of 64 KiB do not fit a small window: each would wait for a timer.
+            if domain != Domain::UNIX {
+                socket.set_tcp_mss(1460)?;
+            }
         }
         if let Some(from) = self.from {
             socket.bind(&from.into())?;

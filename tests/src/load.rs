@@ -98,7 +98,7 @@ impl SlowReaders {
     /// on reads from each of them at most `rate` bytes a second.
     #[must_use]
     pub fn start(client: &Client, request: &Request, count: usize, rate: usize) -> Self {
-        let client = client.clone().receive_buffer(4096);
+        let client = client.clone().receive_buffer(16 << 10);
         let mut conns: Vec<_> = (0..count).map(|_| client.connect()).collect();
         for conn in &mut conns {
             conn.send(request);

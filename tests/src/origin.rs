@@ -709,6 +709,7 @@ impl Link {
                 Ok(n) => {
                     left = &left[n..];
                     lock(&self.shared.state).conns[self.id].sent += n as u64;
+                    self.shared.changed.notify_all();
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => {

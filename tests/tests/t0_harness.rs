@@ -131,7 +131,7 @@ fn splits_are_read_apart() {
 #[test]
 fn a_slow_reader_reads_slowly_and_checks() {
     let origin = Origin::always(Script::pattern(300_000));
-    let mut conn = client(&origin).receive_buffer(4096).connect();
+    let mut conn = client(&origin).receive_buffer(16 << 10).connect();
     conn.send(&Request::get("/"));
     let begun = Instant::now();
     let (_, len) = conn.slow_read(1_000_000).expect("a whole body");

@@ -316,11 +316,12 @@ fn expect_100_continue_is_answered_when_the_body_is_wanted() {
 
 #[test]
 fn expect_100_continue_is_not_answered_when_the_body_is_not_wanted() {
+    let origin = Origin::echo();
     let server = Server::builder(
         r#"site { "*", route "/no" { respond(403) },
              route "/small" { limit { body = "1KB" }, proxy "@origin@" } }"#,
     )
-    .origin("origin", &Origin::echo())
+    .origin("origin", &origin)
     .start();
     for (target, status) in [("/no", 403), ("/small", 413)] {
         let mut conn = server.client().connect();
@@ -623,7 +624,7 @@ fn a_client_that_does_not_read_is_ended_in_time() {
         .listen(r#"write_timeout = "1s""#)
         .file("www/big.bin", pattern::bytes(32 << 20))
         .start();
-    let mut conn = server.client().receive_buffer(4096).connect();
+    let mut conn = server.client().receive_buffer(16 << 10).connect();
     conn.send(&Request::get("/big.bin"));
     let port = conn.local_port().expect("TCP");
     forebay_tests::wait::until("the server to give up", || {

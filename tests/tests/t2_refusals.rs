@@ -578,7 +578,7 @@ fn a_full_server_answers_503() {
     // Those over the limit get their answer while the others still wait.
     let mut refused = 0;
     for conn in held.iter_mut().rev().take(20) {
-        conn.set_read_timeout(Duration::from_secs(3));
+        conn.set_read_timeout(Duration::from_secs(1));
         match conn.try_read_response() {
             Ok(response) => {
                 assert_eq!(response.status(), 503);
@@ -596,7 +596,8 @@ fn a_full_server_answers_503() {
 
 #[test]
 fn what_a_remote_sent_is_escaped_in_the_log() {
-    let server = Server::before(&Origin::echo(), r#"proxy "@origin@""#);
+    let origin = Origin::echo();
+    let server = Server::before(&origin, r#"proxy "@origin@""#);
     let _ = server
         .client()
         .raw("GET /\x1b[31mred HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -79,7 +79,8 @@ fn every_status_passes() {
         200_u16, 201, 204, 206, 301, 304, 400, 404, 418, 429, 500, 503, 599,
     ] {
         let origin = Origin::always(Script::status(status, ""));
-        let mut conn = plain(&origin).client().connect();
+        let server = plain(&origin);
+        let mut conn = server.client().connect();
         let _ = conn.get("/").expect(status);
     }
 }
@@ -326,7 +327,8 @@ fn a_body_streams_before_it_is_whole() {
     let script = script
         .then(Act::Wait(gate.clone()))
         .send("3\r\ntwo\r\n0\r\n\r\n");
-    let server = plain(&Origin::always(script));
+    let origin = Origin::always(script);
+    let server = plain(&origin);
     let mut conn = server.client().connect();
     conn.send(&Request::get("/"));
     let (_, mut body) = conn.read_head();
@@ -443,7 +445,7 @@ fn an_upload_broken_off_by_the_client_is_broken_off_for_the_origin() {
 fn the_origin_waits_for_a_slow_client() {
     let origin = Origin::always(Script::pattern(64 << 20));
     let server = Server::before(&origin, r#"proxy "@origin@" { buffer = "64KB" }"#);
-    let mut conn = server.client().receive_buffer(8 << 10).connect();
+    let mut conn = server.client().receive_buffer(16 << 10).connect();
     conn.send(&Request::get("/"));
     let (_, mut body) = conn.read_head();
     let _ = body.next(&mut conn).expect("a piece");
@@ -467,7 +469,7 @@ fn a_small_page_frees_its_origin_at_once() {
         .origin("origin", &origin)
         .workers(1)
         .start();
-    let slow = server.client().receive_buffer(4 << 10);
+    let slow = server.client().receive_buffer(16 << 10);
     let mut conn = slow.connect();
     conn.send(&Request::get("/"));
     origin.wait_for("the whole page to be taken", |_, c| {

@@ -315,6 +315,7 @@ fn a_get_is_tried_again_and_a_post_is_not() {
 #[test]
 fn retries_are_on_another_peer_and_counted() {
     let bad = Origin::always(Script::new().close());
+    let bad2 = Origin::always(Script::new().close());
     let good = Origin::echo();
     let server = Server::builder(
         r#"local pool = upstream "pool" { "@bad@", "@good@", balance = "round_robin", eject = false }
@@ -325,7 +326,7 @@ fn retries_are_on_another_peer_and_counted() {
              route "/sick" { proxy(sick) { retries = 1, retry_budget = "100%" } } }"#,
     )
     .origin("bad", &bad)
-    .origin("bad2", &Origin::always(Script::new().close()))
+    .origin("bad2", &bad2)
     .origin("good", &good)
     .free_address("bad3")
     .workers(1)
