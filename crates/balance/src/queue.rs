@@ -12,11 +12,12 @@ use crate::units::Tick;
 /// When the queue is full, the one who has waited longest, among those of the worst priority, is
 /// refused: it is the least likely to be still wanted, and the one whose time runs out next.
 ///
-/// It is not shared by itself; where workers share one, it stands under a lock. So that no wake-up is
-/// lost between pool and queue: who finds the pool full pushes, and then asks the pool once more (and
-/// cancels if there is a permit after all); who gives a permit back looks into the queue after it,
-/// whether or not the pool was full. If that look is at a count beside the lock, the count is written
-/// before the lock is let go, and written and read with `SeqCst`: then one of the two sees the other.
+/// It is not shared by itself; where workers share one, it stands under a lock. So that no wake-up
+/// is lost between pool and queue: who finds the pool full pushes, and then asks the pool once
+/// more (and cancels if there is a permit after all); who gives a permit back looks into the queue
+/// after it, whether or not the pool was full. If that look is at a count beside the lock, the
+/// count is written before the lock is let go, and written and read with `SeqCst`: then one of
+/// the two sees the other.
 #[derive(Clone, Debug)]
 pub struct WaitQueue<T> {
     waiting: BTreeMap<Ticket, Waiting<T>>,
