@@ -12,7 +12,7 @@ GAP = 18
 MARGIN = 24
 HEAD_HEIGHT = 54
 
-# Ours stands out; the floor is no server and is hatched into the background.
+# Ours stands out; the floor is no server and stays pale.
 OURS, RIVAL, FLOOR = "#c2410c", "#5b7c99", "#b8c4ce"
 STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2933; }
@@ -46,10 +46,14 @@ def _panel(result, rows, x, y):
     """One case; returns its elements."""
     most = max(row.least for row in rows) or 1
     out = []
-    lines = _wrap(result.title)
+    unit = f'<tspan class="unit">({escape(result.unit)})</tspan>'
+    lines = [escape(line) for line in _wrap(result.title)]
+    if len(lines) == 1:
+        lines.append(unit)
+    else:
+        lines[1] += f" {unit}"
     for i, line in enumerate(lines):
-        unit = f' <tspan class="unit">({escape(result.unit)})</tspan>' if i == len(lines) - 1 else ""
-        out.append(f'<text class="title" x="{x}" y="{y + 12 + 15 * i}">{escape(line)}{unit}</text>')
+        out.append(f'<text class="title" x="{x}" y="{y + 12 + 15 * i}">{line}</text>')
     top = y + TITLE_HEIGHT
     for i, row in enumerate(rows):
         middle = top + i * ROW_HEIGHT

@@ -123,7 +123,8 @@ class Process:
     def check(self):
         """Raises if the process has ended, with the last lines that it wrote."""
         if self.popen.poll() is not None:
-            raise BenchError(f"{self.name} ended with status {self.popen.returncode}: {self.tail()}")
+            raise BenchError(
+                f"{self.name} ended with status {self.popen.returncode}: {self.tail()}")
 
     def tail(self):
         if not self.log:

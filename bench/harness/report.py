@@ -73,7 +73,7 @@ def columns(result):
         ratio = result.ratio(row)
         cells = [row.label, number(row.least)]
         if rounds > 1:
-            cells.append(f"{row.spread:.0%}")
+            cells.append(f"{row.spread:.0%}" if row.spread < 10 else f"{row.spread:.0f} ×")
         if result.rival:
             cells.append("" if ratio is None else f"{ratio:.2f}")
         cells += [EXTRAS[name][1](row.extra[name]) if name in row.extra else "" for name in extras]

@@ -11,7 +11,7 @@ from .procs import BenchError, busy_seconds, cpu_seconds, pss_bytes, settled_pss
 from .tools import HOST, merge, quantile, request, wait_listening, wait_ready
 
 WARM_SECONDS = 0.25
-SLOW_SETTLE_SECONDS = 2
+SETTLE_SECONDS = 15
 SIZES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20, "10m": 10 << 20}
 
 
@@ -391,6 +391,19 @@ def latency_figures(reports):
     return mean, quantile(histogram, 0.5), quantile(histogram, 0.99)
 
 
+def settle(one):
+    """Waits until the first rush is over: a thousand buffers are being filled at the beginning.
+
+    That is, until the server uses less than half a core for a second, at most SETTLE_SECONDS.
+    """
+    end, calm = time.monotonic() + SETTLE_SECONDS, 0
+    while calm < 4 and time.monotonic() < end:
+        used = cpu_seconds(one.process.pids())
+        time.sleep(0.25)
+        used = cpu_seconds(one.process.pids()) - used
+        calm = calm + 1 if used < 0.125 else 0
+
+
 def slow_readers(bench, result, contestants):
     """A fast client's p99, alone and while a thousand others read 10 MB slowly."""
     rounds, seconds = bench.options.rounds, max(2.0, bench.options.seconds)
@@ -416,8 +429,7 @@ def slow_readers(bench, result, contestants):
             load = bench.tools.start_load(one.port, big, m="slow", c=bench.options.slow, b=8192,
                                           i=250, l=SIZES["10m"])
             wait_ready(load, 60)
-            # A thousand buffers are being filled now; what counts is the time after that.
-            time.sleep(SLOW_SETTLE_SECONDS)
+            settle(one)
             beside = fast(one)
             slow = bench.tools.finish_load(load, 60)
             row = one.row

@@ -492,7 +492,8 @@ static void open_all(int (*done)(const struct conn *))
 {
     uint64_t give_up = now_ns() + 120ull * 1000000000u;
     for (int next_conn = 0, first = 0; first < conn_count && now_ns() < give_up;) {
-        while (next_conn < conn_count && next_conn < first + OPENING) open_conn(&conns[next_conn++]);
+        while (next_conn < conn_count && next_conn < first + OPENING)
+            open_conn(&conns[next_conn++]);
         turn(100000000u);
         while (first < next_conn && done(&conns[first])) first++;
     }
