@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn expressions() {
         let other = Match::regex(r"[^a\d+]").unwrap();
-        assert!(other.matches(b"b") && other.matches(b"\xff") && !other.matches(b"a1+"));
+        assert!(other.matches(b"b") && !other.matches(b"a1+"));
         assert_eq!(Match::regex("(").unwrap_err(), "unclosed group");
         assert!(Match::regex(r"\w{1000}{1000}").is_err());
         let slow = Match::regex("(a*)*b").unwrap();
