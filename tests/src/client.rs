@@ -527,6 +527,27 @@ impl Conn {
         self.write(bytes.as_ref());
     }
 
+    /// Expects exactly these bytes next.
+    ///
+    /// # Panics
+    /// When others come, or nothing.
+    #[track_caller]
+    pub fn expect_bytes(&mut self, bytes: &[u8]) {
+        while self.pending().len() < bytes.len() {
+            match self.fill() {
+                Ok(0) => panic!("{}: the end instead of bytes", self.who),
+                Ok(_) => {}
+                Err(t) => panic!("{}: {t}", self.who),
+            }
+        }
+        let got = self.pending()[..bytes.len()].to_vec();
+        assert_eq!(
+            got.escape_ascii().to_string(),
+            bytes.escape_ascii().to_string()
+        );
+        self.consume(bytes.len());
+    }
+
     /// Expects the server to close the connection cleanly, with nothing more on it.
     ///
     /// # Panics

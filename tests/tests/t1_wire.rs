@@ -335,6 +335,35 @@ fn expect_100_continue_is_not_answered_when_the_body_is_not_wanted() {
 }
 
 #[test]
+fn the_client_hears_100_continue_once() {
+    // The server and the origin both have reason to say it.
+    let script = Script::raw("HTTP/1.1 100 Continue\r\n\r\n")
+        .then(Act::ReadBody)
+        .send(OK)
+        .early();
+    let origin = Origin::always(script);
+    let server = plain(&origin);
+    let mut conn = server.client().connect();
+    conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(conn.read_interim().status, 100);
+    conn.more("body");
+    assert_eq!(conn.read_response().expect(200).interim, []);
+    assert_eq!(origin.only_request().text(), "body");
+}
+
+#[test]
+fn options_for_the_server_itself_is_answered() {
+    let server = simple();
+    let mut conn = server.client().connect();
+    conn.raw("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = conn.read_response();
+    assert!(response.status() < 500, "{}", response.status());
+    if !response.says_close() {
+        let _ = conn.get("/").expect(200);
+    }
+}
+
+#[test]
 fn http10_gets_no_interim_response() {
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
     let origin = Origin::always(Script::raw(hints).send("HTTP/1.1 204 No Content\r\n\r\n"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_tests::origin::script::Act;
 use forebay_tests::peers::Nginx;
 use forebay_tests::wire::Framing;
-use forebay_tests::{Gate, Origin, Request, Script, Server, pattern, wait};
+use forebay_tests::{Gate, Origin, Request, Script, Server, Trouble, pattern, wait};
 
 fn plain(origin: &Origin) -> Server {
     Server::before(origin, r#"proxy "@origin@""#)
@@ -567,6 +567,105 @@ fn an_upgrade_that_is_not_asked_for_is_not_made() {
         "GET /"
     );
     assert_eq!(origin.only_request().field("upgrade"), None);
+}
+
+#[test]
+fn a_websocket_is_a_tunnel() {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Accept: x\r\n\r\nhello from the origin";
+    let origin = Origin::always(Script::raw(head).then(Act::Stall));
+    let server = plain(&origin);
+    let mut conn = server.client().connect();
+    let request = Request::get("/chat")
+        .field("Connection", "Upgrade")
+        .field("Upgrade", "websocket")
+        .field("Sec-WebSocket-Key", "x");
+    conn.send(&request);
+    let (head, _) = conn.read_head();
+    assert_eq!(
+        (head.status, head.field("upgrade")),
+        (101, Some("websocket"))
+    );
+    conn.expect_bytes(b"hello from the origin");
+    conn.more("\0\x01any bytes\r\n\r\n");
+    origin.wait_for("the bytes", |_, conns| {
+        conns[0].bytes.ends_with(b"\0\x01any bytes\r\n\r\n")
+    });
+    let seen = origin.requests().remove(0);
+    assert_eq!(seen.field("upgrade"), Some("websocket"));
+    assert_eq!(seen.field("sec-websocket-key"), Some("x"));
+    conn.half_close();
+    assert_eq!(origin.wait_end(0), Some(Trouble::Closed));
+    conn.expect_gone();
+}
+
+#[test]
+fn abort_on_close_takes_a_half_close_for_leaving() {
+    let gate = Gate::new();
+    let origin = Origin::setup()
+        .route("/", Script::new().then(Act::Stall))
+        .start();
+    let server = Server::before(&origin, r#"proxy "@origin@" { abort_on_close = true }"#);
+    let mut conn = server.client().connect();
+    conn.send(&Request::get("/"));
+    let _ = origin.wait_requests(1);
+    conn.half_close();
+    assert!(origin.wait_end(0).is_some(), "the origin is told");
+    gate.open();
+}
+
+#[test]
+fn curl_downloads_and_uploads() {
+    let body = pattern::bytes(3 << 20);
+    let origin = Origin::setup()
+        .route("/get", Script::pattern(3 << 20))
+        .start();
+    let server = plain(&origin);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (sent, got) = (dir.path().join("sent"), dir.path().join("got"));
+    std::fs::write(&sent, &body).expect("a file");
+    let url = |path: &str| format!("http://{}{path}", server.addr());
+    let curl = |args: &[&str]| {
+        let status = std::process::Command::new("curl")
+            .args(["-sSf"])
+            .args(args)
+            .status();
+        assert!(
+            status.expect("curl, of the Debian package curl").success(),
+            "{args:?}"
+        );
+    };
+    let (sent, to) = (
+        sent.to_str().expect("a name"),
+        got.to_str().expect("a name"),
+    );
+    curl(&["-o", to, &url("/get")]);
+    assert!(std::fs::read(&got).expect("a file") == body);
+    curl(&["-o", to, "-T", sent, &url("/put")]);
+    curl(&[
+        "-o",
+        to,
+        "-T",
+        sent,
+        "-H",
+        "Transfer-Encoding: chunked",
+        &url("/chunks"),
+    ]);
+    curl(&[
+        "-o",
+        to,
+        "-0",
+        "--data-binary",
+        &format!("@{sent}"),
+        &url("/old"),
+    ]);
+    for request in origin.wait_requests(4) {
+        assert!(
+            request.target == "/get" || request.body == body,
+            "{}",
+            request.target
+        );
+    }
 }
 
 #[test]

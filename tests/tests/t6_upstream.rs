@@ -1,7 +1,7 @@
 //! Upstreams: what an origin does wrong, retries, pools and how their peers are chosen.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_tests::origin::script::Act;
 use forebay_tests::port::Reserved;
@@ -267,6 +267,78 @@ fn timeouts_get_504() {
         "{}",
         response.status()
     );
+}
+
+#[test]
+fn a_peer_that_does_not_accept_is_given_up_in_time() {
+    // A listener whose queue is full: the kernel answers no more handshakes.
+    let full = FullListener::new();
+    let server = Server::builder(
+        r#"site { "*", proxy "@full@" { connect_timeout = "200ms", retries = 0 } }"#,
+    )
+    .set("full", full.addr.to_string())
+    .start();
+    let begun = Instant::now();
+    let _ = server.client().get("/").expect(504);
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// A listener with a queue of no length, and connections that fill it.
+struct FullListener {
+    addr: std::net::SocketAddr,
+    _listener: socket2::Socket,
+    _held: Vec<socket2::Socket>,
+}
+
+impl FullListener {
+    fn new() -> Self {
+        use socket2::{Domain, Socket, Type};
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener
+            .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .expect("a port");
+        listener.listen(0).expect("listen");
+        let addr = listener.local_addr().expect("an address");
+        let held = (0..8)
+            .map(|_| {
+                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                // Those beyond the queue's length wait for an answer that does not come.
+                let _ = socket.connect_timeout(&addr, ms(50));
+                socket
+            })
+            .collect();
+        let addr = addr.as_socket().expect("an address");
+        Self {
+            addr,
+            _listener: listener,
+            _held: held,
+        }
+    }
+}
+
+#[test]
+fn requests_one_after_another_spread_over_all_peers() {
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::echo()).collect();
+    let server = Server::builder(
+        r#"local pool = upstream "pool" { "@a@", "@b@", "@c@" } site { "*", proxy(pool) }"#,
+    )
+    .origin("a", &origins[0])
+    .origin("b", &origins[1])
+    .origin("c", &origins[2])
+    .workers(1)
+    .start();
+    let mut conn = server.client().connect();
+    for _ in 0..60 {
+        let _ = conn.get("/").expect(200);
+    }
+    for origin in &origins {
+        let count = origin.requests().len();
+        assert!((5..=40).contains(&count), "{count} of 60");
+    }
 }
 
 #[test]
