@@ -66,7 +66,7 @@ const fn is_name_byte(byte: u8) -> bool {
 fn parse_port(digits: &[u8]) -> Option<u16> {
     // Leading zeros are allowed, a sign is not.
     digits.iter().try_fold(0_u16, |port, &digit| {
-        let digit = digit.is_ascii_digit().then_some(digit - b'0')?;
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
         port.checked_mul(10)?.checked_add(u16::from(digit))
     })
 }

@@ -22,9 +22,9 @@
 
 mod authority;
 mod body;
-mod diagnose;
 mod encode;
 mod error;
+mod exact;
 mod head;
 mod method;
 mod parse;

@@ -87,8 +87,9 @@ mod tests {
     use super::*;
 
     type Find = fn(&[u8], usize) -> Option<usize>;
+    type Wanted = fn(u8) -> bool;
 
-    const FINDS: [(Find, fn(u8) -> bool); 3] = [
+    const FINDS: [(Find, Wanted); 3] = [
         (control, |b| (b < b' ' && b != b'\t') || b == 0x7f),
         (target_end, |b| !matches!(b, b'!'..=b'~') || b == b'#'),
         (colon, |b| b == b':'),

@@ -233,7 +233,7 @@ fn content_length(value: &[u8]) -> Option<u64> {
         return None;
     }
     let length = value.iter().try_fold(0_u64, |length, &digit| {
-        let digit = digit.is_ascii_digit().then_some(digit - b'0')?;
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
         length.checked_mul(10)?.checked_add(u64::from(digit))
     })?;
     i64::try_from(length).ok().map(|_| length)

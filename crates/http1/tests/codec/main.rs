@@ -1,0 +1,8 @@
+//! The codec, rule by rule, and its properties.
+
+mod body;
+mod common;
+mod encode;
+mod properties;
+mod request_head;
+mod response_head;
