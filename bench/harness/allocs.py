@@ -15,7 +15,7 @@ import struct
 LIBC_NAMES = {"malloc", "calloc", "realloc", "memalign", "aligned_alloc", "posix_memalign",
               "valloc", "pvalloc", "reallocarray"}
 OWN_NAMES = re.compile(
-    r"(mi_(heap_)?(malloc|zalloc|calloc|realloc|rezalloc)(_small)?(_aligned)?"
+    r"(mi_(malloc|zalloc|calloc|realloc|rezalloc)(_small)?(_aligned)?"
     r"|runtime\.mallocgc|je_malloc|rallocx|mallocx)")
 SYSCALLS = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 UPROBE_TYPE = "/sys/bus/event_source/devices/uprobe/type"
