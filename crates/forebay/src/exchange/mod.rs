@@ -5,6 +5,7 @@
 
 mod body;
 mod condition;
+pub mod conditional;
 mod fault;
 pub mod guard;
 mod page;
