@@ -68,6 +68,8 @@ pub enum Vars {
 pub enum Type {
     /// `true` or `false`. → [`Value::Boolean`](crate::Value::Boolean)
     Boolean,
+    /// `false`, beside another type: switches it off. → `Value::Boolean`
+    False,
     /// `"250ms"`, within these limits. → `Value::Duration`
     Duration {
         /// The least.

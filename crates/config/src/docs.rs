@@ -263,6 +263,7 @@ fn title(name: &str) -> String {
 fn luau(ty: &Type) -> String {
     match ty {
         Type::Boolean => "boolean".to_owned(),
+        Type::False => "false".to_owned(),
         Type::Count { .. } | Type::StatusCode => "number".to_owned(),
         Type::Status => "number | string".to_owned(),
         Type::Match => "string | Made".to_owned(),

@@ -20,6 +20,7 @@ pub(crate) fn expected(ty: &Type) -> String {
 fn noun(ty: &Type) -> String {
     let plain = match ty {
         Type::Boolean => "`true` or `false`",
+        Type::False => "`false`",
         Type::Bandwidth => "SIZE/s, as \"1MB/s\"",
         Type::Rate => "COUNT/TIME, as \"100/s\" or \"20/10s\"",
         Type::Percent => "a percentage, as \"10%\"",
@@ -87,6 +88,7 @@ fn limited(ty: &Type) -> String {
 pub(crate) fn kind(ty: &Type) -> String {
     let plain = match ty {
         Type::Boolean => "boolean",
+        Type::False => "`false`",
         Type::Bandwidth => "bandwidth",
         Type::Rate => "rate",
         Type::Percent => "percent",

@@ -90,13 +90,12 @@ impl<'a> Slot<'a> {
             slot = above.parent;
         }
         names.retain(|name| !name.is_empty());
+        // Within an argument, only what is wrong in it is of interest.
+        let inner = names.iter().any(|name| !is_argument(name));
+        names.retain(|name| !(inner && is_argument(name)));
         names.reverse();
-        let joined = names.join(".");
-        if is_argument(&joined) {
-            joined
-        } else {
-            format!("`{joined}`")
-        }
+        let joined = names.join(".").replace(".[", "[");
+        if inner { format!("`{joined}`") } else { joined }
     }
 }
 

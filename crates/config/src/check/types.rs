@@ -105,6 +105,7 @@ impl Checker {
         let not = || plain(expected(ty));
         match (&raw.value, ty) {
             (RawValue::Boolean(value), Type::Boolean) => return Ok(Value::Boolean(*value)),
+            (RawValue::Boolean(false), Type::False) => return Ok(Value::Boolean(false)),
             (RawValue::Number(number), Type::Count { min, max }) => {
                 let count = whole(*number).filter(|count| (*min..=*max).contains(count));
                 return count.map(Value::Count).ok_or_else(not);
@@ -192,7 +193,7 @@ impl Checker {
     }
 
     fn alternatives(&mut self, raw: &Raw, types: &[Type], slot: &Slot<'_>) -> Option<Value> {
-        let mut tried = None;
+        let mut tried: Option<WrongTemplate> = None;
         let mut fitting = 0;
         for ty in types {
             if is_compound(ty) {
@@ -204,7 +205,14 @@ impl Checker {
             match self.scalar(raw, ty) {
                 Ok(value) => return Some(value),
                 Err(wrong) if may_be(raw, ty) => {
+                    // A near miss says more than what the others expected.
+                    let near = wrong.help.starts_with("did you mean");
                     fitting += 1;
+                    if near {
+                        tried = Some(wrong);
+                        fitting = 1;
+                        break;
+                    }
                     tried = Some(wrong);
                 }
                 Err(_) => {}
@@ -405,7 +413,7 @@ impl Checker {
     ) -> Option<(Node, Node)> {
         let name = self.key_text(&entry.key);
         let below = slot.below(&name);
-        let key = match self.scalar(&entry.key, key) {
+        let key = match self.key(&entry.key, key) {
             Ok(value) => Some(Node {
                 value,
                 place: entry.key.place,
@@ -418,6 +426,22 @@ impl Checker {
         };
         let value = self.value(&entry.value, value, &below);
         key.zip(value)
+    }
+
+    /// A key, which may be of several types, but never one with parts.
+    fn key(&mut self, raw: &Raw, ty: &Type) -> Result<Value, WrongTemplate> {
+        let Type::Or(types) = ty else {
+            return self.scalar(raw, ty);
+        };
+        for ty in *types {
+            if let Ok(value) = self.scalar(raw, ty) {
+                return Ok(value);
+            }
+        }
+        Err(WrongTemplate {
+            unknown: None,
+            help: expected(ty),
+        })
     }
 
     pub(super) fn no_items(&mut self, table: &RawTable, slot: &Slot<'_>) -> bool {
@@ -781,7 +805,7 @@ fn may_be(raw: &Raw, ty: &Type) -> bool {
             Type::Boolean | Type::Count { .. } | Type::StatusCode | Type::Regex
         ),
         RawValue::Number(_) => matches!(ty, Type::Count { .. } | Type::Status | Type::StatusCode),
-        RawValue::Boolean(_) => matches!(ty, Type::Boolean),
+        RawValue::Boolean(_) => matches!(ty, Type::Boolean | Type::False),
         RawValue::Made(Made::Regex, _) => matches!(ty, Type::Match | Type::Regex),
         _ => false,
     }

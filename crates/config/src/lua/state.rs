@@ -304,6 +304,14 @@ impl State {
             0 => self.site_place(called),
             line => self.sources.line_place(file, line),
         };
+        // What cannot be done with an unknown name is no mistake of its own.
+        let line_of = |place: Place| self.sources.span(place).line;
+        let follows = |mistake: &Mistake| {
+            mistake.1 == Code::UnknownName && mistake.0.file() == file && line_of(mistake.0) == line
+        };
+        if line > 0 && self.mistakes.iter().any(follows) {
+            return;
+        }
         let what = what.lines().next().unwrap_or_default();
         let (message, help) = match what {
             "attempt to modify a readonly table" => (

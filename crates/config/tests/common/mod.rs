@@ -143,7 +143,7 @@ static UPSTREAM: Directive = Directive::declaration("upstream", "A pool of peers
         Opt::new("health", Type::Record(&HEALTH), "Active checks."),
         Opt::new(
             "eject",
-            Type::Or(&[Type::OneOf(&[]), Type::Record(&EJECT)]),
+            Type::Or(&[Type::False, Type::Record(&EJECT)]),
             "Passive ones.",
         )
         .default("{ errors = 5, time = \"10s\" }"),
