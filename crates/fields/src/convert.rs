@@ -4,7 +4,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::fields::{EditError, Fields};
+use crate::edit::EditError;
+use crate::fields::Fields;
 
 /// Why fields could not become a `HeaderMap`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
