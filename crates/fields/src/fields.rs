@@ -12,6 +12,10 @@ use crate::syntax::{is_token, is_value, trim};
 /// [`EditError::TooLarge`]: a head of that size would be refused by everybody anyway.
 pub const MAX_SCRATCH_BYTES: usize = 1 << 20;
 
+/// Room that [`Fields::clear`] keeps for the next head.
+const KEPT_SCRATCH_BYTES: usize = 4096;
+const KEPT_LINES: usize = 128;
+
 /// The fields of one head, in order, repeated ones included.
 ///
 /// Made to be reused: [`clear`](Self::clear) keeps what was allocated, so that the next head of
@@ -156,11 +160,14 @@ impl Fields {
         Self::default()
     }
 
-    /// Forgets all fields and the received head, but keeps the room for the next one.
+    /// Forgets all fields and the received head, but keeps room for the next one of usual size.
     pub fn clear(&mut self) {
         self.base = Bytes::new();
         self.scratch.clear();
         self.lines.clear();
+        // What an unusual head needed is given back.
+        self.scratch.shrink_to(KEPT_SCRATCH_BYTES);
+        self.lines.shrink_to(KEPT_LINES);
         self.present = KnownSet::EMPTY;
     }
 

@@ -186,10 +186,11 @@ fn sets_of_names_are_left_out_or_removed() {
 #[test]
 fn rfc9110_7_6_1_hop_by_hop_fields() {
     let mut fields = received(
-        "Host: a\r\nConnection: close, X-Foo, TE, cookie\r\nX-FOO: 1\r\nX-Foo-2: 2\r\nTE: trailers\r\n\
-         Connection: Range, X_Bar, Host\r\nRange: bytes=0-\r\nX_Bar: 3\r\nKeep-Alive: timeout=5\r\n\
-         Proxy-Connection: x\r\nTransfer-Encoding: chunked\r\nUpgrade: h2c\r\nProxy: x\r\nCookie: a=b\r\n\
-         Proxy-Authorization: x\r\nTrailer: X-Sum\r\nHTTP2-Settings: x\r\n",
+        "Host: a\r\nConnection: close, X-Foo, TE, cookie\r\nX-FOO: 1\r\nX-Foo-2: 2\r\n\
+         TE: trailers\r\nConnection: Range, X_Bar, Host\r\nRange: bytes=0-\r\nX_Bar: 3\r\n\
+         Keep-Alive: timeout=5\r\nProxy-Connection: x\r\nTransfer-Encoding: chunked\r\n\
+         Upgrade: h2c\r\nProxy: x\r\nCookie: a=b\r\nProxy-Authorization: x\r\n\
+         Trailer: X-Sum\r\nHTTP2-Settings: x\r\n",
     );
     fields.remove_hop_by_hop();
     assert_eq!(
@@ -311,10 +312,10 @@ proptest! {
             0..30,
         ),
     ) {
-        let mut fields = received("Host: a\r\nA: 1\r\nX-Y: 2\r\na: 3\r\nVia: 4\r\n");
-        let mut model: Vec<(String, String)> = [("Host", "a"), ("A", "1"), ("X-Y", "2"), ("a", "3"), ("Via", "4")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec();
+        let start = [("Host", "a"), ("A", "1"), ("X-Y", "2"), ("a", "3"), ("Via", "4")];
+        let block: String = start.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let mut fields = received(&block);
+        let mut model = start.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         for (kind, name, value) in edits {
             // A known name is written as it is spelled by the server.
             let spelled = Known::of(name.as_bytes()).map_or(name, Known::name).to_owned();
