@@ -6,11 +6,9 @@ use bytes::Bytes;
 
 use crate::known::{Known, KnownSet};
 use crate::list::{Cookies, ListItems};
-use crate::syntax::{is_token, is_value, trim};
-
-/// How many bytes of edits one `Fields` takes. Whoever adds more is told
-/// [`EditError::TooLarge`]: a head of that size would be refused by everybody anyway.
-pub const MAX_SCRATCH_BYTES: usize = 1 << 20;
+use crate::name::Name;
+#[cfg(debug_assertions)]
+use crate::syntax::{is_token, is_value};
 
 /// Room that [`Fields::clear`] keeps for the next head.
 const KEPT_SCRATCH_BYTES: usize = 4096;
@@ -25,10 +23,10 @@ pub struct Fields {
     /// The received head; lines with `Source::Base` point into it.
     base: Bytes,
     /// Whole lines `Name: value CRLF` that were added; lines with `Source::Scratch` point into it.
-    scratch: Vec<u8>,
-    lines: Vec<Line>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) lines: Vec<Line>,
     /// Which known names occur in `lines`.
-    present: KnownSet,
+    pub(crate) present: KnownSet,
 }
 
 impl Clone for Fields {
@@ -94,14 +92,14 @@ pub struct Received {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Line {
-    at: Received,
-    known: Option<Known>,
-    source: Source,
+pub(crate) struct Line {
+    pub(crate) at: Received,
+    pub(crate) known: Option<Known>,
+    pub(crate) source: Source,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     Base,
     Scratch,
 }
@@ -116,40 +114,6 @@ pub struct Field<'a> {
     /// Which name it is, if it is one that the server knows.
     pub known: Option<Known>,
 }
-
-/// A field name to look for: known, or any other.
-///
-/// Made from a [`Known`], a `&str` or bytes; text that spells a known name becomes `Known`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
-    /// One of the names that are found by their number.
-    Known(Known),
-    /// Any other name, compared without regard to case.
-    Other(&'a [u8]),
-}
-
-/// Why a field could not be added. The `Fields` is unchanged then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EditError {
-    /// The name is not a token (RFC 9110 §5.1).
-    BadName,
-    /// The value contains a control character, e.g. CR, LF or NUL (RFC 9110 §5.5).
-    BadValue,
-    /// More than [`MAX_SCRATCH_BYTES`] were added to this head.
-    TooLarge,
-}
-
-impl fmt::Display for EditError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BadName => "the field name is not a token",
-            Self::BadValue => "the field value contains a control character",
-            Self::TooLarge => "too much was added to one head",
-        })
-    }
-}
-
-impl std::error::Error for EditError {}
 
 // --- Receiving ---------------------------------------------------------------------------------
 
@@ -330,7 +294,7 @@ impl Fields {
     }
 
     #[inline]
-    fn position(&self, name: Name<'_>) -> Option<usize> {
+    pub(crate) fn position(&self, name: Name<'_>) -> Option<usize> {
         match name {
             Name::Known(known) if !self.present.contains(known) => None,
             _ => self.lines.iter().position(|line| self.is_named(line, name)),
@@ -338,7 +302,7 @@ impl Fields {
     }
 
     #[inline]
-    fn is_named(&self, line: &Line, name: Name<'_>) -> bool {
+    pub(crate) fn is_named(&self, line: &Line, name: Name<'_>) -> bool {
         match name {
             Name::Known(known) => line.known == Some(known),
             Name::Other(other) => {
@@ -361,215 +325,13 @@ impl Fields {
     }
 
     #[inline]
-    fn field(&self, line: &Line) -> Field<'_> {
+    pub(crate) fn field(&self, line: &Line) -> Field<'_> {
         Field {
             name: self.slice(line, line.at.start, line.at.name_end),
             value: self.slice(line, line.at.value_start, line.at.value_end),
             known: line.known,
         }
     }
-}
-
-// --- Editing -----------------------------------------------------------------------------------
-
-impl Fields {
-    /// Adds a field behind all others. White space around the value is dropped.
-    ///
-    /// # Errors
-    /// The name is no token, the value has control characters, or too much was added.
-    pub fn append<'n>(
-        &mut self,
-        name: impl Into<Name<'n>>,
-        value: impl AsRef<[u8]>,
-    ) -> Result<(), EditError> {
-        let line = self.stage(name.into(), value.as_ref())?;
-        if let Some(known) = line.known {
-            self.present.insert(known);
-        }
-        self.lines.push(line);
-        Ok(())
-    }
-
-    /// Gives a field one value: the first of that name is replaced where it stands, any others
-    /// are removed; if there was none, it is appended.
-    ///
-    /// # Errors
-    /// As for [`append`](Self::append).
-    pub fn set<'n>(
-        &mut self,
-        name: impl Into<Name<'n>>,
-        value: impl AsRef<[u8]>,
-    ) -> Result<(), EditError> {
-        let name = name.into();
-        let line = self.stage(name, value.as_ref())?;
-        let Some(first) = self.position(name) else {
-            if let Some(known) = line.known {
-                self.present.insert(known);
-            }
-            self.lines.push(line);
-            return Ok(());
-        };
-        self.lines[first] = line;
-        let mut at = 0;
-        self.retain_lines(|fields, line| {
-            at += 1;
-            at <= first + 1 || !fields.is_named(line, name)
-        });
-        Ok(())
-    }
-
-    /// As [`set`](Self::set), with a number as the value.
-    ///
-    /// # Errors
-    /// As for [`append`](Self::append).
-    pub fn set_number<'n>(
-        &mut self,
-        name: impl Into<Name<'n>>,
-        value: u64,
-    ) -> Result<(), EditError> {
-        let mut digits = [0; 20];
-        self.set(name, decimal(value, &mut digits))
-    }
-
-    /// Removes all fields of that name; says whether there were any.
-    pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> bool {
-        let name = name.into();
-        let before = self.lines.len();
-        if let Name::Known(known) = name {
-            if !self.present.contains(known) {
-                return false;
-            }
-            self.present.remove(known);
-        }
-        self.retain_lines(|fields, line| !fields.is_named(line, name));
-        self.lines.len() != before
-    }
-
-    /// Removes all fields whose names are in `names`, in one pass; nothing is done if none is
-    /// there.
-    pub fn remove_all(&mut self, names: KnownSet) {
-        if self.present.intersects(names) {
-            self.lines
-                .retain(|line| line.known.is_none_or(|known| !names.contains(known)));
-            self.present = self.present.without(names);
-        }
-    }
-
-    /// Keeps only the fields for which `keep` says so.
-    pub fn retain(&mut self, mut keep: impl FnMut(Field<'_>) -> bool) {
-        self.retain_lines(|fields, line| keep(fields.field(line)));
-        self.recount();
-    }
-
-    /// Removes what belongs to the connection the head came over: [`KnownSet::HOP_BY_HOP`] and
-    /// every field that `Connection` names (RFC 9110 §7.6.1).
-    ///
-    /// What an end-to-end message cannot do without is kept, even if `Connection` names it: see
-    /// [`Name::is_protected`]. (A request that tries is refused by the parser; in a response it
-    /// is no reason to throw the response away.)
-    pub fn remove_hop_by_hop(&mut self) {
-        if self.present.contains(Known::Connection) {
-            self.remove_connection_options();
-        }
-        self.remove_all(KnownSet::HOP_BY_HOP);
-    }
-
-    fn remove_connection_options(&mut self) {
-        let mut known = KnownSet::EMPTY;
-        let mut others = false;
-        for option in self.list(Known::Connection) {
-            match Name::from(option) {
-                name if name.is_protected() => {}
-                Name::Known(name) => known.insert(name),
-                Name::Other(name) => {
-                    // The usual options that are not names of fields.
-                    others |= !name.eq_ignore_ascii_case(b"close") && name.len() < MAX_OPTION_BYTES;
-                }
-            }
-        }
-        if others {
-            // Rare, so it may be slow: every unknown field is looked for in Connection.
-            let named: Vec<bool> = self
-                .iter()
-                .map(|field| {
-                    let option = |option: &[u8]| option.eq_ignore_ascii_case(field.name);
-                    field.known.is_none()
-                        && !Name::Other(field.name).is_protected()
-                        && self.list(Known::Connection).take(MAX_OPTIONS).any(option)
-                })
-                .collect();
-            let mut named = named.iter();
-            self.lines
-                .retain(|_| !named.next().copied().unwrap_or(false));
-        }
-        self.remove_all(known);
-    }
-
-    /// Writes the line into `scratch`; if that fails nothing has changed.
-    fn stage(&mut self, name: Name<'_>, value: &[u8]) -> Result<Line, EditError> {
-        let value = trim(value);
-        let known = match name {
-            Name::Known(known) => Some(known),
-            Name::Other(other) => Known::of(other),
-        };
-        let name = name.as_bytes();
-        if known.is_none() && !is_token(name) {
-            return Err(EditError::BadName);
-        }
-        if !is_value(value) {
-            return Err(EditError::BadValue);
-        }
-        let start = self.scratch.len();
-        let end = start
-            .saturating_add(name.len())
-            .saturating_add(value.len())
-            .saturating_add(4);
-        if end > MAX_SCRATCH_BYTES {
-            return Err(EditError::TooLarge);
-        }
-        self.scratch.reserve(end - start);
-        self.scratch.extend_from_slice(name);
-        self.scratch.extend_from_slice(b": ");
-        self.scratch.extend_from_slice(value);
-        self.scratch.extend_from_slice(b"\r\n");
-        let value_start = start + name.len() + 2;
-        let at = Received {
-            start: offset(start),
-            name_end: offset(start + name.len()),
-            value_start: offset(value_start),
-            value_end: offset(value_start + value.len()),
-            end: offset(end),
-        };
-        Ok(Line {
-            at,
-            known,
-            source: Source::Scratch,
-        })
-    }
-
-    /// `present` must be right already, or be mended by the caller.
-    fn retain_lines(&mut self, mut keep: impl FnMut(&Self, &Line) -> bool) {
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.retain(|line| keep(self, line));
-        self.lines = lines;
-    }
-
-    fn recount(&mut self) {
-        self.present = KnownSet::EMPTY;
-        for known in self.lines.iter().filter_map(|line| line.known) {
-            self.present.insert(known);
-        }
-    }
-}
-
-/// How many connection options are looked at; the request parser refuses more than that.
-const MAX_OPTIONS: usize = 32;
-/// Longer options name no field that anybody uses.
-const MAX_OPTION_BYTES: usize = 256;
-
-/// `position` is at most [`MAX_SCRATCH_BYTES`].
-fn offset(position: usize) -> u32 {
-    u32::try_from(position).unwrap_or(u32::MAX)
 }
 
 // --- Writing -----------------------------------------------------------------------------------
@@ -617,13 +379,18 @@ impl Fields {
     }
 }
 
+/// A position in a head or a scratch as a line keeps it; both are far smaller than 4 GiB.
+pub(crate) fn offset(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
 /// Appends `value` in decimal digits.
 pub fn append_decimal(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(decimal(value, &mut [0; 20]));
 }
 
 /// The digits of `value`, written to the end of `room`.
-fn decimal(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
+pub(crate) fn decimal(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
     let mut at = room.len();
     loop {
         at -= 1;
@@ -637,65 +404,6 @@ fn decimal(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
 }
 
 // --- The small types ---------------------------------------------------------------------------
-
-impl<'a> Name<'a> {
-    /// The name's text.
-    #[must_use]
-    pub fn as_bytes(self) -> &'a [u8] {
-        match self {
-            Self::Known(known) => known.name().as_bytes(),
-            Self::Other(other) => other,
-        }
-    }
-
-    /// Whether this field is one that `Connection` may not name, because a message without it
-    /// would mean something else further on: `Host`, `Content-*`, `Transfer-Encoding`,
-    /// `Authorization`, the cookies, `Forwarded` and what it stands for.
-    ///
-    /// Known as the hop-by-hop abuse: a client makes a proxy strip what the application relies on.
-    #[must_use]
-    pub fn is_protected(self) -> bool {
-        const PROTECTED: KnownSet = KnownSet::of(&[
-            Known::Host,
-            Known::TransferEncoding,
-            Known::Authorization,
-            Known::Cookie,
-            Known::SetCookie,
-        ])
-        .union(KnownSet::FORWARDING);
-        match self {
-            Self::Known(known) if PROTECTED.contains(known) => true,
-            _ => self
-                .as_bytes()
-                .first_chunk::<8>()
-                .is_some_and(|start| start.eq_ignore_ascii_case(b"content-")),
-        }
-    }
-}
-
-impl From<Known> for Name<'_> {
-    fn from(known: Known) -> Self {
-        Self::Known(known)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Name<'a> {
-    fn from(name: &'a [u8]) -> Self {
-        Known::of(name).map_or(Self::Other(name), Self::Known)
-    }
-}
-
-impl<'a> From<&'a str> for Name<'a> {
-    fn from(name: &'a str) -> Self {
-        Self::from(name.as_bytes())
-    }
-}
-
-impl<'a, const N: usize> From<&'a [u8; N]> for Name<'a> {
-    fn from(name: &'a [u8; N]) -> Self {
-        Self::from(name.as_slice())
-    }
-}
 
 /// The values of one name; see [`Fields::all`].
 #[derive(Clone)]

@@ -16,15 +16,17 @@
 //! *Invariant*: no I/O and no clock here.
 
 mod convert;
+mod edit;
 mod fields;
 mod known;
 mod list;
+mod name;
 mod syntax;
 
 pub use convert::{ConvertError, from_header_map, to_header_map};
-pub use fields::{
-    EditError, Field, Fields, Iter, MAX_SCRATCH_BYTES, Name, Received, Values, append_decimal,
-};
+pub use edit::{EditError, MAX_SCRATCH_BYTES};
+pub use fields::{Field, Fields, Iter, Received, Values, append_decimal};
 pub use known::{Known, KnownSet};
 pub use list::{Cookies, ListItems, list_items};
+pub use name::Name;
 pub use syntax::{is_token, is_token_byte, is_value};
