@@ -1,9 +1,13 @@
 //! Forebay: a web server, reverse proxy and load balancer in one binary, configured in Lua.
 
+mod cli;
+mod control;
 mod counters;
 mod exchange;
 mod files;
+mod helper;
 mod listen;
+mod log;
 mod protocol;
 mod snapshot;
 mod steps;
@@ -12,7 +16,15 @@ mod upstream;
 mod wheel;
 mod worker;
 
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    // First of all: the helper must stay small.
+    if let Some(code) = helper::run_if_asked() {
+        return code;
+    }
+    cli::run()
+}

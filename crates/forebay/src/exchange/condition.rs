@@ -8,6 +8,16 @@ pub trait Test: Send + Sync {
     fn holds(&self, exchange: &Exchange, response: Option<&Response>) -> bool;
 }
 
+/// Most tests are a function and what it closes over.
+impl<F> Test for F
+where
+    F: Fn(&Exchange, Option<&Response>) -> bool + Send + Sync,
+{
+    fn holds(&self, exchange: &Exchange, response: Option<&Response>) -> bool {
+        self(exchange, response)
+    }
+}
+
 /// A list of tests, true when one of them is.
 pub struct Condition(pub Box<[Box<dyn Test>]>);
 

@@ -19,7 +19,7 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use forebay_fields::Fields;
+use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
 
 pub use body::{Body, FileRange, Pulled, Stream};
@@ -29,7 +29,7 @@ pub use page::dress;
 pub use request::{Captures, Request};
 pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Rest, Step, Up};
-pub use template::expand;
+pub use template::{expand, expand_path, expand_url, query_pairs};
 
 use crate::snapshot::{Served, Site};
 use crate::worker::Worker;
@@ -89,6 +89,9 @@ pub struct Exchange {
 
 /// The most `$vars` one exchange may have. Set by the configuration, so this bounds mistakes only.
 pub const MAX_VARS: usize = 64;
+
+/// What is not refused whatever it is for.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// A request's body without any `limit { body = … }`.
 pub const DEFAULT_MAX_BODY: u64 = 1 << 30;
@@ -164,11 +167,25 @@ impl Exchange {
         self.course.clear();
     }
 
-    /// Finds the site that answers, and stands at the top of its pipeline.
-    pub fn enter(&mut self, served: &Served) -> Result<(), Fault> {
+    /// Finds the site that answers and stands at the top of its pipeline; or says at once what the
+    /// answer is.
+    pub fn enter(&mut self, served: &Served) -> Option<Response> {
+        match self.find_site(served) {
+            Ok(true) => None,
+            Ok(false) => Some(self.options_of_server()),
+            Err(fault) => Some(Response::fault(self, fault)),
+        }
+    }
+
+    /// False: the request is about no path, but the server (`OPTIONS *`, RFC 9110 §9.3.7).
+    fn find_site(&mut self, served: &Served) -> Result<bool, Fault> {
         if matches!(self.request.method, Method::Connect | Method::Trace) {
             // Neither a forward proxy nor an echo of somebody's secrets.
+            self.allowed_methods = Some(METHODS);
             return Err(Reason::MethodRefused.into());
+        }
+        if self.request.original_uri() == "*" {
+            return Ok(false);
         }
         self.request.normalize()?;
         let Some(site) = served.hosts.get(self.request.host().as_bytes()) else {
@@ -176,7 +193,13 @@ impl Exchange {
         };
         self.course.start(site.pipeline.clone().into());
         self.site = Some(site.clone());
-        Ok(())
+        Ok(true)
+    }
+
+    fn options_of_server(&mut self) -> Response {
+        let mut response = Response::new(self, 204);
+        response.set(Known::Allow, METHODS.as_bytes());
+        response
     }
 
     /// Takes the request's body, to read at most as much of it as the site allows.

@@ -65,8 +65,11 @@ impl Response {
             status => status,
         };
         let mut response = Response::page(exchange, status);
-        if status == 503 || fault.reason == Reason::Overloaded {
+        if status == 503 {
             response.set(Known::RetryAfter, b"1");
+        }
+        if let (405, Some(methods)) = (status, exchange.allowed_methods.take()) {
+            response.set(Known::Allow, methods.as_bytes());
         }
         response.fault = Some(Box::new(fault));
         response
@@ -75,14 +78,11 @@ impl Response {
     /// The answer where a pipeline has come to its end: 404, or 405 where only the method was
     /// wrong.
     pub fn nothing_answered(exchange: &mut Exchange) -> Response {
-        match exchange.allowed_methods.take() {
-            Some(methods) => {
-                let mut response = Response::fault(exchange, Reason::MethodRefused.into());
-                response.set(Known::Allow, methods.as_bytes());
-                response
-            }
-            None => Response::fault(exchange, Reason::NotFound.into()),
-        }
+        let reason = match exchange.allowed_methods {
+            Some(_) => Reason::MethodRefused,
+            None => Reason::NotFound,
+        };
+        Response::fault(exchange, reason.into())
     }
 
     /// Sets a field to a value of our own making, replacing every line of that name.

@@ -1,17 +1,97 @@
 //! Open files and their bytes, read without a worker ever waiting for a disk.
+//!
+//! Whatever may wait exists twice: asked of the kernel's memory on the worker, and if that says
+//! "not in memory", asked again on the [`pool`].
+//!
+//! | | on the worker | on the pool |
+//! |---|---|---|
+//! | a hot file | [`memory`]: no system call | – |
+//! | its check, once a second | `openat2(RESOLVE_CACHED)`, `fstat` | `openat2`, `fstat` |
+//! | another small file | the same, and `preadv2(RWF_NOWAIT)` | `openat2`, `fstat`, `pread` |
+//! | a window of a big file | `preadv2(RWF_NOWAIT)`, `fstat` | `pread`, `fstat` |
 
+mod disk;
+mod media;
+pub mod memory;
+pub mod pool;
+mod roots;
 mod stream;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
+use std::cell::{Cell, RefCell};
 use std::fs::File;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use forebay_sys::files::Facts;
 
+pub use disk::{Disk, Kernel};
+pub use media::media_type;
+pub use memory::{Kept, Memory};
+pub use pool::Pool;
+pub use roots::{Opened, Roots};
 pub use stream::FileStream;
 
+/// What is known of a file or a root is believed for this long.
+pub const CHECK_MS: u64 = 1000;
+
 /// A file that is being sent, with the facts under which its response was made.
+#[derive(Debug)]
 pub struct OpenFile {
-    /// The file.
-    pub file: File,
+    /// The file; shared with the pool while it reads.
+    pub file: Arc<File>,
     /// What it was when it was opened.
     pub facts: Facts,
+}
+
+impl OpenFile {
+    /// A file with its facts.
+    pub fn new(file: File, facts: Facts) -> Rc<OpenFile> {
+        Rc::new(OpenFile { file: Arc::new(file), facts })
+    }
+}
+
+/// What a worker has to serve files with.
+pub struct Files {
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+    /// Where the waiting is done.
+    pub pool: Rc<Pool>,
+    /// The hot files.
+    pub memory: RefCell<Memory>,
+    /// The directories.
+    pub roots: Roots,
+    /// Room for the key of a lookup.
+    key: Cell<Vec<u8>>,
+}
+
+impl Default for Files {
+    fn default() -> Files {
+        Files::new(Arc::new(Kernel))
+    }
+}
+
+impl Files {
+    /// On this file system.
+    pub fn new(disk: Arc<dyn Disk>) -> Files {
+        Files {
+            disk,
+            pool: Rc::default(),
+            memory: RefCell::default(),
+            roots: Roots::default(),
+            key: Cell::default(),
+        }
+    }
+
+    /// Works with an empty buffer that keeps its room from one use to the next.
+    pub fn with_key<R>(&self, work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let mut key = self.key.take();
+        key.clear();
+        let result = work(&mut key);
+        self.key.set(key);
+        result
+    }
 }

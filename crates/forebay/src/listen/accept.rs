@@ -55,21 +55,27 @@ pub async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpL
             },
         }
     }
-    accept_dry(&worker, &listener, &socket);
+    accept_dry(&worker, &listener, socket);
 }
 
 /// Takes what the kernel has already connected, after it was told to connect no more.
-fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &TcpListener) {
-    if let Err(error) = refuse_new(socket) {
+fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: TcpListener) {
+    if let Err(error) = refuse_new(&socket) {
         tracing::debug!(%error, "a closing listener keeps taking connections to its end");
     }
-    let mut nobody = Context::from_waker(std::task::Waker::noop());
+    // By the system's own call: the runtime would only say what it has heard of already.
+    let Ok(socket) = socket.into_std() else { return };
     // Bounded: the backlog can hold no more than this once nothing new comes.
     for _ in 0..u16::MAX {
-        match socket.poll_accept(&mut nobody) {
-            Poll::Ready(Ok((stream, address))) => take(worker, listener, stream, address),
-            Poll::Ready(Err(error)) if AcceptFault::of(&error) == AcceptFault::Gone => {}
-            _ => return,
+        match socket.accept() {
+            Ok((stream, address)) => {
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    take(worker, listener, stream, address);
+                }
+            }
+            Err(error) if AcceptFault::of(&error) == AcceptFault::Gone => {}
+            Err(_) => return,
         }
     }
 }

@@ -3,9 +3,136 @@
 //! A step's file has
 //! * `pub static DIRECTIVE: Directive` — its names, options, defaults, limits and docs, the one
 //!   source of checks, messages, the reference and the editor types;
-//! * `pub fn build(call: &Call, builder: &mut Builder) -> Option<Box<dyn Step>>` — a checked call
-//!   into a step; what only the step can know to be wrong it reports at the place of the value and
-//!   returns `None`;
+//! * `pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>>` — a checked
+//!   call into a step; what only the step can know to be wrong it reports at the place of the
+//!   value and returns `None`;
 //! * the step itself.
 //!
-//! Adding one is its file and one line in the registry below.
+//! Adding one is its file and one line in [`STEPS`].
+
+mod allow;
+pub mod conditions;
+mod deny;
+mod edits;
+mod errors;
+mod file_page;
+pub mod files;
+mod headers;
+mod limit;
+mod metrics;
+mod networks;
+pub mod proxy;
+mod redirect;
+mod respond;
+mod rewrite;
+pub mod route;
+mod set;
+#[cfg(test)]
+pub mod testing;
+
+use std::sync::LazyLock;
+
+use forebay_config::{Call, Directive, Registry};
+
+use crate::control::build::Builder;
+use crate::control::declarations;
+use crate::exchange::Step;
+
+pub use file_page::FilePage;
+pub use metrics::render as render_metrics;
+
+type Build = fn(&Call, &mut Builder<'_>) -> Option<Box<dyn Step>>;
+
+/// Every step but `route`, in the order of the reference: filters, then handlers.
+static STEPS: &[(&Directive, Build)] = &[
+    (&allow::DIRECTIVE, allow::build),
+    (&deny::DIRECTIVE, deny::build),
+    (&errors::DIRECTIVE, errors::build),
+    (&headers::DIRECTIVE, headers::build),
+    (&limit::DIRECTIVE, limit::build),
+    (&rewrite::DIRECTIVE, rewrite::build),
+    (&set::DIRECTIVE, set::build),
+    (&respond::DIRECTIVE, respond::build),
+    (&redirect::DIRECTIVE, redirect::build),
+    (&proxy::DIRECTIVE, proxy::build),
+    (&files::DIRECTIVE, files::build),
+    (&metrics::DIRECTIVE, metrics::build),
+];
+
+/// What makes things exist.
+static DECLARATIONS: &[&Directive] = &[
+    &declarations::LISTEN,
+    &declarations::SITE,
+    &crate::upstream::DIRECTIVE,
+    &declarations::SERVER,
+];
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let steps = STEPS.iter().map(|(directive, _)| *directive);
+    let conditions = conditions::CONDITIONS
+        .iter()
+        .map(|(directive, _)| *directive);
+    let declarations = DECLARATIONS.iter().copied();
+    Registry::new(
+        declarations
+            .chain([&route::DIRECTIVE])
+            .chain(steps)
+            .chain(conditions),
+    )
+});
+
+/// Every directive that a configuration may use, in the order of the reference.
+pub fn registry() -> &'static Registry {
+    &REGISTRY
+}
+
+/// The step of a checked call.
+pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
+    let directive: *const Directive = call.directive();
+    let (_, build) = STEPS
+        .iter()
+        .find(|(known, _)| std::ptr::eq(*known, directive))?;
+    build(call, builder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directive_is_documented() {
+        for directive in registry().directives() {
+            let name = directive.name;
+            assert!(
+                directive.about.ends_with('.'),
+                "{name}: {:?}",
+                directive.about
+            );
+            assert!(directive.example.contains(name), "{name} has no example");
+            for option in directive.options {
+                assert!(
+                    option.about.ends_with('.'),
+                    "{name}.{}: {}",
+                    option.name,
+                    option.about
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_is_right() {
+        use forebay_config::Role;
+        for directive in registry().directives() {
+            let example = directive.example;
+            let config = match directive.role {
+                Role::Declaration => example.to_owned(),
+                Role::Condition => format!(
+                    "site {{ \"*\", headers {{ response = {{ x = \"1\" }}, when = {example} }}, respond(200) }}"
+                ),
+                _ => format!("site {{ \"*\", {example} }}"),
+            };
+            testing::built(&config);
+        }
+    }
+}

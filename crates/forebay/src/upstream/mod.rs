@@ -1,4 +1,137 @@
-//! Upstreams.
+//! Upstreams: named pools of peers, and how a request gets to one of them.
+//!
+//! The shared half of a pool — its definition, who is in flight where, which peers are ejected,
+//! who waits for a place — is an [`Upstream`], one for all workers and carried over a reload if its
+//! definition stays. Its local half is each worker's [`pool::Idle`] connections.
 
-/// A named pool.
-pub struct Upstream;
+mod connect;
+mod declare;
+mod pool;
+mod seat;
+mod session;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use forebay_balance::{PeerState, Pool, PoolSpec, Tick, WaitQueue};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use connect::{ProxyHeader, connect};
+pub use declare::{DIRECTIVE, Upstreams};
+pub use pool::{Idle, PeerConn};
+pub use seat::Seat;
+pub use session::{Session, Times, Waiting};
+
+/// Where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At this address.
+    Address(SocketAddr),
+    /// At whatever addresses this name has at the time.
+    Name(Box<str>, u16),
+    /// On a Unix socket of this machine.
+    Unix(PathBuf),
+}
+
+/// One server of a pool.
+#[derive(Debug)]
+pub struct Peer {
+    /// As it was written, for logs, metrics and `status`.
+    pub label: Box<str>,
+    /// Where it is.
+    pub place: Place,
+    /// The addresses of its name, newest answer; the resolver keeps them fresh.
+    pub addresses: ArcSwap<Vec<SocketAddr>>,
+}
+
+/// What an upstream was declared as. Pools with equal definitions are the same pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// Its name; of a target given to a step, the target's text.
+    pub name: Arc<str>,
+    /// Its peers: label and place.
+    pub peers: Vec<(Box<str>, Place)>,
+    /// How one of them is chosen, and their limits.
+    pub pool: PoolSpec,
+    /// How many requests may wait for a full pool.
+    pub queue: usize,
+    /// For how long.
+    pub queue_timeout: Duration,
+    /// Connections kept per peer and worker.
+    pub idle_connections: usize,
+    /// For how long.
+    pub idle_timeout: Duration,
+    /// The PROXY header that starts each connection.
+    pub send_proxy: Option<ProxyHeader>,
+}
+
+/// A pool of peers: the half of it that all workers share.
+pub struct Upstream {
+    /// Its number as a resource.
+    pub id: u64,
+    /// What it was declared as.
+    pub definition: Definition,
+    /// Its peers, under the same numbers as in `pool`.
+    pub peers: Box<[Peer]>,
+    /// Who is in flight where.
+    pub pool: Arc<Pool>,
+    waiting: Mutex<WaitQueue<oneshot::Sender<()>>>,
+    /// How many wait, so that giving a place back costs no lock while nobody does.
+    waiting_count: AtomicUsize,
+}
+
+impl Upstream {
+    /// A new pool. The definition has been checked by the configuration.
+    pub fn new(id: u64, definition: Definition) -> Result<Upstream, forebay_balance::PoolError> {
+        let peers = definition.peers.iter().map(|(label, place)| Peer {
+            label: label.clone(),
+            place: place.clone(),
+            addresses: ArcSwap::default(),
+        });
+        Ok(Upstream {
+            id,
+            peers: peers.collect(),
+            pool: Arc::new(Pool::new(definition.pool.clone())?),
+            waiting: Mutex::new(WaitQueue::new(definition.queue, definition.queue_timeout)),
+            waiting_count: AtomicUsize::new(0),
+            definition,
+        })
+    }
+
+    /// What `forebay status` shows.
+    pub fn status(&self, now: Tick) -> serde_json::Value {
+        let peers = self.peers.iter().enumerate().map(|(index, peer)| {
+            let view = self.pool.view(index, now);
+            serde_json::json!({
+                "peer": peer.label,
+                "state": state(view.state),
+                "in_flight": view.in_flight,
+                "addresses": *peer.addresses.load_full(),
+            })
+        });
+        serde_json::json!({
+            "name": *self.definition.name,
+            "waiting": self.waiting(),
+            "peers": peers.collect::<Vec<_>>(),
+        })
+    }
+
+    /// How many requests wait for a place.
+    pub fn waiting(&self) -> usize {
+        self.waiting_count.load(Ordering::Relaxed)
+    }
+}
+
+fn state(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Up => "up",
+        PeerState::Warming => "warming",
+        PeerState::Ejected => "ejected",
+        PeerState::Down => "down",
+    }
+}

@@ -18,11 +18,25 @@ pub struct ClientBody {
 impl ClientBody {
     /// The body of the request whose head has just been read.
     pub fn new(link: &Rc<Link>, len_bytes: Option<u64>) -> ClientBody {
+        link.with_desk(|desk| desk.body_is_read = true);
         ClientBody {
             link: link.clone(),
             len_bytes,
             left_bytes: u64::MAX,
         }
+    }
+
+    /// Notes that the client has moved, or that we wait for it. False: it is too slow.
+    fn note(&self, moved: Option<usize>) -> bool {
+        let now = self.link.worker.now_ms();
+        let note = self.link.with_desk(|desk| match moved {
+            Some(bytes) => desk.pace_in.moved(now, bytes as u64),
+            None => {
+                desk.pace_in.wait(now);
+                true
+            }
+        });
+        note.unwrap_or(true)
     }
 
     fn decode(&mut self) -> Option<Pulled> {
@@ -49,6 +63,12 @@ impl ClientBody {
             ))),
             None => Some(Pulled::Abort(Reason::ClientGone.into())),
         }
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        self.link.with_desk(|desk| desk.body_is_read = false);
     }
 }
 
@@ -81,12 +101,17 @@ impl Stream for ClientBody {
                     let fault = Fault::with(Reason::ClientGone, "it ended inside the body");
                     return Poll::Ready(Pulled::Abort(fault));
                 }
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(read)) => {
+                    if !self.note(Some(read)) {
+                        return Poll::Ready(Pulled::Abort(Reason::BodyTooSlow.into()));
+                    }
+                }
                 Poll::Ready(Err(error)) => {
                     let fault = Fault::with(Reason::ClientGone, error.to_string());
                     return Poll::Ready(Pulled::Abort(fault));
                 }
                 Poll::Pending => {
+                    self.note(None);
                     if !link.deadline.is_set() {
                         link.arm(link.listener.times().body);
                     }

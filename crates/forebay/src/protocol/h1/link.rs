@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use forebay_fields::Fields;
 use forebay_http1::{BodyDecoder, Framing, HeadParser, Limits, RequestHead, write_status_line};
 
+use super::pace::Pace;
 use crate::exchange::{Interim, Remote};
 use crate::listen::Listener;
 use crate::transport::{Out, Transport};
@@ -62,6 +63,12 @@ pub struct Desk {
     pub out: Out,
     /// The body of the request under way.
     pub body: BodyDecoder,
+    /// A step holds the body of the request and reads it.
+    pub body_is_read: bool,
+    /// How fast the client sends its body.
+    pub pace_in: Pace,
+    /// How fast it takes the answer.
+    pace_out: Pace,
     /// The client waits for 100 Continue before it sends the body.
     pub expects_continue: bool,
     /// How many 1xx responses may still be sent for this request.
@@ -76,6 +83,9 @@ impl Default for Desk {
             input: BytesMut::new(),
             out: Out::default(),
             body: no_body(),
+            body_is_read: false,
+            pace_in: Pace::default(),
+            pace_out: Pace::default(),
             expects_continue: false,
             interim_left: 0,
         }
@@ -93,6 +103,9 @@ impl Desk {
         self.head.clear();
         self.out.recycle(4 * BUFFER_BYTES);
         self.body = no_body();
+        self.body_is_read = false;
+        self.pace_in = Pace::default();
+        self.pace_out = Pace::default();
         self.expects_continue = false;
         self.interim_left = 0;
     }
@@ -193,10 +206,20 @@ impl Link {
             .out
             .poll_flush(&mut self.io.borrow_mut(), cx, &mut sent);
         self.worker.counters.sent_bytes.add(sent);
-        if sent > 0 && result.is_pending() {
-            // The client reads: its time starts anew.
-            self.deadline
-                .set(self.worker.now_ms(), self.listener.times().write);
+        // Nothing of this happens while the socket takes everything at once.
+        if result.is_pending() {
+            let now = self.worker.now_ms();
+            if sent > 0 {
+                // The client reads: its time starts anew.
+                self.deadline.set(now, self.listener.times().write);
+                if !desk.pace_out.moved(now, sent) {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            desk.pace_out.wait(now);
+        } else if desk.pace_out.is_waiting() {
+            desk.pace_out.moved(self.worker.now_ms(), sent);
+            self.deadline.clear();
         }
         result
     }

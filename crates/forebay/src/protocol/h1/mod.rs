@@ -17,6 +17,7 @@
 
 mod body;
 mod link;
+mod pace;
 mod send;
 mod waiting;
 
@@ -51,7 +52,9 @@ struct Asked {
 enum Next {
     /// It goes on.
     Go,
-    /// All is said: end it so that the client sees all of it.
+    /// All is said and all is read: send what waits, then close.
+    Close,
+    /// All is said, but the client may still be sending: end it so that it sees what was said.
     Linger,
     /// It is of no use any more.
     Drop,
@@ -80,8 +83,12 @@ pub async fn serve(link: Rc<Link>) {
         first = false;
         link.open_desk();
         let next = busy(&link).await;
-        if next == Next::Linger {
-            Box::pin(send::linger(&link)).await;
+        match next {
+            Next::Go | Next::Drop => {}
+            Next::Close => {
+                poll_fn(|cx| poll_sent(&link, cx)).await;
+            }
+            Next::Linger => Box::pin(send::linger(&link)).await,
         }
         link.close_desk();
         if next != Next::Go {
@@ -96,19 +103,14 @@ struct Registered<'a>(&'a Rc<Link>);
 
 impl<'a> Registered<'a> {
     fn new(link: &'a Rc<Link>) -> Registered<'a> {
-        link.key
-            .set(link.worker.links.borrow_mut().insert(link.clone()));
+        link.key.set(link.worker.enlist(link));
         Registered(link)
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.0
-            .worker
-            .links
-            .borrow_mut()
-            .try_remove(self.0.key.get());
+        self.0.worker.discharge(self.0.key.get());
     }
 }
 
@@ -142,7 +144,7 @@ async fn busy(link: &Rc<Link>) -> Next {
         match poll_fn(|cx| poll_head(link, cx)).await {
             Head::Complete => {}
             Head::None => return Next::Go,
-            Head::End => return Next::Linger,
+            Head::End => return Next::Close,
             Head::Broken => return Next::Drop,
             Head::Refused(fault) => {
                 send::refusal(link, fault);
@@ -175,7 +177,9 @@ async fn busy(link: &Rc<Link>) -> Next {
 fn poll_head(link: &Link, cx: &mut Context<'_>) -> Poll<Head> {
     loop {
         if link.with_desk(|desk| desk.out.len_bytes() >= FLUSH_BYTES) == Some(true) {
-            ready!(poll_sent(link, cx));
+            if !ready!(poll_sent(link, cx)) {
+                return Poll::Ready(Head::Broken);
+            }
         }
         match parse(link) {
             Ok(Progress::Complete) => {
@@ -298,9 +302,8 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
 /// Runs the exchange as far as it goes without waiting; `None` where it waits.
 fn answer(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
     exchange.started_ms = link.worker.now_ms();
-    let entered = link.listener.with_served(|served| exchange.enter(served));
-    match entered {
-        Ok(()) => guard::run(exchange),
-        Err(fault) => Some(Response::fault(exchange, fault)),
+    match link.listener.with_served(|served| exchange.enter(served)) {
+        Some(response) => Some(response),
+        None => guard::run(exchange),
     }
 }

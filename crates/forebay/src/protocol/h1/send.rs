@@ -11,7 +11,7 @@ use forebay_http1::{
 };
 
 use super::{Asked, Link, Next};
-use crate::exchange::{Body, Exchange, Fault, Reason, Response, dress};
+use crate::exchange::{Body, Exchange, Fault, Response, dress};
 
 /// What this side of the connection says itself; nobody else's word on it is passed on.
 const FRAMING: KnownSet = KnownSet::of(&[
@@ -60,9 +60,16 @@ pub fn is_immediate(link: &Link, response: &Response) -> bool {
     matches!(response.body, Body::Empty | Body::Bytes(_)) && leftover(link) == Leftover::None
 }
 
-/// What is left of the request's body; takes what has been received of it.
+/// What is left of the request's body; takes what has been received of it, unless a step is still
+/// reading it: then the response is early, and who knows how much is to come.
 pub fn leftover(link: &Link) -> Leftover {
     let state = link.with_desk(|desk| {
+        if desk.body.is_done() {
+            return Leftover::None;
+        }
+        if desk.body_is_read {
+            return Leftover::Large;
+        }
         loop {
             match desk.body.decode(&mut desk.input) {
                 Ok(Part::End) => return Leftover::None,
@@ -91,7 +98,13 @@ pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response:
         link.with_desk(|desk| desk.out.push(bytes));
     }
     link.worker.give_back_fields(response.fields);
-    if keep { Next::Go } else { Next::Linger }
+    if keep { Next::Go } else { ended(link) }
+}
+
+/// How a connection ends behind a complete exchange: at once, unless something unread has come,
+/// which would make the close a reset.
+pub fn ended(link: &Link) -> Next {
+    if link.input_is_empty() { Next::Close } else { Next::Linger }
 }
 
 /// Queues the answer to a head that could not be understood.
@@ -225,9 +238,4 @@ pub fn break_off(link: &Link, form: Form) {
         // The end of the connection would pass for the end of the body.
         link.reset_on_close();
     }
-}
-
-/// The reason why a client that reads nothing is let go.
-pub fn too_slow(link: &Link) {
-    link.worker.counters.fault(Reason::ClientTooSlow);
 }

@@ -67,10 +67,10 @@ pub async fn finish(
     if leftover == Leftover::Small && keep && !drain(link).await {
         return Next::Drop;
     }
-    if keep && form != Form::UntilClose {
-        Next::Go
-    } else {
-        Next::Linger
+    match leftover {
+        Leftover::Large => Next::Linger,
+        _ if keep && form != Form::UntilClose => Next::Go,
+        _ => send::ended(link),
     }
 }
 

@@ -4,6 +4,8 @@
 //! Workers share four things and nothing else: the snapshot, the store, the shared halves of
 //! resources, and one bounded mailbox each.
 
+mod thread;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,10 +20,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::counters::Counters;
 use crate::exchange::Exchange;
-use crate::listen::ListenerId;
+use crate::listen::{Listener, ListenerId};
+use crate::transport::Out;
 use crate::protocol::h1::{Desk, Link, Phase};
 use crate::snapshot::Snapshot;
 use crate::wheel::Wheel;
+
+pub use thread::{Start, start};
 
 /// What a read starts with: a browser's head and a small body fit, and it is small enough for a
 /// worker to have some thousands in use.
@@ -41,7 +46,7 @@ pub enum Mail {
         /// The new one.
         snapshot: Arc<Snapshot>,
         /// Listeners that come: sockets of this worker's own.
-        open: Vec<(ListenerId, socket2::Socket)>,
+        open: Vec<(ListenerId, std::net::TcpListener)>,
         /// Listeners that go.
         close: Vec<ListenerId>,
         /// Told when every request from now on is answered by it.
@@ -64,6 +69,8 @@ pub struct Process {
     pub connections: std::sync::atomic::AtomicUsize,
     /// At most this many.
     pub max_connections: std::sync::atomic::AtomicUsize,
+    /// The counters of every worker.
+    pub all: parking_lot::Mutex<Vec<Arc<Counters>>>,
 }
 
 /// Buffers that wait for their next use.
@@ -71,6 +78,7 @@ pub struct Process {
 struct Spare {
     small: Vec<BytesMut>,
     large: Vec<BytesMut>,
+    outs: Vec<Out>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     desks: Vec<Box<Desk>>,
     fields: Vec<Fields>,
@@ -97,13 +105,15 @@ pub struct Worker {
     snapshot: RefCell<Arc<Snapshot>>,
     /// Local halves of resources, by the number of the resource.
     locals: RefCell<FxHashMap<u64, Rc<dyn Any>>>,
+    /// What it serves files with.
+    pub files: crate::files::Files,
     /// Its connections, so that idle ones can be closed.
     pub links: RefCell<Slab<Rc<Link>>>,
     /// Set once it shall end.
     pub draining: Cell<bool>,
     /// Exchanges under way.
     pub busy: Cell<usize>,
-    /// Told when nothing is under way any more while it drains.
+    /// Told when the last connection has ended while it drains.
     pub idle: tokio::sync::Notify,
     date: RefCell<Date>,
     spare: RefCell<Spare>,
@@ -132,6 +142,7 @@ impl Worker {
             process,
             snapshot: RefCell::new(snapshot),
             locals: RefCell::default(),
+            files: crate::files::Files::default(),
             links: RefCell::default(),
             draining: Cell::new(false),
             busy: Cell::new(0),
@@ -209,8 +220,15 @@ impl Worker {
 
     /// An empty buffer of [`LARGE_BUFFER_BYTES`].
     pub fn large_buffer(&self) -> BytesMut {
-        let spare = self.spare.borrow_mut().large.pop();
-        spare.unwrap_or_else(|| BytesMut::with_capacity(LARGE_BUFFER_BYTES))
+        let spare = &mut self.spare.borrow_mut().large;
+        // What was given back may still have been in use then: heads and bodies are slices of it.
+        // By now it mostly is not; one that is, is left to those who use it.
+        while let Some(mut buffer) = spare.pop() {
+            if buffer.try_reclaim(LARGE_BUFFER_BYTES) {
+                return buffer;
+            }
+        }
+        BytesMut::with_capacity(LARGE_BUFFER_BYTES)
     }
 
     /// Takes a buffer back. One that others still hold slices of, or that has another size, goes
@@ -223,11 +241,32 @@ impl Worker {
             && buffer.capacity() < 2 * BUFFER_BYTES
         {
             spare.small.push(buffer);
-        } else if spare.large.len() < SPARE_LARGE
-            && buffer.try_reclaim(LARGE_BUFFER_BYTES)
-            && buffer.capacity() < 2 * LARGE_BUFFER_BYTES
-        {
+        }
+    }
+
+    /// Takes a large buffer back; slices of it may still be in use.
+    pub fn give_back_large(&self, mut buffer: BytesMut) {
+        if buffer.capacity() == 0 {
+            return;
+        }
+        buffer.clear();
+        let mut spare = self.spare.borrow_mut();
+        if spare.large.len() < SPARE_LARGE {
             spare.large.push(buffer);
+        }
+    }
+
+    /// An empty queue of bytes to send.
+    pub fn out(&self) -> Out {
+        self.spare.borrow_mut().outs.pop().unwrap_or_default()
+    }
+
+    /// Takes such a queue back.
+    pub fn give_back_out(&self, mut out: Out) {
+        out.recycle(4 * BUFFER_BYTES);
+        let mut spare = self.spare.borrow_mut();
+        if spare.outs.len() < SPARE {
+            spare.outs.push(out);
         }
     }
 
@@ -297,6 +336,38 @@ impl Worker {
         !idle.is_empty()
     }
 
+    /// Ends every idle connection, and the others after their exchange.
+    pub fn close_idle(&self) {
+        let links: Vec<_> = self.links.borrow().iter().map(|(_, link)| link.clone()).collect();
+        links.iter().for_each(|link| link.close_soon());
+    }
+
+    /// The same for the connections that came in by one listener.
+    pub fn close_idle_of(&self, listener: &Rc<Listener>) {
+        let links = self.links.borrow();
+        let of = links.iter().filter(|(_, link)| Rc::ptr_eq(&link.listener, listener));
+        let of: Vec<_> = of.map(|(_, link)| link.clone()).collect();
+        drop(links);
+        of.iter().for_each(|link| link.close_soon());
+    }
+
+    /// Puts a connection into the table; gives its key.
+    pub fn enlist(&self, link: &Rc<Link>) -> usize {
+        self.links.borrow_mut().insert(link.clone())
+    }
+
+    /// Takes a connection out of the table.
+    pub fn discharge(&self, key: usize) {
+        let mut links = self.links.borrow_mut();
+        let gone = links.try_remove(key);
+        let empty = links.is_empty();
+        drop(links);
+        drop(gone);
+        if empty && self.draining.get() {
+            self.idle.notify_waiters();
+        }
+    }
+
     /// Notes the beginning of an exchange.
     pub fn begin(&self) {
         self.busy.set(self.busy.get() + 1);
@@ -306,9 +377,6 @@ impl Worker {
     /// Notes the end of an exchange.
     pub fn end(&self) {
         self.busy.set(self.busy.get() - 1);
-        if self.draining.get() && self.busy.get() == 0 {
-            self.idle.notify_waiters();
-        }
     }
 }
 

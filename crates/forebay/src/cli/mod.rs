@@ -1,0 +1,119 @@
+//! The command line, one file per command.
+//!
+//! A command has its arguments, which are its `--help` too, and `run`, which returns the exit
+//! status: 0 when it was done, 1 when it failed, 2 when what was asked is wrong (a mistake in a
+//! configuration or on the command line).
+
+mod admin;
+mod check;
+mod doctor;
+mod lua;
+mod proxy;
+mod reference;
+mod reload;
+mod run;
+mod serve;
+mod start;
+mod status;
+mod stop;
+mod summary;
+mod types;
+mod welcome;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// What was asked is wrong.
+const WRONG: u8 = 2;
+
+/// A web server, reverse proxy and load balancer in one binary, configured in Lua.
+///
+/// Without a command it runs ./forebay.lua, or a built-in welcome site if there is no such file.
+#[derive(Parser)]
+#[command(name = "forebay", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay serve ./public                  a directory, on http://127.0.0.1:8080/
+  forebay proxy http://127.0.0.1:3000     an application, on the same address
+  forebay check forebay.lua               every mistake of a configuration
+  forebay run forebay.lua                 run it
+  forebay reload                          put the changed file into service
+
+`forebay COMMAND --help` says more. Exit status: 0 done, 1 failed, 2 a mistake in what was asked.";
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Serve(serve::Args),
+    Proxy(proxy::Args),
+    Check(check::Args),
+    Reload(reload::Args),
+    Status(status::Args),
+    Stop(stop::Args),
+    Doctor(doctor::Args),
+    Types(types::Args),
+    Reference(reference::Args),
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        None => run::Args::default().run(),
+        Some(Command::Run(args)) => args.run(),
+        Some(Command::Serve(args)) => args.run(),
+        Some(Command::Proxy(args)) => args.run(),
+        Some(Command::Check(args)) => args.run(),
+        Some(Command::Reload(args)) => args.run(),
+        Some(Command::Status(args)) => args.run(),
+        Some(Command::Stop(args)) => args.run(),
+        Some(Command::Doctor(args)) => args.run(),
+        Some(Command::Types(args)) => args.run(),
+        Some(Command::Reference(args)) => args.run(),
+    }
+}
+
+/// The commands that are shown, each with what it does in a line.
+fn commands() -> Vec<(String, String)> {
+    let about = |command: &clap::Command| {
+        let about = command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        (command.get_name().to_owned(), about)
+    };
+    Cli::command()
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(about)
+        .collect()
+}
+
+/// Writes a command's result to standard output. Whoever reads it may stop reading: `head` does.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            failed(format_args!("cannot write to standard output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Says why it could not be done.
+fn failed(why: impl std::fmt::Display) -> ExitCode {
+    eprintln!("forebay: {why}");
+    ExitCode::FAILURE
+}
+
+/// Says what is wrong with what was asked.
+fn wrong(what: impl std::fmt::Display) -> ExitCode {
+    eprintln!("forebay: {what}");
+    ExitCode::from(WRONG)
+}

@@ -1,0 +1,104 @@
+//! `forebay proxy`: a site that is another server's.
+
+use std::process::ExitCode;
+
+use forebay_config::{Address, Target};
+
+use super::lua::quote;
+use super::{failed, start, wrong};
+use crate::control::source::Source;
+
+/// Pass requests on to another server
+///
+/// Bodies stream both ways, connections to the server are kept, and it is told about the client in
+/// Forwarded, X-Forwarded-For, X-Forwarded-Proto and Via.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  forebay proxy http://127.0.0.1:3000
+  forebay proxy localhost:3000 --listen 127.0.0.1:8000
+  forebay proxy unix:/run/app.sock --public
+
+The configuration file that does the same:
+  listen \"127.0.0.1:8080\"
+  site { \"*\", proxy \"http://127.0.0.1:3000\" }")]
+pub struct Args {
+    /// The server: http://HOST:PORT, HOST:PORT or unix:PATH
+    #[arg(value_name = "URL", value_parser = parse_target)]
+    target: String,
+    #[command(flatten)]
+    listen: start::Listen,
+}
+
+impl Args {
+    /// Serves until told to stop.
+    pub fn run(self) -> ExitCode {
+        let address = self.listen.address();
+        let remedy = "Choose another address, as --listen 127.0.0.1:8081.";
+        if let Err(error) = start::expect_free(&address, remedy) {
+            return failed(error);
+        }
+        let source = Source::Text(configuration(&self.target, &address));
+        // A scheme that is not built yet, for one: told as a mistake in what was asked, and before
+        // anything is started.
+        if let Err(report) = source.build(None) {
+            let mistakes = report.mistakes();
+            let said: Vec<_> = mistakes.iter().map(|one| one.message.as_str()).collect();
+            return wrong(said.join("\n"));
+        }
+        start::start(source, format!("what {} answers", self.target))
+    }
+}
+
+/// A target as the language writes it: without the slash that a URL ends with.
+fn parse_target(url: &str) -> Result<String, String> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let target = match url.contains("://") {
+        true => url.strip_suffix('/').unwrap_or(url),
+        false => url,
+    };
+    Target::parse(target, true, false, &here).map(|_| target.to_owned())
+}
+
+/// A site that this server answers, at this address.
+fn configuration(target: &str, address: &Address) -> String {
+    let address = quote(&address.to_string());
+    format!(
+        "listen({address})\nsite {{ \"*\", proxy({}) }}\n",
+        quote(target)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_urls_mean() {
+        for (url, target) in [
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("http://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+            ("localhost:3000", "localhost:3000"),
+            ("[::1]:3000", "[::1]:3000"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ] {
+            assert_eq!(parse_target(url).as_deref(), Ok(target), "{url}");
+            let text = configuration(target, &Address::Port(8080));
+            let loaded = Source::Text(text)
+                .load()
+                .unwrap_or_else(|r| panic!("{}", r.render()));
+            let site = loaded.by("site").next().unwrap();
+            let got: &Target = site.steps[0].get("TARGET");
+            assert_eq!(&*got.text, target);
+        }
+        for url in [
+            "http://127.0.0.1:3000/app",
+            "ftp://a",
+            "",
+            "http://",
+            "\") os.exit()",
+        ] {
+            assert!(parse_target(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! `forebay status`: how a running server is.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{admin, failed, print};
+
+/// The control plane answers even when every worker is busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Show how the running server is
+///
+/// Its configuration and since when it runs, listeners, connections, requests, memory, and the
+/// upstreams with the state of each peer.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  forebay status
+  forebay status --json | jq .connections")]
+pub struct Args {
+    #[command(flatten)]
+    admin: admin::Admin,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the admin socket says, as far as it is shown.
+#[derive(Deserialize)]
+struct Status {
+    version: String,
+    pid: u32,
+    uptime_seconds: u64,
+    config: String,
+    generation: u64,
+    generations_alive: Vec<u64>,
+    reloads: u64,
+    reloads_failed: u64,
+    workers: usize,
+    listeners: Vec<String>,
+    connections: u64,
+    max_connections: u64,
+    requests: u64,
+    memory_bytes: u64,
+    upstreams: Vec<Upstream>,
+}
+
+#[derive(Deserialize)]
+struct Upstream {
+    name: String,
+    waiting: u64,
+    peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    peer: String,
+    state: String,
+    in_flight: u64,
+    addresses: Vec<String>,
+}
+
+impl Args {
+    /// Asks the server and shows what it says.
+    pub fn run(self) -> ExitCode {
+        let answer = match self.admin.ask("GET", "/status", Some(PATIENCE)) {
+            Ok(answer) if answer.status == 200 => answer,
+            Ok(answer) => return failed(answer.text.trim_end()),
+            Err(error) => return failed(error),
+        };
+        if self.json {
+            return print(&answer.text);
+        }
+        match serde_json::from_str::<Status>(&answer.text) {
+            Ok(status) => print(&status.show()),
+            // A server of another version: what it says is still worth showing.
+            Err(_) => print(&answer.text),
+        }
+    }
+}
+
+impl Status {
+    fn show(&self) -> String {
+        let mut out = String::new();
+        let mut line = |name: &str, value: String| {
+            let _ = writeln!(out, "{name:14}{value}");
+        };
+        line("forebay", format!("{}, process {}", self.version, self.pid));
+        line("runs for", time(self.uptime_seconds));
+        line("configuration", self.configuration());
+        line("listens on", self.listeners.join(" "));
+        line("workers", self.workers.to_string());
+        line(
+            "connections",
+            format!("{} of at most {}", self.connections, self.max_connections),
+        );
+        line("requests", self.requests.to_string());
+        line(
+            "memory",
+            format!("{} MB", self.memory_bytes.div_ceil(1 << 20)),
+        );
+        for upstream in &self.upstreams {
+            upstream.show(&mut out);
+        }
+        out
+    }
+
+    fn configuration(&self) -> String {
+        let mut text = format!("{}, generation {}", self.config, self.generation);
+        let older = self
+            .generations_alive
+            .iter()
+            .filter(|number| **number != self.generation);
+        let older: Vec<String> = older.map(u64::to_string).collect();
+        if !older.is_empty() {
+            let _ = write!(text, "; exchanges under way still use {}", older.join(", "));
+        }
+        if self.reloads + self.reloads_failed > 0 {
+            let _ = write!(
+                text,
+                "; {} reloads, {} refused",
+                self.reloads, self.reloads_failed
+            );
+        }
+        text
+    }
+}
+
+impl Upstream {
+    fn show(&self, out: &mut String) {
+        let _ = write!(out, "\nupstream {}", self.name);
+        if self.waiting > 0 {
+            let _ = write!(out, ", {} requests wait", self.waiting);
+        }
+        out.push('\n');
+        for peer in &self.peers {
+            let _ = write!(
+                out,
+                "  {:30} {:10} {} in flight",
+                peer.peer, peer.state, peer.in_flight
+            );
+            // A peer that is written as an address is its own only one.
+            let others: Vec<&str> = peer
+                .addresses
+                .iter()
+                .map(String::as_str)
+                .filter(|a| *a != peer.peer)
+                .collect();
+            if !others.is_empty() {
+                let _ = write!(out, "  ({})", others.join(" "));
+            }
+            out.push('\n');
+        }
+    }
+}
+
+/// `93784` → `1 d 2 h 3 min`, `62` → `1 min 2 s`.
+fn time(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (length, unit) in units {
+        if rest >= length {
+            parts.push(format!("{} {unit}", rest / length));
+            rest %= length;
+        }
+    }
+    parts.truncate(3);
+    if parts.is_empty() {
+        "0 s".to_owned()
+    } else {
+        parts.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_readable() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (62, "1 min 2 s"),
+            (3_600, "1 h"),
+            (93_784, "1 d 2 h 3 min"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_status_is_readable() {
+        let json = r#"{
+            "version": "0.1.0", "pid": 7, "uptime_seconds": 62, "config": "forebay.lua",
+            "generation": 3, "generations_alive": [2, 3], "reloads": 2, "reloads_failed": 1,
+            "workers": 2, "listeners": [":80", "127.0.0.1:81"], "connections": 5,
+            "max_connections": 800, "requests": 1000, "memory_bytes": 10485761,
+            "upstreams": [{ "name": "app", "waiting": 2, "peers": [
+                { "peer": "app.test:80", "state": "up", "in_flight": 1,
+                  "addresses": ["192.0.2.1:80"] },
+                { "peer": "192.0.2.9:80", "state": "ejected", "in_flight": 0,
+                  "addresses": ["192.0.2.9:80"] }
+            ]}]
+        }"#;
+        let status: Status = serde_json::from_str(json).unwrap();
+        let expected = "\
+forebay       0.1.0, process 7
+runs for      1 min 2 s
+configuration forebay.lua, generation 3; exchanges under way still use 2; 2 reloads, 1 refused
+listens on    :80 127.0.0.1:81
+workers       2
+connections   5 of at most 800
+requests      1000
+memory        11 MB
+
+upstream app, 2 requests wait
+  app.test:80                    up         1 in flight  (192.0.2.1:80)
+  192.0.2.9:80                   ejected    0 in flight
+";
+        assert_eq!(status.show(), expected);
+    }
+}

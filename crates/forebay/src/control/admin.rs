@@ -1,0 +1,176 @@
+//! The admin socket: HTTP and JSON on a Unix socket that only the server's own user may use.
+//!
+//! It is served by the control plane, so it answers when every worker is busy.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /status` | JSON |
+//! | `GET /metrics` | Prometheus text |
+//! | `POST /reload` | 200 and a summary, or 422 and the mistakes |
+//! | `POST /stop` | 200 once everything under way has ended |
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use forebay_config::Address;
+use forebay_http1::{HeadParser, Limits, Method, Progress, RequestHead, write_status_line};
+use forebay_sys::net::{UnixOptions, bind_unix};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::declarations::Server;
+use super::server::{Command, Commands};
+
+/// At most this many admin connections at once; more wait.
+const MAX_CLIENTS: usize = 32;
+
+/// A client that says nothing for so long is dropped.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The bound socket; its file is removed when the server ends.
+pub struct Socket {
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Somebody else may have removed or replaced it; nothing is lost.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Binds the admin socket. Where nobody has asked for one, a directory that cannot be written to
+/// is no reason not to start.
+pub fn bind(server: &Server) -> Result<Option<Socket>, String> {
+    let Address::Unix(path) = &server.admin else {
+        return Err(format!(
+            "`admin` cannot be `{}`: only a Unix socket is built yet, \"unix:/run/forebay.sock\"",
+            server.admin
+        ));
+    };
+    let options = UnixOptions { mode: 0o600, ..UnixOptions::default() };
+    match bind_unix(path, &options) {
+        Ok(listener) => Ok(Some(Socket { listener, path: path.clone() })),
+        Err(error) if server.admin_is_set => Err(error.to_string()),
+        Err(error) => {
+            tracing::warn!("no admin socket: {error}; set `server {{ admin = \"unix:…\" }}`");
+            Ok(None)
+        }
+    }
+}
+
+/// Answers on the admin socket until the runtime ends.
+pub async fn serve(socket: Socket, commands: Commands) {
+    let listener = match socket.listener.try_clone().and_then(UnixListener::from_std) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the admin socket cannot be served");
+            return;
+        }
+    };
+    let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok(place) = clients.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let commands = commands.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = answer(stream, &commands).await {
+                        tracing::debug!(%error, "an admin client left");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin socket cannot accept; trying again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(
+    mut stream: UnixStream,
+    commands: &Commands,
+) -> std::io::Result<()> {
+    let head = match tokio::time::timeout(PATIENCE, read_head(&mut stream)).await {
+        Ok(Ok(Some(head))) => head,
+        Ok(Ok(None)) | Err(_) => return Ok(()),
+        Ok(Err(error)) => return Err(error),
+    };
+    let (status, kind, body) = match (head.method, head.target()) {
+        (Method::Get, "/status") => match ask(commands, Command::Status).await {
+            Some(status) => (200, JSON, format!("{status:#}\n")),
+            None => gone(),
+        },
+        (Method::Get, "/metrics") => match ask(commands, Command::Metrics).await {
+            Some(text) => (200, "text/plain; version=0.0.4", text),
+            None => gone(),
+        },
+        (Method::Post, "/reload") => match ask(commands, Command::Reload).await {
+            Some(Ok(summary)) => (200, TEXT, format!("{summary}\n")),
+            Some(Err(mistakes)) => (422, TEXT, mistakes),
+            None => gone(),
+        },
+        (Method::Post, "/stop") => {
+            // Ends with the process at the latest.
+            ask(commands, Command::Stop).await;
+            (200, TEXT, "stopped\n".to_owned())
+        }
+        _ => {
+            let known = "GET /status, GET /metrics, POST /reload, POST /stop\n";
+            (404, TEXT, format!("unknown request; there are {known}"))
+        }
+    };
+    let mut out = Vec::with_capacity(body.len() + 128);
+    write_status_line(&mut out, status, None);
+    out.extend_from_slice(
+        format!(
+            "Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        )
+        .as_bytes(),
+    );
+    out.extend_from_slice(body.as_bytes());
+    tokio::time::timeout(PATIENCE, stream.write_all(&out)).await.unwrap_or(Ok(()))
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn gone() -> (u16, &'static str, String) {
+    (503, TEXT, "the server is stopping\n".to_owned())
+}
+
+async fn ask<T>(
+    commands: &Commands,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    commands.send(command(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+/// The head of the one request of a connection; its body, if any, is of no interest.
+async fn read_head(stream: &mut UnixStream) -> std::io::Result<Option<RequestHead>> {
+    let limits = Limits::default();
+    let (mut parser, mut head) = (HeadParser::default(), RequestHead::default());
+    let mut input = BytesMut::with_capacity(1024);
+    loop {
+        match parser.request(&mut input, &limits, &mut head) {
+            Ok(Progress::Complete) => return Ok(Some(head)),
+            Ok(Progress::Partial) => {}
+            Err(error) => {
+                stream.write_all(forebay_http1::canned_response(error.status())).await?;
+                return Ok(None);
+            }
+        }
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(None);
+        }
+    }
+}

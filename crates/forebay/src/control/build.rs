@@ -1,0 +1,468 @@
+//! From a checked configuration to a snapshot.
+//!
+//! Each directive's file says how its own calls become steps and tests; here they are put together
+//! into pipelines, sites and listeners. What the configuration uses several times is built once:
+//! ten thousand sites with one list of steps share one pipeline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use forebay_config::{Call, Code, Host, Node, Place, Report, Role, When};
+use forebay_route::{HostPattern, HostTable};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::declarations::{self, Bind, SITE, Server};
+use crate::exchange::{Condition, Entry, Pipeline, Test};
+use crate::snapshot::{Generation, Served, Site, Snapshot};
+use crate::steps::{self, FilePage};
+use crate::upstream::{Upstream, Upstreams};
+
+/// As deep as an exchange goes into pipelines of routes.
+const MAX_DEPTH: usize = 32;
+
+/// Steps of one pipeline, routes that follow one another counting once; an exchange notes where it
+/// has been in 16 bits.
+const MAX_STEPS: usize = 10_000;
+
+/// A configuration that is ready to be put into service.
+pub struct Built {
+    /// What workers serve from.
+    pub snapshot: Arc<Snapshot>,
+    /// Where to listen.
+    pub binds: Vec<Bind>,
+    /// What the process shall be.
+    pub server: Server,
+}
+
+/// Builds what these declarations say. `previous` is what is in service now: what an equal
+/// definition declares is taken over from it.
+///
+/// With a mistake in the report, whoever put it there, the result is `None`; it goes on to the end
+/// nevertheless, so that one run shows all mistakes.
+pub fn build(
+    declarations: &[Arc<Call>],
+    report: &mut Report,
+    previous: Option<&Built>,
+) -> Option<Built> {
+    let number = previous.map_or(1, |built| built.snapshot.generation.number + 1);
+    let generation = Arc::new(Generation { number });
+    let known = previous.map_or(&[][..], |built| &built.binds);
+    let binds = declarations::listeners(declarations, report, known);
+    let server = declarations::server(declarations);
+    let mut builder = Builder::new(report, previous.map(|built| &*built.snapshot));
+    let mut sites = Sites::default();
+    for call in declarations.iter().filter(|call| call.name() == SITE.name) {
+        let hosts: &[Node] = call.get("HOST");
+        let site = Arc::new(Site {
+            name: name_of(call, hosts).into(),
+            pipeline: builder.pipeline(&call.steps),
+            generation: generation.clone(),
+        });
+        let on = declarations::chosen(call, &binds, builder.report);
+        sites.list.push((hosts, site, on));
+    }
+    let tables = sites.tables(binds.len(), builder.report);
+    let Builder {
+        upstreams,
+        mut resources,
+        ..
+    } = builder;
+    let upstreams = upstreams.all();
+    resources.extend(upstreams.iter().map(|upstream| upstream.id));
+    if report.has_mistakes() {
+        return None;
+    }
+    let served = binds.iter().zip(tables).map(|(bind, hosts)| {
+        (
+            bind.id,
+            Arc::new(Served {
+                hosts,
+                times: bind.times,
+                limits: bind.limits,
+            }),
+        )
+    });
+    let served = served.collect();
+    let snapshot = Arc::new(Snapshot {
+        generation,
+        served,
+        resources,
+        upstreams,
+    });
+    Some(Built {
+        snapshot,
+        binds,
+        server,
+    })
+}
+
+fn name_of(call: &Call, hosts: &[Node]) -> String {
+    match (call.find("name"), hosts.first()) {
+        (Some(name), _) => str::to_owned(name),
+        (None, Some(host)) => host.get::<&Host>().to_string(),
+        (None, None) => String::new(),
+    }
+}
+
+/// The sites with their hosts and the listeners that they name.
+#[derive(Default)]
+struct Sites<'a> {
+    list: Vec<(&'a [Node], Arc<Site>, Option<Vec<usize>>)>,
+}
+
+type Hosts = HostTable<Arc<Site>>;
+
+impl Sites<'_> {
+    /// A table for each listener. Those that no site names serve the same and share one.
+    fn tables(&self, listeners: usize, report: &mut Report) -> Vec<Arc<Hosts>> {
+        let named = |at: usize| {
+            let mut all = self.list.iter().filter_map(|(_, _, on)| on.as_ref());
+            all.any(|on| on.contains(&at))
+        };
+        let mut shared: Option<Arc<Hosts>> = None;
+        let mut tables = Vec::with_capacity(listeners);
+        for at in 0..listeners {
+            let own = named(at);
+            let table = match (&shared, own) {
+                (Some(shared), false) => shared.clone(),
+                _ => Arc::new(self.table(at, report)),
+            };
+            if !own {
+                shared = Some(table.clone());
+            }
+            tables.push(table);
+        }
+        tables
+    }
+
+    fn table(&self, listener: usize, report: &mut Report) -> Hosts {
+        let mut table = Hosts::new();
+        let here = |on: &Option<Vec<usize>>| on.as_ref().is_none_or(|on| on.contains(&listener));
+        for (hosts, site, _) in self.list.iter().filter(|(_, _, on)| here(on)) {
+            for node in *hosts {
+                let host = node.get::<&Host>().to_string();
+                match HostPattern::parse(&host) {
+                    Ok(pattern) => {
+                        if table.insert(pattern, site.clone()).is_err() {
+                            let message = format!("site: \"{host}\" is declared twice");
+                            let help = "on one listener, a host has one site";
+                            report.mistake(node.place, Code::Duplicate, message, help);
+                        }
+                    }
+                    Err(error) => {
+                        let message = format!("site: HOST cannot be \"{host}\"");
+                        report.mistake(node.place, Code::BadValue, message, error.to_string());
+                    }
+                }
+            }
+        }
+        table
+    }
+}
+
+/// Builds steps and conditions, each once.
+pub struct Builder<'a> {
+    /// Where a step reports what only it can know to be wrong.
+    pub report: &'a mut Report,
+    /// The configuration in service, to take over what has not changed.
+    pub previous: Option<&'a Snapshot>,
+    /// The pools that were built.
+    pub upstreams: Upstreams,
+    /// The resources with local halves; those of others are dropped by the workers.
+    pub resources: FxHashSet<u64>,
+    /// Pipelines by the numbers of their calls, with their depth.
+    pipelines: FxHashMap<Box<[u32]>, (Arc<Pipeline>, usize)>,
+    /// Pages that are files, by path.
+    pages: FxHashMap<PathBuf, Arc<FilePage>>,
+    /// How deep the pipelines below the one that is being built are.
+    depth: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(report: &'a mut Report, previous: Option<&'a Snapshot>) -> Builder<'a> {
+        Builder {
+            report,
+            previous,
+            upstreams: Upstreams::new(previous),
+            resources: FxHashSet::default(),
+            pipelines: FxHashMap::default(),
+            pages: FxHashMap::default(),
+            depth: 0,
+        }
+    }
+
+    /// The pipeline of these steps. Routes that follow one another become one step.
+    pub fn pipeline(&mut self, calls: &[Arc<Call>]) -> Arc<Pipeline> {
+        let key: Box<[u32]> = calls.iter().map(|call| call.id).collect();
+        if let Some((pipeline, depth)) = self.pipelines.get(&key) {
+            self.depth = self.depth.max(*depth);
+            return pipeline.clone();
+        }
+        let beside = std::mem::take(&mut self.depth);
+        let pipeline = Pipeline::new(self.entries(calls));
+        let depth = self.depth + 1;
+        self.depth = beside.max(depth);
+        let place = calls.first().map_or(Place::NONE, |call| call.place);
+        if depth > MAX_DEPTH {
+            let message = format!("routes are nested more than {MAX_DEPTH} deep");
+            self.report.mistake(place, Code::Conflict, message, "");
+        }
+        if pipeline.entries.len() > MAX_STEPS {
+            let message = format!("a pipeline has more than {MAX_STEPS} steps");
+            self.report.mistake(place, Code::Conflict, message, "");
+        }
+        self.pipelines.insert(key, (pipeline.clone(), depth));
+        pipeline
+    }
+
+    fn entries(&mut self, calls: &[Arc<Call>]) -> Vec<Entry> {
+        let is_route = |call: &Arc<Call>| call.directive().role == Role::Route;
+        let mut entries = Vec::with_capacity(calls.len());
+        for run in calls.chunk_by(|a, b| is_route(a) && is_route(b)) {
+            match run {
+                [call] if !is_route(call) => entries.extend(self.entry(call)),
+                routes => {
+                    let step = steps::route::build_all(routes, self);
+                    entries.extend(step.map(|step| Entry { when: None, step }));
+                }
+            }
+        }
+        entries
+    }
+
+    fn entry(&mut self, call: &Call) -> Option<Entry> {
+        // A step whose condition looks at the response looks at it itself.
+        let own = call.directive().when == When::Response && looks_at_response(&call.when);
+        let when = if own {
+            None
+        } else {
+            self.condition(&call.when)
+        };
+        let step = steps::build(call, self)?;
+        Some(Entry { when, step })
+    }
+
+    /// The condition of these calls; none if there are none, which is "always".
+    pub fn condition(&mut self, calls: &[Arc<Call>]) -> Option<Condition> {
+        (!calls.is_empty()).then(|| Condition(self.tests(calls)))
+    }
+
+    /// The tests of these calls.
+    pub fn tests(&mut self, calls: &[Arc<Call>]) -> Box<[Box<dyn Test>]> {
+        calls
+            .iter()
+            .filter_map(|call| steps::conditions::build(call, self))
+            .collect()
+    }
+
+    /// The pool that a step's argument means: an `upstream`, or a target on its own.
+    pub fn upstream(&mut self, node: &Node) -> Option<Arc<Upstream>> {
+        self.upstreams.of(node, self.report)
+    }
+
+    /// The page in this file; one for each path.
+    pub fn page(&mut self, node: &Node) -> Arc<FilePage> {
+        let page = FilePage::new(node.get());
+        match page.path() {
+            Some(path) => {
+                let path = path.to_owned();
+                self.pages
+                    .entry(path)
+                    .or_insert_with(|| Arc::new(page))
+                    .clone()
+            }
+            None => Arc::new(page),
+        }
+    }
+
+    /// Reports a value that has the right type and is wrong all the same.
+    pub fn bad_value(&mut self, call: &Call, option: &str, shown: &str, help: &str) {
+        let label = match option.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            true => option.to_owned(),
+            false => format!("`{option}`"),
+        };
+        let message = format!("{}: {label} cannot be {shown}", call.name());
+        self.report
+            .mistake(call.place_of(option), Code::BadValue, message, help);
+    }
+}
+
+/// Whether one of these conditions, or one in them, is only known once there is a response.
+pub fn looks_at_response(calls: &[Arc<Call>]) -> bool {
+    calls
+        .iter()
+        .any(|call| call.directive().response_only || looks_at_response(&call.steps))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::steps::testing::{Bench, build_after, built, mistakes};
+
+    #[test]
+    fn an_address_keeps_its_number_and_a_new_one_gets_its_own() {
+        let first = built(
+            r#"listen ":81" listen "127.0.0.1:82" { idle_timeout = "5s" } site { "*", respond(200) }"#,
+        );
+        let again = r#"listen "127.0.0.1:82" listen "[::1]:81" site { "*", respond(200) }"#;
+        let (second, _) = build_after(again, Some(&first));
+        let second = second.expect("it is right");
+        assert_eq!(second.binds[0].id, first.binds[1].id);
+        assert!(first.binds.iter().all(|bind| bind.id != second.binds[1].id));
+        assert_eq!(first.binds[1].times.idle, Duration::from_secs(5));
+        assert_eq!(second.binds[0].times.idle, Duration::from_secs(75));
+        let numbers = [&first, &second].map(|built| built.snapshot.generation.number);
+        assert_eq!(numbers, [1, 2]);
+        assert_eq!(second.snapshot.served.len(), 2);
+    }
+
+    #[test]
+    fn without_a_listener_it_is_port_80() {
+        let built = built(r#"site { "*", respond(200) }"#);
+        let addresses: Vec<String> = built
+            .binds
+            .iter()
+            .map(|bind| bind.address.to_string())
+            .collect();
+        assert_eq!(addresses, [":80"]);
+        assert_eq!(built.server, Server::default());
+    }
+
+    #[test]
+    fn what_the_server_says() {
+        let config = r#"server { workers = 3, user = "a:b", max_connections = 7, log = "warn", drain = "5s", admin = "unix:/a" }"#;
+        let server = built(&format!("{config} site {{ \"*\", respond(200) }}")).server;
+        let expected = Server {
+            workers: Some(3),
+            user: Some("a:b".into()),
+            max_connections: Some(7),
+            admin: forebay_config::Address::Unix("/a".into()),
+            admin_is_set: true,
+            log: "warn",
+            drain: Duration::from_secs(5),
+        };
+        assert_eq!(server, expected);
+    }
+
+    #[test]
+    fn limits_and_times_of_a_listener() {
+        let config = r#"listen ":1" { header_timeout = "1s", body_timeout = "2s", idle_timeout = "3s",
+            write_timeout = "4s", max_request_line = "1KB", max_header = "2KB" } site { "*", respond(200) }"#;
+        let bench = Bench::new(config);
+        let served = bench.served();
+        let times = served.times;
+        let seconds =
+            [times.header, times.body, times.idle, times.write].map(|time| time.as_secs());
+        assert_eq!(seconds, [1, 2, 3, 4]);
+        assert_eq!(
+            (served.limits.max_request_line, served.limits.max_header),
+            (1024, 2048)
+        );
+    }
+
+    #[test]
+    fn a_site_answers_on_its_own_addresses_only() {
+        let built = built(
+            r#"listen ":1" listen ":2" listen ":3"
+               site { "a.test", respond(200), on = { ":1", ":2" }, name = "here" }
+               site { "a.test", respond(200), on = ":3" }
+               site { "b.test", respond(200) }"#,
+        );
+        let name = |at: usize, host: &str| {
+            let served = &built.snapshot.served[&built.binds[at].id];
+            served
+                .hosts
+                .get(host.as_bytes())
+                .map(|site| site.name.to_string())
+        };
+        for (at, expected) in [(0, "here"), (1, "here"), (2, "a.test")] {
+            assert_eq!(name(at, "a.test").as_deref(), Some(expected));
+            assert_eq!(name(at, "b.test").as_deref(), Some("b.test"));
+        }
+    }
+
+    #[test]
+    fn listeners_that_serve_the_same_share_one_table() {
+        let built = built(
+            r#"listen ":1" listen ":2" listen ":3" site { "*", respond(200) }
+               site { "c.test", respond(200), on = ":3" }"#,
+        );
+        let hosts = |at: usize| &built.snapshot.served[&built.binds[at].id].hosts;
+        assert!(Arc::ptr_eq(hosts(0), hosts(1)) && !Arc::ptr_eq(hosts(0), hosts(2)));
+    }
+
+    #[test]
+    fn what_is_twice_is_said() {
+        let check = |config: &str, expected: &str| {
+            let said = mistakes(config);
+            assert!(said.contains(expected), "{config}: {said}");
+        };
+        check(
+            r#"listen ":1" listen ":1" site { "*", respond(200) }"#,
+            "listen: \":1\" is declared twice",
+        );
+        check(
+            r#"listen ":1" site { "a.test", respond(200) } site { "a.test", respond(200), on = ":1" }"#,
+            "site: \"a.test\" is declared twice",
+        );
+        check(
+            r#"listen ":1" site { "a.test", respond(200), on = ":2" }"#,
+            "site: `on` cannot be \":2\"",
+        );
+    }
+
+    #[test]
+    fn equal_lists_of_steps_are_built_once() {
+        let bench = Bench::new(
+            r#"local steps = { set("a", "b"), respond(200, "same") }
+               for i = 1, 3 do site { "h" .. i .. ".test", steps } end
+               site { "other.test", set("a", "b"), steps }"#,
+        );
+        let pipeline = |host: &str| bench.site(host).pipeline.clone();
+        assert!(Arc::ptr_eq(&pipeline("h1.test"), &pipeline("h3.test")));
+        assert!(!Arc::ptr_eq(&pipeline("h1.test"), &pipeline("other.test")));
+        assert_eq!(pipeline("other.test").entries.len(), 3);
+    }
+
+    #[test]
+    fn a_configuration_that_is_gone_leaves_nothing() {
+        let config = r#"for i = 1, 50 do
+                 site { "h" .. i .. ".test", errors { [404] = "/nowhere/404.html" },
+                   route "/a/*" { when = { exists "/nowhere", header("a", "b") }, rewrite(regex "^/a", "/b"), respond(200, "$path") },
+                   respond(200, "site " .. i) }
+               end"#;
+        let first = built(config);
+        let site = {
+            let served = &first.snapshot.served[&first.binds[0].id];
+            Arc::downgrade(served.hosts.get(b"h7.test").expect("a site"))
+        };
+        let generation = Arc::downgrade(&first.snapshot.generation);
+        let (second, _) = build_after(config, Some(&first));
+        let second = second.expect("it is right");
+        drop(first);
+        assert_eq!((site.strong_count(), generation.strong_count()), (0, 0));
+        assert_eq!(second.snapshot.generation.number, 2);
+    }
+
+    #[test]
+    fn ten_thousand_sites_are_built_in_no_time() {
+        let config = r#"for i = 1, 10000 do
+                 site { "host" .. i .. ".test", "www.host" .. i .. ".test", respond(200, "site " .. i) }
+               end"#;
+        let options = forebay_config::LoadOptions::default();
+        let path = std::path::Path::new("/nowhere/forebay.lua");
+        let text = config.as_bytes().to_vec();
+        let loaded = forebay_config::load_text(path, text, steps::registry(), &options);
+        let mut loaded = loaded.expect("it is right");
+        let start = Instant::now();
+        let built = build(&loaded.declarations, &mut loaded.report, None).expect("it is right");
+        let took = start.elapsed();
+        let served = &built.snapshot.served[&built.binds[0].id];
+        assert_eq!(served.hosts.len(), 20_000);
+        // Timings do not gate a test, but what is quadratic would take minutes.
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        println!("10,000 sites were built in {took:?}");
+    }
+}

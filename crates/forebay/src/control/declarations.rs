@@ -1,0 +1,283 @@
+//! The declarations that belong to the process and its listeners: their directives, and what
+//! becomes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_config::{
+    Address, Arg, Call, Code, Directive, MAX_COUNT, Node, Opt, Place, Report, Type,
+};
+use forebay_http1::Limits;
+use rustc_hash::FxHashMap;
+
+use crate::listen::{ListenerId, Times};
+use crate::snapshot::resource_id;
+
+const TIME: Type = Type::Duration {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(86_400),
+};
+const HEAD: Type = Type::Size {
+    min: 1 << 10,
+    max: 1 << 20,
+};
+
+/// `listen ADDRESS`
+pub static LISTEN: Directive = Directive::declaration(
+    "listen",
+    "Binds an address. A file without any `listen` is served on `:80`. `:80` stands for every \
+     IPv4 and IPv6 address of the machine.",
+)
+.args(&[Arg::required("ADDRESS", Type::Address)])
+.options(&[
+    Opt::new(
+        "header_timeout",
+        TIME,
+        "For the whole head of a request; else 408.",
+    )
+    .default(r#""10s""#),
+    Opt::new(
+        "body_timeout",
+        TIME,
+        "Between two reads of a request's body; else 408.",
+    )
+    .default(r#""30s""#),
+    Opt::new(
+        "idle_timeout",
+        TIME,
+        "Between two requests on one connection.",
+    )
+    .default(r#""75s""#),
+    Opt::new(
+        "write_timeout",
+        TIME,
+        "Between two writes to a client that reads too slowly.",
+    )
+    .default(r#""30s""#),
+    Opt::new(
+        "max_request_line",
+        HEAD,
+        "The first line of a request; else 414.",
+    )
+    .default(r#""16KB""#),
+    Opt::new(
+        "max_header",
+        HEAD,
+        "All fields of a request together; else 431.",
+    )
+    .default(r#""64KB""#),
+])
+.example(r#"listen "127.0.0.1:8080" { idle_timeout = "2m" }"#);
+
+/// `site HOST… PIPELINE`
+pub static SITE: Directive = Directive::declaration(
+    "site",
+    "Answers for these host names. The most exact name wins, in whatever order they stand; for \
+     other hosts the answer is 404.",
+)
+.args(&[Arg::required("HOST", Type::List(&Type::Host))])
+.items("PIPELINE", Type::Pipeline)
+.options(&[
+    Opt::new(
+        "on",
+        Type::List(&Type::Address),
+        "Answers on these addresses only.",
+    )
+    .unset("every listener"),
+    Opt::new("name", Type::Name, "Its name in logs and metrics.").unset("first host"),
+])
+.distinct("HOST", Some("on"))
+.example(
+    r#"site { "example.com", "*.example.com",
+  route "/api/*" { proxy "127.0.0.1:3000" },
+  proxy "127.0.0.1:8080",
+}"#,
+);
+
+/// `server`
+pub static SERVER: Directive =
+    Directive::declaration("server", "The process. At most one in a configuration.")
+        .options(&[
+            Opt::new(
+                "workers",
+                Type::Count { min: 1, max: 1024 },
+                "Threads that serve.",
+            )
+            .unset("cores"),
+            Opt::new("user", Type::Text, "`user:group` to become after binding.").unset("none"),
+            Opt::new(
+                "max_connections",
+                Type::Count {
+                    min: 1,
+                    max: MAX_COUNT,
+                },
+                "Connections open at once; past it, idle ones are closed and new ones are \
+                 answered 503.",
+            )
+            .unset("80 % of descriptors"),
+            Opt::new("admin", Type::Address, "The admin socket, mode 0600.")
+                .default(r#""unix:/run/forebay.sock""#),
+            Opt::new(
+                "log",
+                Type::OneOf(&["error", "warn", "info", "debug"]),
+                "How much is written to standard error.",
+            )
+            .default(r#""info""#),
+            Opt::new(
+                "drain",
+                Type::DURATION,
+                "For exchanges under way, at the stop.",
+            )
+            .default(r#""30s""#),
+        ])
+        .once()
+        .example(r#"server { workers = 2, user = "www-data:www-data" }"#);
+
+/// An address to listen on.
+#[derive(Clone, Debug)]
+pub struct Bind {
+    /// Its number; the same address keeps it from one configuration to the next.
+    pub id: ListenerId,
+    /// Where.
+    pub address: Address,
+    /// The times for its clients.
+    pub times: Times,
+    /// The limits for their heads.
+    pub limits: Limits,
+    /// Where the configuration says so, for messages.
+    pub place: Place,
+}
+
+/// What `server` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Threads; none: as many as there are cores.
+    pub workers: Option<usize>,
+    /// `user:group` to become.
+    pub user: Option<Box<str>>,
+    /// Connections open at once; none: by the number of descriptors.
+    pub max_connections: Option<usize>,
+    /// The admin socket.
+    pub admin: Address,
+    /// Whether `admin` was written: a default that cannot be bound is no reason not to start.
+    pub admin_is_set: bool,
+    /// `error`, `warn`, `info` or `debug`.
+    pub log: &'static str,
+    /// For exchanges under way, at the stop.
+    pub drain: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            workers: None,
+            user: None,
+            max_connections: None,
+            admin: Address::Unix("/run/forebay.sock".into()),
+            admin_is_set: false,
+            log: "info",
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What the `server` declaration says, or the defaults.
+pub fn server(declarations: &[Arc<Call>]) -> Server {
+    let Some(call) = declarations.iter().find(|call| call.name() == SERVER.name) else {
+        return Server::default();
+    };
+    let log: &str = call.get("log");
+    Server {
+        workers: call.find("workers"),
+        user: call.find("user").map(|user: &str| user.into()),
+        max_connections: call.find("max_connections"),
+        admin: call.get::<&Address>("admin").clone(),
+        admin_is_set: call.is_set("admin"),
+        log: ["error", "warn", "debug"]
+            .into_iter()
+            .find(|known| *known == log)
+            .unwrap_or("info"),
+        drain: call.get("drain"),
+    }
+}
+
+/// The addresses to listen on. One that was there before keeps its number.
+pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bind]) -> Vec<Bind> {
+    let ids: FxHashMap<&Address, ListenerId> = previous
+        .iter()
+        .map(|bind| (&bind.address, bind.id))
+        .collect();
+    let id_of = |address: &Address| ids.get(address).copied().unwrap_or_else(resource_id);
+    let mut binds: Vec<Bind> = Vec::new();
+    let mut first: FxHashMap<Address, Place> = FxHashMap::default();
+    for call in declarations
+        .iter()
+        .filter(|call| call.name() == LISTEN.name)
+    {
+        let address: &Address = call.get("ADDRESS");
+        let place = call.place_of("ADDRESS");
+        if let Some(first) = first.insert(address.clone(), place) {
+            let span = report.sources().span(first);
+            let message = format!("listen: \"{address}\" is declared twice");
+            let help = format!("first at {}:{}", span.file, span.line);
+            report.mistake(place, Code::Duplicate, message, help);
+            continue;
+        }
+        binds.push(Bind {
+            id: id_of(address),
+            address: address.clone(),
+            times: times(call),
+            limits: limits(call),
+            place,
+        });
+    }
+    // A declaration with a mistake in it is not among these; but then the result is not used.
+    if binds.is_empty() {
+        let address = Address::Port(80);
+        let (times, limits) = (Times::default(), Limits::default());
+        binds.push(Bind {
+            id: id_of(&address),
+            address,
+            times,
+            limits,
+            place: Place::NONE,
+        });
+    }
+    binds
+}
+
+fn times(call: &Call) -> Times {
+    Times {
+        header: call.get("header_timeout"),
+        body: call.get("body_timeout"),
+        idle: call.get("idle_timeout"),
+        write: call.get("write_timeout"),
+    }
+}
+
+fn limits(call: &Call) -> Limits {
+    Limits {
+        max_request_line: call.get("max_request_line"),
+        max_header: call.get("max_header"),
+        ..Limits::default()
+    }
+}
+
+/// The places in `binds` of the addresses that a site's `on` names; all of them without `on`.
+pub fn chosen(site: &Call, binds: &[Bind], report: &mut Report) -> Option<Vec<usize>> {
+    let on: &[Node] = site.find("on")?;
+    let mut chosen = Vec::with_capacity(on.len());
+    for node in on {
+        let address: &Address = node.get();
+        match binds.iter().position(|bind| bind.address == *address) {
+            Some(at) if chosen.contains(&at) => {}
+            Some(at) => chosen.push(at),
+            None => {
+                let message = format!("site: `on` cannot be \"{address}\"");
+                let help = format!("nothing listens there: write `listen \"{address}\"`");
+                report.mistake(node.place, Code::BadValue, message, help);
+            }
+        }
+    }
+    Some(chosen)
+}

@@ -1,0 +1,8 @@
+//! The control plane: from a configuration to what workers serve from, and the server's life.
+
+pub mod admin;
+pub mod build;
+pub mod declarations;
+pub mod dns;
+pub mod server;
+pub mod source;

@@ -1,0 +1,362 @@
+//! The running server, seen from its control plane: starting, reloading, stopping.
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use forebay_config::Address;
+use forebay_sys::net::{TcpAddress, TcpOptions};
+use forebay_sys::process;
+use rustc_hash::FxHashMap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use super::admin;
+use super::build::Built;
+use super::declarations::Bind;
+use super::dns::Names;
+use super::source::Source;
+use crate::counters::Counters;
+use crate::helper::Helper;
+use crate::listen::ListenerId;
+use crate::snapshot::Generation;
+use crate::steps::render_metrics;
+use crate::worker::{self, Mail, Mailbox, Process, Start};
+
+/// Commands may queue up to here; whoever sends more waits.
+const COMMANDS: usize = 64;
+
+/// What the admin socket asks of the server.
+pub enum Command {
+    /// Load the configuration anew; answers a summary, or every mistake.
+    Reload(oneshot::Sender<Result<String, String>>),
+    /// How is it?
+    Status(oneshot::Sender<serde_json::Value>),
+    /// The metrics, as Prometheus text.
+    Metrics(oneshot::Sender<String>),
+    /// Finish what is under way and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Where commands are sent.
+pub type Commands = mpsc::Sender<Command>;
+
+struct Server {
+    source: Source,
+    built: Arc<Built>,
+    helper: Arc<Helper>,
+    workers: Vec<Mailbox>,
+    process: Arc<Process>,
+    names: Names,
+    generations: Vec<Weak<Generation>>,
+    started: Instant,
+    reloads: u64,
+    failed_reloads: u64,
+}
+
+/// What `run` needs to say when it has come up.
+pub struct Announce {
+    /// Lines for the person who started it, printed once it serves.
+    pub lines: Box<dyn Fn(&Built) -> String>,
+}
+
+/// Runs the server until it is told to stop. The helper has been started already, before any
+/// thread was.
+pub fn run(source: Source, helper: Helper, announce: &Announce) -> ExitCode {
+    let (built, report) = match source.build(None) {
+        Ok(built) => built,
+        Err(report) => {
+            eprint!("{}", report.render());
+            return ExitCode::from(2);
+        }
+    };
+    eprint!("{}", report.render_warnings());
+    crate::log::start(built.server.log);
+    match serve(source, built, helper, announce) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forebay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(
+    source: Source,
+    built: Built,
+    helper: Helper,
+    announce: &Announce,
+) -> Result<(), String> {
+    if let Err(error) = process::raise_nofile() {
+        tracing::warn!(%error, "the limit of open files stays at {}", process::nofile());
+    }
+    let count = worker_count(&built)?;
+    let mut sockets = bind_new(&helper, &built, &[], count)?;
+    let admin = admin::bind(&built.server)?;
+    if let Some(user) = &built.server.user {
+        let identity = process::resolve_identity(user)?;
+        process::become_identity(&identity)?;
+    }
+    let process = Arc::new(Process::default());
+    process.max_connections.store(max_connections(&built), Relaxed);
+    let built = Arc::new(built);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_name("control")
+        .build()
+        .map_err(|error| format!("the control plane cannot start: {error}"))?;
+    runtime.block_on(async move {
+        let mut names = Names::default();
+        warn_unresolved(names.watch(&built.snapshot.upstreams).await);
+        let mut workers = Vec::new();
+        for index in 0..count {
+            let start = Start {
+                index,
+                snapshot: built.snapshot.clone(),
+                sockets: sockets_of(&mut sockets, index),
+                counters: register(&process),
+                process: process.clone(),
+            };
+            let (mailbox, _thread) =
+                worker::start(start).map_err(|error| format!("a worker cannot start: {error}"))?;
+            workers.push(mailbox);
+        }
+        eprint!("{}", (announce.lines)(&built));
+        let generations = vec![Arc::downgrade(&built.snapshot.generation)];
+        let server = Server {
+            source,
+            built,
+            helper: Arc::new(helper),
+            workers,
+            process,
+            names,
+            generations,
+            started: Instant::now(),
+            reloads: 0,
+            failed_reloads: 0,
+        };
+        server.run(admin).await
+    })
+}
+
+fn register(process: &Process) -> Arc<Counters> {
+    let counters = Arc::new(Counters::default());
+    process.all.lock().push(counters.clone());
+    counters
+}
+
+fn worker_count(built: &Built) -> Result<usize, String> {
+    if let Some(text) = std::env::var_os("FOREBAY_WORKERS") {
+        let count = text.to_str().and_then(|text| text.parse().ok());
+        return match count {
+            Some(count @ 1..=1024) => Ok(count),
+            _ => Err(format!(
+                "FOREBAY_WORKERS is {text:?}, expected a number from 1 to 1024"
+            )),
+        };
+    }
+    Ok(built.server.workers.unwrap_or_else(process::cores))
+}
+
+/// 80 % of the descriptors, unless the configuration says otherwise: a proxied exchange takes two.
+fn max_connections(built: &Built) -> usize {
+    let by_files = usize::try_from(process::nofile()).unwrap_or(usize::MAX) / 10 * 8;
+    built.server.max_connections.unwrap_or(by_files)
+}
+
+type Sockets = FxHashMap<ListenerId, Vec<std::net::TcpListener>>;
+
+/// Binds what is not bound yet, one socket for each worker. Always by the helper: it may bind what
+/// this process may not, and all sockets of an address must belong to the same user.
+fn bind_new(
+    helper: &Helper,
+    built: &Built,
+    bound: &[Bind],
+    workers: usize,
+) -> Result<Sockets, String> {
+    let mut sockets = Sockets::default();
+    for bind in built.binds.iter().filter(|bind| !bound.iter().any(|old| old.id == bind.id)) {
+        let address = match &bind.address {
+            Address::Port(port) => TcpAddress::Any(*port),
+            Address::Socket(address) => TcpAddress::Ip(*address),
+            other => return Err(format!("listening on `{other}` is not built yet")),
+        };
+        let made = helper
+            .bind_tcp(address, &TcpOptions::default(), workers)
+            .map_err(|error| error.to_string())?;
+        sockets.insert(bind.id, made);
+    }
+    Ok(sockets)
+}
+
+fn sockets_of(
+    sockets: &mut Sockets,
+    _worker: usize,
+) -> Vec<(ListenerId, std::net::TcpListener)> {
+    // Any one of an address's sockets is as good as another.
+    sockets.iter_mut().filter_map(|(id, list)| Some((*id, list.pop()?))).collect()
+}
+
+fn warn_unresolved(names: Vec<String>) {
+    for name in names {
+        tracing::warn!("a name cannot be resolved: {name}; it is tried again");
+    }
+}
+
+fn watch_signal(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("a signal cannot be watched: {error}"))
+}
+
+impl Server {
+    async fn run(mut self, admin: Option<admin::Socket>) -> Result<(), String> {
+        let (commands, mut asked) = mpsc::channel(COMMANDS);
+        if let Some(admin) = admin {
+            tokio::spawn(admin::serve(admin, commands.clone()));
+        }
+        let mut term = watch_signal(SignalKind::terminate())?;
+        let mut int = watch_signal(SignalKind::interrupt())?;
+        let mut hup = watch_signal(SignalKind::hangup())?;
+        let stopped = loop {
+            tokio::select! {
+                _ = term.recv() => break None,
+                _ = int.recv() => break None,
+                _ = hup.recv() => match self.reload().await {
+                    Ok(summary) => tracing::info!("{summary}"),
+                    Err(mistakes) => eprint!("{mistakes}"),
+                },
+                command = asked.recv() => match command {
+                    Some(Command::Reload(answer)) => {
+                        // Who asked may have gone meanwhile; it is done all the same.
+                        let _ = answer.send(self.reload().await);
+                    }
+                    Some(Command::Status(answer)) => {
+                        let _ = answer.send(self.status());
+                    }
+                    Some(Command::Metrics(answer)) => {
+                        let text = render_metrics(&self.process, &self.built.snapshot);
+                        let _ = answer.send(text);
+                    }
+                    Some(Command::Stop(answer)) => break Some(answer),
+                    None => break None,
+                },
+            }
+        };
+        tokio::select! {
+            () = self.drain() => {}
+            // A second signal means now.
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        if let Some(stopped) = stopped {
+            let _ = stopped.send(());
+            // The answer has to leave before the process does.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Lets exchanges under way end, within the time for that.
+    async fn drain(&mut self) {
+        tracing::info!("stopping: finishing what is under way");
+        let drained = async {
+            let mut waiting = Vec::new();
+            for mailbox in &self.workers {
+                let (done, drained) = oneshot::channel();
+                if mailbox.send(Mail::Drain { done }).await.is_ok() {
+                    waiting.push(drained);
+                }
+            }
+            for drained in waiting {
+                let _ = drained.await;
+            }
+        };
+        if tokio::time::timeout(self.built.server.drain, drained).await.is_err() {
+            tracing::warn!("some exchanges did not end in time and are cut");
+        }
+    }
+
+    /// Loads the configuration anew and puts it into service; on any mistake the old one stays.
+    async fn reload(&mut self) -> Result<String, String> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(_) => self.reloads += 1,
+            Err(_) => self.failed_reloads += 1,
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<String, String> {
+        let (source, previous) = (self.source.clone(), self.built.clone());
+        // Off this thread: a large configuration takes a second, and the admin socket answers
+        // meanwhile.
+        let built = tokio::task::spawn_blocking(move || {
+            source.build(Some(&previous)).map_err(|report| report.render()).map(
+                |(built, report)| (built, report.render_warnings()),
+            )
+        });
+        let (built, warnings) =
+            built.await.map_err(|error| format!("the reload failed: {error}\n"))??;
+        let mut sockets = bind_new(&self.helper, &built, &self.built.binds, self.workers.len())
+            .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
+        warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
+        let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);
+        let close: Vec<ListenerId> =
+            self.built.binds.iter().filter(|old| !stays(old)).map(|old| old.id).collect();
+        let mut waiting = Vec::new();
+        for (index, mailbox) in self.workers.iter().enumerate() {
+            let (done, ready) = oneshot::channel();
+            let mail = Mail::Snapshot {
+                snapshot: built.snapshot.clone(),
+                open: sockets_of(&mut sockets, index),
+                close: close.clone(),
+                done,
+            };
+            mailbox.send(mail).await.map_err(|_| "a worker has ended\n".to_owned())?;
+            waiting.push(ready);
+        }
+        for ready in waiting {
+            ready.await.map_err(|_| "a worker has ended\n".to_owned())?;
+        }
+        self.process.max_connections.store(max_connections(&built), Relaxed);
+        self.generations.retain(|generation| generation.strong_count() > 0);
+        self.generations.push(Arc::downgrade(&built.snapshot.generation));
+        let number = built.snapshot.generation.number;
+        let summary = format!("{warnings}generation {number} of {} is in service", self.source.name());
+        self.built = Arc::new(built);
+        Ok(summary)
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let live: Vec<u64> = self
+            .generations
+            .iter()
+            .filter_map(|generation| Some(generation.upgrade()?.number))
+            .collect();
+        let listeners: Vec<String> =
+            self.built.binds.iter().map(|bind| bind.address.to_string()).collect();
+        let now = forebay_balance::Tick::from_millis(forebay_sys::clock::coarse_ms());
+        let upstreams: Vec<serde_json::Value> =
+            self.built.snapshot.upstreams.iter().map(|upstream| upstream.status(now)).collect();
+        let all = self.process.all.lock();
+        let sum = |of: fn(&Counters) -> u64| all.iter().map(|counters| of(counters)).sum::<u64>();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "config": self.source.name(),
+            "generation": self.built.snapshot.generation.number,
+            "generations_alive": live,
+            "reloads": self.reloads,
+            "reloads_failed": self.failed_reloads,
+            "workers": self.workers.len(),
+            "listeners": listeners,
+            "connections": self.process.connections.load(Relaxed),
+            "max_connections": self.process.max_connections.load(Relaxed),
+            "requests": sum(|counters| counters.requests.get()),
+            "memory_bytes": process::resident_memory().unwrap_or(0),
+            "upstreams": upstreams,
+        })
+    }
+}

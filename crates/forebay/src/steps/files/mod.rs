@@ -1,0 +1,638 @@
+//! `files`: the file that ROOT followed by the path names.
+//!
+//! ```text
+//!   in memory, looked at within the last second ─────────────────────────▶ answer
+//!   else, on the worker: root ─▶ try ─▶ open, fstat ─▶ read what is small ─▶ answer
+//!            │ one of them would wait for a disk
+//!            ▼
+//!   on the pool: the same, waiting ──────────────────────────────────────▶ answer
+//! ```
+//!
+//! A file that is long and not hot is a part of an open file to whoever sends the response.
+
+mod answer;
+mod find;
+mod path;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_config::{Arg, Call, Directive, Match, Node, Opt, PathTemplate, Template, Type};
+use forebay_config::{Answers, Code, Part, Variable};
+use forebay_fields::Known;
+use forebay_http1::Method;
+use forebay_sys::files::{Facts, Links};
+
+use crate::control::build::Builder;
+use crate::exchange::conditional::Decision;
+use crate::exchange::{Body, Exchange, Fault, FileRange, Flow, Local, Reason, Response, Step};
+use crate::files::{CHECK_MS, Disk, Files, Kept, OpenFile, Opened, Roots};
+use crate::snapshot::resource_id;
+use answer::{Content, Description, read_whole, read_whole_now};
+use find::{Candidate, Found, Indexes};
+
+pub static DIRECTIVE: Directive = Directive::handler(
+    "files",
+    "Sends the file that ROOT followed by the path names, for GET and HEAD, with preconditions and \
+     ranges; a directory that has an index is redirected to its `/`. What it does not find it \
+     passes on. Files and directories whose names begin with a dot, `.well-known` apart, are never \
+     found.",
+)
+.args(&[Arg::required("ROOT", Type::PathTemplate)])
+.options(&[
+    Opt::new(
+        "try",
+        Type::List(&Type::PathUnder { query: false }),
+        "Tried in order under ROOT.",
+    )
+    .default(r#""$path""#),
+    Opt::new("index", Type::List(&Type::Text), "The file that stands for its directory.")
+        .default(r#""index.html""#),
+    Opt::new("max_age", Type::DURATION, "`Cache-Control: public, max-age`; `0s` is `no-cache`."),
+    Opt::new("immutable", Type::Boolean, "Files never change while they are fresh.")
+        .default("false"),
+    Opt::new("hide", Type::List(&Type::Match), "Names of files that are passed over.")
+        .default(r#"{ "*.php", "*.phtml", "*.phar", "*.cgi" }"#),
+    Opt::new(
+        "symlinks",
+        Type::OneOf(&["inside", "any", "none"]),
+        "Which links are followed: those that stay under ROOT at every step, all, or none.",
+    )
+    .default(r#""inside""#),
+])
+.answers(Answers::Sometimes)
+.example(r#"files "/srv/www" { max_age = "1h" }"#);
+
+/// What is sent, and tells of a file that is there, for OPTIONS and wrong methods.
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// Files up to this size are read before the response begins, so that head and body leave in one
+/// write; longer ones by windows, unless they are worth keeping.
+const SMALL: u64 = 64 * 1024;
+
+/// A file that changes while it is read is read again so often.
+const TRIES: usize = 3;
+
+/// Sends files.
+struct FilesStep {
+    /// Tells its entries in the memory from those of others.
+    id: u64,
+    root: PathTemplate,
+    tries: Box<[Try]>,
+    indexes: Arc<Indexes>,
+    links: Links,
+    cache_control: Option<Box<str>>,
+}
+
+/// A path to look at under the root.
+enum Try {
+    /// The request's. Nearly always this; known apart, because its key needs no decoding.
+    Path,
+    /// Another one.
+    Other(Template),
+}
+
+/// How looking went on the worker.
+enum Looked {
+    Answer(Flow),
+    /// Something is not in memory.
+    Wait,
+}
+
+pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
+    let max_age: Option<Duration> = call.find("max_age");
+    let immutable: bool = call.get("immutable");
+    if immutable && max_age.is_none_or(|age| age.is_zero()) {
+        let message = "files: `immutable` without a `max_age` means nothing";
+        let help = "files are immutable while they are fresh";
+        builder.report.mistake(call.place_of("immutable"), Code::Conflict, message, help);
+    }
+    let patterns = call.get::<&[Node]>("hide").iter().map(|node| node.get::<&Match>().clone());
+    let names = call.get::<&[Node]>("index").iter();
+    Some(Box::new(FilesStep {
+        id: resource_id(),
+        root: call.get::<&PathTemplate>("ROOT").clone(),
+        tries: call.get::<&[Node]>("try").iter().map(|node| Try::new(node.get())).collect(),
+        indexes: Arc::new(Indexes {
+            names: names.map(|node| node.get::<&str>().as_bytes().into()).collect(),
+            hide: path::Hide::new(patterns),
+        }),
+        links: match call.get("symlinks") {
+            "any" => Links::Any,
+            "none" => Links::None,
+            _ => Links::Inside,
+        },
+        cache_control: max_age.map(|age| match (age.as_secs(), immutable) {
+            (0, _) => "no-cache".into(),
+            (age, true) => format!("public, max-age={age}, immutable").into(),
+            (age, false) => format!("public, max-age={age}").into(),
+        }),
+    }))
+}
+
+impl Try {
+    fn new(template: &Template) -> Try {
+        match template.parts.as_slice() {
+            [Part::Var(Variable::Path)] => Try::Path,
+            _ => Try::Other(template.clone()),
+        }
+    }
+
+    /// Appends the path that it names, decoded; false if it names none.
+    fn expand(&self, exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+        match (self, exchange.request.path().strip_prefix('/')) {
+            (_, None) => false,
+            (Try::Path, Some(path)) => path::decode(path, out),
+            (Try::Other(template), Some(_)) => path::expand(template, exchange, out),
+        }
+    }
+}
+
+impl Step for FilesStep {
+    fn name(&self) -> &'static str {
+        DIRECTIVE.name
+    }
+
+    fn on_request(&self, exchange: &mut Exchange) -> Flow {
+        if let Some(response) = self.remembered(exchange, 0) {
+            return Flow::Answer(response);
+        }
+        match self.look(exchange) {
+            Looked::Answer(flow) => flow,
+            Looked::Wait => Flow::Wait,
+        }
+    }
+
+    fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
+        Box::pin(async move { self.look_waiting(exchange).await.unwrap_or_else(Flow::Fail) })
+    }
+}
+
+// --- In memory ---------------------------------------------------------------------------------
+
+impl FilesStep {
+    /// The answer from memory, if the path that this try names is there and needs no look.
+    #[inline]
+    fn remembered(&self, exchange: &mut Exchange, number: usize) -> Option<Response> {
+        if !matches!(exchange.request.method, Method::Get | Method::Head) {
+            return None;
+        }
+        let worker = exchange.worker.clone();
+        worker.files.with_key(|key| {
+            self.key(exchange, number, key)?;
+            let mut memory = worker.files.memory.borrow_mut();
+            let kept = memory.get(key)?;
+            let age_ms = worker.now_ms().saturating_sub(kept.checked_ms);
+            (age_ms < CHECK_MS).then(|| answer::from_memory(exchange, kept))
+        })
+    }
+
+    /// The name in memory of the file that this try leads to: of the step, the try, the root if it
+    /// varies, and the path. `None` if there can be none.
+    #[inline]
+    fn key(&self, exchange: &Exchange, number: usize, key: &mut Vec<u8>) -> Option<()> {
+        key.extend_from_slice(&self.id.to_le_bytes());
+        key.push(u8::try_from(number).ok()?);
+        if !self.root.rest.parts.is_empty() {
+            self.expand_root(exchange, key)?;
+            // No path holds this.
+            key.push(0);
+        }
+        match &self.tries[number] {
+            // As it is written: decoding it is for who must open the file.
+            Try::Path => key.extend_from_slice(exchange.request.path().as_bytes()),
+            Try::Other(template) => path::expand(template, exchange, key).then_some(())?,
+        }
+        Some(())
+    }
+
+    /// Forgets what is in memory: the file is no more.
+    fn forget(&self, exchange: &Exchange, number: usize) {
+        let files = &exchange.worker.files;
+        files.with_key(|key| {
+            if self.key(exchange, number, key).is_some() {
+                files.memory.borrow_mut().remove(key);
+            }
+        });
+    }
+
+    /// Takes note that what is in memory has been looked at, or that somebody has gone to look.
+    fn touch(&self, exchange: &Exchange, number: usize) {
+        let worker = &exchange.worker;
+        worker.files.with_key(|key| {
+            if self.key(exchange, number, key).is_some()
+                && let Some(kept) = worker.files.memory.borrow_mut().get(key)
+            {
+                kept.checked_ms = worker.now_ms();
+            }
+        });
+    }
+}
+
+// --- Looking -----------------------------------------------------------------------------------
+
+impl FilesStep {
+    /// Looks without waiting.
+    fn look(&self, exchange: &mut Exchange) -> Looked {
+        let worker = exchange.worker.clone();
+        let Some(root) = self.root_path(exchange) else {
+            return Looked::Answer(Flow::Next);
+        };
+        let opened = match worker.files.roots.now(&root, worker.now_ms()) {
+            Ok(opened) if opened.is_local => opened,
+            Ok(_) => return Looked::Wait,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Looked::Wait,
+            Err(error) => return Looked::Answer(self.failed(exchange, 0, &error)),
+        };
+        let mut path = Vec::new();
+        for (number, attempt) in self.tries.iter().enumerate() {
+            if number > 0
+                && let Some(response) = self.remembered(exchange, number)
+            {
+                return Looked::Answer(Flow::Answer(response));
+            }
+            path.clear();
+            if !attempt.expand(exchange, &mut path) {
+                continue;
+            }
+            let found = self.indexes.find(&path, attempt.redirects(), |name| {
+                worker.files.disk.open_now(&opened.root, name, self.links)
+            });
+            let flow = match found {
+                Ok(Found::File(candidate)) => self.found(exchange, number, candidate, None),
+                Ok(Found::Directory) => directory(exchange).map(Looked::Answer),
+                Ok(Found::Nothing) => {
+                    self.forget(exchange, number);
+                    None
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.touch(exchange, number);
+                    Some(Looked::Wait)
+                }
+                Err(error) => Some(Looked::Answer(self.failed(exchange, number, &error))),
+            };
+            if let Some(looked) = flow {
+                return looked;
+            }
+        }
+        Looked::Answer(Flow::Next)
+    }
+
+    /// Looks where waiting is allowed.
+    async fn look_waiting(&self, exchange: &mut Exchange) -> Result<Flow, Fault> {
+        let worker = exchange.worker.clone();
+        let Some(root) = self.root_path(exchange).map(Cow::into_owned) else {
+            return Ok(Flow::Next);
+        };
+        let now_ms = worker.now_ms();
+        let was_open = worker.files.roots.now(&root, now_ms).is_ok();
+        let opened = match Roots::wait(&worker.files, &root, now_ms).await? {
+            Ok(opened) => opened,
+            Err(error) => return Ok(self.failed(exchange, 0, &error)),
+        };
+        // What was missing may have been the root alone.
+        if !was_open
+            && opened.is_local
+            && let Looked::Answer(flow) = self.look(exchange)
+        {
+            return Ok(flow);
+        }
+        let search = self.search(exchange, &worker.files, opened);
+        let device = search.opened.device;
+        let (number, outcome) =
+            worker.files.pool.run_or_refuse(device, move || search.run()).await?;
+        // Those before it have come to nothing, whatever the memory says.
+        for passed in 0..number {
+            self.forget(exchange, passed);
+        }
+        let looked = match outcome {
+            Ok(Outcome::File(candidate, content)) => {
+                self.found(exchange, number, candidate, content)
+            }
+            Ok(Outcome::Directory) => directory(exchange).map(Looked::Answer),
+            Ok(Outcome::Nothing) => {
+                self.forget(exchange, number);
+                None
+            }
+            Err(error) => Some(Looked::Answer(self.failed(exchange, number, &error))),
+        };
+        Ok(match looked {
+            Some(Looked::Answer(flow)) => flow,
+            // The search has read whatever is read before the response begins.
+            Some(Looked::Wait) => Flow::Fail(Reason::Internal.into()),
+            None => Flow::Next,
+        })
+    }
+
+    fn search(&self, exchange: &Exchange, files: &Files, opened: Opened) -> Search {
+        let mut paths = Vec::with_capacity(self.tries.len());
+        for (number, attempt) in self.tries.iter().enumerate() {
+            let mut path = Vec::new();
+            if attempt.expand(exchange, &mut path) {
+                paths.push((number, path, attempt.redirects()));
+            }
+        }
+        Search {
+            disk: files.disk.clone(),
+            opened,
+            links: self.links,
+            indexes: self.indexes.clone(),
+            paths,
+            reads: exchange.request.method == Method::Get,
+        }
+    }
+
+    /// The path of the root; `None` where its variables lead nowhere.
+    fn root_path(&self, exchange: &Exchange) -> Option<Cow<'_, [u8]>> {
+        let base = self.root.base.as_os_str().as_bytes();
+        if self.root.rest.parts.is_empty() {
+            return Some(base.into());
+        }
+        let mut path = base.to_vec();
+        if !path.ends_with(b"/") {
+            path.push(b'/');
+        }
+        self.expand_root(exchange, &mut path)?;
+        Some(path.into())
+    }
+
+    fn expand_root(&self, exchange: &Exchange, out: &mut Vec<u8>) -> Option<()> {
+        let start = out.len();
+        let named = path::expand(&self.root.rest, exchange, out);
+        (named && path::is_plain(&out[start..])).then_some(())
+    }
+}
+
+impl Try {
+    /// A directory is redirected to only where the client has asked for it by its name.
+    fn redirects(&self) -> bool {
+        matches!(self, Try::Path)
+    }
+}
+
+/// A search on the pool, with all that it needs.
+struct Search {
+    disk: Arc<dyn Disk>,
+    opened: Opened,
+    links: Links,
+    indexes: Arc<Indexes>,
+    /// The tries' numbers, their paths, and whether they redirect.
+    paths: Vec<(usize, Vec<u8>, bool)>,
+    /// Whether a small file is read, too.
+    reads: bool,
+}
+
+/// What a search on the pool has found.
+enum Outcome {
+    File(Candidate, Option<Bytes>),
+    Directory,
+    Nothing,
+}
+
+impl Search {
+    /// Says which try it came to.
+    fn run(self) -> (usize, io::Result<Outcome>) {
+        let mut last = 0;
+        for (number, path, redirects) in &self.paths {
+            last = *number;
+            let found = self.indexes.find(path, *redirects, |name| {
+                self.disk.open(&self.opened.root, name, self.links)
+            });
+            return match found {
+                Ok(Found::Nothing) => continue,
+                Ok(Found::Directory) => (last, Ok(Outcome::Directory)),
+                Ok(Found::File(candidate)) => (last, self.read(candidate)),
+                Err(error) => (last, Err(error)),
+            };
+        }
+        (last, Ok(Outcome::Nothing))
+    }
+
+    fn read(&self, mut candidate: Candidate) -> io::Result<Outcome> {
+        if !self.reads {
+            return Ok(Outcome::File(candidate, None));
+        }
+        for _ in 0..TRIES {
+            if candidate.facts.len > SMALL {
+                return Ok(Outcome::File(candidate, None));
+            }
+            let file = &candidate.file;
+            let read = read_whole(&candidate.facts, file, |at, buffer, left| {
+                self.disk.read(file, at, buffer, left).map(Some)
+            })?;
+            if let Content::Whole(bytes) = read {
+                return Ok(Outcome::File(candidate, Some(bytes)));
+            }
+            candidate.facts = Facts::of(&candidate.file)?;
+        }
+        Err(changing())
+    }
+}
+
+fn changing() -> io::Error {
+    io::Error::other("it changes faster than it can be read")
+}
+
+// --- Answering ---------------------------------------------------------------------------------
+
+impl FilesStep {
+    /// Answers with a file; `content` is all of it, if it has been read. `None`: this try does not
+    /// answer, but those behind it may not either.
+    fn found(
+        &self,
+        exchange: &mut Exchange,
+        number: usize,
+        candidate: Candidate,
+        content: Option<Bytes>,
+    ) -> Option<Looked> {
+        match exchange.request.method {
+            Method::Get | Method::Head => {}
+            Method::Options => {
+                let mut response = Response::new(exchange, 204);
+                response.set(Known::Allow, METHODS.as_bytes());
+                return Some(Looked::Answer(Flow::Answer(response)));
+            }
+            _ => {
+                exchange.allowed_methods = Some(METHODS);
+                return Some(Looked::Answer(Flow::Next));
+            }
+        }
+        if let Some(response) = self.unchanged(exchange, number, &candidate.facts) {
+            return Some(Looked::Answer(Flow::Answer(response)));
+        }
+        let sent = match content {
+            Some(bytes) => Ok(Sent::Memory(bytes, candidate.facts)),
+            None => self.contents(exchange, number, &candidate),
+        };
+        Some(match sent {
+            Ok(Sent::Memory(bytes, facts)) => {
+                Looked::Answer(self.from_bytes(exchange, number, candidate, facts, bytes))
+            }
+            Ok(Sent::File) => Looked::Answer(self.from_file(exchange, candidate)),
+            Ok(Sent::Wait) => Looked::Wait,
+            Err(error) => Looked::Answer(self.failed(exchange, number, &error)),
+        })
+    }
+
+    /// The answer from memory, if that still is the file that was found now; else forgets it.
+    fn unchanged(&self, exchange: &mut Exchange, number: usize, facts: &Facts) -> Option<Response> {
+        let worker = exchange.worker.clone();
+        worker.files.with_key(|key| {
+            self.key(exchange, number, key)?;
+            let mut memory = worker.files.memory.borrow_mut();
+            let kept = memory.get(key)?;
+            if kept.facts == *facts {
+                kept.checked_ms = worker.now_ms();
+                return Some(answer::from_memory(exchange, kept));
+            }
+            memory.remove(key);
+            None
+        })
+    }
+
+    /// What of the file to send from where: small ones are read here and now.
+    fn contents(
+        &self,
+        exchange: &mut Exchange,
+        number: usize,
+        candidate: &Candidate,
+    ) -> io::Result<Sent> {
+        if exchange.request.method == Method::Head {
+            return Ok(Sent::File);
+        }
+        let worker = exchange.worker.clone();
+        let mut facts = candidate.facts;
+        for _ in 0..TRIES {
+            let is_small = facts.len <= SMALL;
+            if !is_small && !self.is_worth_keeping(exchange, number, &facts) {
+                return Ok(Sent::File);
+            }
+            match read_whole_now(&*worker.files.disk, &candidate.file, &facts)? {
+                Content::Whole(bytes) => return Ok(Sent::Memory(bytes, facts)),
+                Content::NotInMemory if is_small => return Ok(Sent::Wait),
+                Content::NotInMemory => return Ok(Sent::File),
+                Content::Changed => facts = Facts::of(&candidate.file)?,
+            }
+        }
+        Err(changing())
+    }
+
+    /// Whether a file goes into the memory: asked for before, not too long, and certain not to
+    /// change unseen.
+    fn is_worth_keeping(&self, exchange: &Exchange, number: usize, facts: &Facts) -> bool {
+        let files = &exchange.worker.files;
+        let mut memory = files.memory.borrow_mut();
+        let fits = usize::try_from(facts.len).is_ok_and(|len| len <= memory.max_file());
+        fits && Description::new(facts).is_settled
+            && files.with_key(|key| {
+                self.key(exchange, number, key).is_some() && memory.is_wanted(key)
+            })
+    }
+
+    fn from_bytes(
+        &self,
+        exchange: &mut Exchange,
+        number: usize,
+        candidate: Candidate,
+        facts: Facts,
+        body: Bytes,
+    ) -> Flow {
+        let description = Description::new(&facts);
+        let mut response = Response::new(exchange, 200);
+        let control = self.cache_control.as_deref();
+        description.write(&candidate.name, control, &mut response.fields);
+        // Longer ones have been asked about before they were read.
+        if facts.len > SMALL || self.is_worth_keeping(exchange, number, &facts) {
+            let worker = exchange.worker.clone();
+            let kept = Kept {
+                facts,
+                body: body.clone(),
+                fields: response.fields.settled(),
+                last_modified: description.last_modified,
+                checked_ms: worker.now_ms(),
+            };
+            worker.files.with_key(|key| {
+                if self.key(exchange, number, key).is_some() {
+                    worker.files.memory.borrow_mut().insert(key, kept);
+                }
+            });
+        }
+        let decision = answer::decision(exchange, &description, facts.len);
+        Flow::Answer(answer::finish(exchange, response, decision, facts.len, |part| {
+            let end = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(body.len());
+            body.slice(end(part.start)..end(part.end)).into()
+        }))
+    }
+
+    fn from_file(&self, exchange: &mut Exchange, candidate: Candidate) -> Flow {
+        let Candidate { file, facts, name } = candidate;
+        let description = Description::new(&facts);
+        let mut response = Response::new(exchange, 200);
+        description.write(&name, self.cache_control.as_deref(), &mut response.fields);
+        let decision = answer::decision(exchange, &description, facts.len);
+        Flow::Answer(answer::finish(exchange, response, decision, facts.len, |part| {
+            match part.is_empty() {
+                true => Body::Empty,
+                false => Body::File(FileRange {
+                    file: OpenFile::new(file, facts),
+                    start: part.start,
+                    end: part.end,
+                }),
+            }
+        }))
+    }
+
+    /// What is answered where a file could not be opened or read.
+    fn failed(&self, exchange: &mut Exchange, number: usize, error: &io::Error) -> Flow {
+        if find::is_absent(error) {
+            return Flow::Next;
+        }
+        if find::is_exhausted(error) {
+            // Out of descriptors: what is in memory is better than nothing, for another second.
+            self.touch(exchange, number);
+            if let Some(response) = self.remembered(exchange, number) {
+                return Flow::Answer(response);
+            }
+        }
+        Flow::Fail(find::fault(error))
+    }
+}
+
+/// Sends the client to the directory with its slash, query and all (only reading ones: others
+/// would lose their bodies on the way).
+fn directory(exchange: &mut Exchange) -> Option<Flow> {
+    if !matches!(exchange.request.method, Method::Get | Method::Head) {
+        return None;
+    }
+    let request = &exchange.request;
+    // As the client knows it: with what a `rewrite` has taken off the front.
+    let mut location = request.prefix.as_deref().unwrap_or("").as_bytes().to_vec();
+    location.extend_from_slice(request.path().as_bytes());
+    location.push(b'/');
+    // Two slashes would be another host (RFC 3986 §4.2).
+    let slashes = location.iter().take_while(|&&byte| byte == b'/').count();
+    location.drain(1..slashes.max(1));
+    if let Some((_, query)) = request.original_uri().split_once('?') {
+        location.push(b'?');
+        location.extend_from_slice(query.as_bytes());
+    }
+    let mut response = Response::page(exchange, 301);
+    response.set(Known::Location, &location);
+    Some(Flow::Answer(response))
+}
+
+/// Where the bytes of a file come from.
+enum Sent {
+    /// They are here, under these facts.
+    Memory(Bytes, Facts),
+    /// The file, by windows.
+    File,
+    /// A small file that is not in memory.
+    Wait,
+}

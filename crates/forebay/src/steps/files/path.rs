@@ -1,0 +1,175 @@
+//! From the path of a request to the path of a file.
+//!
+//! A path is decoded exactly once, segment by segment, and what could make two readers see two
+//! different paths in it names no file: an escaped slash, NUL, a backslash, `.` and `..` by any
+//! way, and empty segments (`//admin` would pass the route that guards `/admin/*`).
+
+use forebay_config::{Match, Part, Template, Variable};
+
+use crate::exchange::Exchange;
+
+/// Names that are never looked up.
+pub struct Hide(Box<[Match]>);
+
+impl Hide {
+    /// Files and directories whose names match one of these, in the case given or in lower case:
+    /// on a file system that is blind to case, `INDEX.PHP` is the script as well.
+    pub fn new(patterns: impl IntoIterator<Item = Match>) -> Hide {
+        Hide(patterns.into_iter().collect())
+    }
+
+    /// Whether this path names nothing that may be sent. A path that ends in a slash is one of a
+    /// directory.
+    pub fn refuses(&self, path: &[u8]) -> bool {
+        if memchr::memchr2(0, b'\\', path).is_some() {
+            return true;
+        }
+        let dir = path.strip_suffix(b"/").unwrap_or(path);
+        // The root itself.
+        !path.is_empty() && dir.split(|&byte| byte == b'/').any(|name| self.hides(name))
+    }
+
+    fn hides(&self, name: &[u8]) -> bool {
+        match name {
+            [] => return true,
+            // RFC 8615.
+            b".well-known" => return false,
+            // Among them `.` and `..`.
+            [b'.', ..] => return true,
+            _ => {}
+        }
+        if self.0.iter().any(|pattern| pattern.matches(name)) {
+            return true;
+        }
+        if !name.iter().any(u8::is_ascii_uppercase) {
+            return false;
+        }
+        let lower = name.to_ascii_lowercase();
+        self.0.iter().any(|pattern| pattern.matches(&lower))
+    }
+}
+
+/// Whether every segment of a relative path is a name: none is empty, `.` or `..`.
+pub fn is_plain(path: &[u8]) -> bool {
+    memchr::memchr2(0, b'\\', path).is_none()
+        && path.split(|&byte| byte == b'/').all(|name| !matches!(name, b"" | b"." | b".."))
+}
+
+/// Appends a path's segments, decoded; false if one holds an escaped slash.
+///
+/// `path` is in normal form, so every escape in it is complete.
+pub fn decode(path: &str, out: &mut Vec<u8>) -> bool {
+    let mut rest = path.as_bytes();
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let [_, high, low, after @ ..] = &rest[at..] else {
+            return false;
+        };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
+            return false;
+        };
+        match u8::try_from(high * 16 + low) {
+            Ok(b'/') | Err(_) => return false,
+            Ok(byte) => out.push(byte),
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    true
+}
+
+/// Appends the path that a template names for this exchange, relative to its directory; false if it
+/// names none, because a variable in it is absent or holds an escaped slash.
+///
+/// Text stands for itself; `$path`, `$rest` and `$params` are decoded. Where two parts would make a
+/// double slash, one is left out. What it comes to must still be asked [`Hide::refuses`].
+pub fn expand<'a>(template: &'a Template, exchange: &'a Exchange, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    for part in &template.parts {
+        let at_slash = out.len() == start || out.last() == Some(&b'/');
+        let joined = |text: &'a str| match text.strip_prefix('/') {
+            Some(rest) if at_slash => rest,
+            _ => text,
+        };
+        let done = match part {
+            Part::Text(text) => {
+                out.extend_from_slice(joined(text).as_bytes());
+                true
+            }
+            Part::Var(Variable::Path) => decode(joined(exchange.request.path()), out),
+            Part::Var(Variable::Rest) => decode(exchange.rest(), out),
+            Part::Var(Variable::Param(name)) => {
+                let value = exchange.captures.param(name).unwrap_or("");
+                !value.is_empty() && decode(value, out)
+            }
+            Part::Var(variable) => {
+                let before = out.len();
+                let template = Template { parts: vec![Part::Var(variable.clone())] };
+                crate::exchange::expand(&template, exchange, None, out);
+                out.len() > before
+            }
+        };
+        if !done {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hide() -> Hide {
+        let patterns = ["*.php", "*.cgi", "private"];
+        Hide::new(patterns.iter().filter_map(|pattern| Match::parse(pattern)))
+    }
+
+    #[test]
+    fn names_that_are_passed_over() {
+        let hide = hide();
+        for path in [
+            ".env", ".git/config", "a/.htaccess", "a/.git/", "x.php", "X.PHP", "a.Cgi", "private/a",
+            "a/private", "Private/a", "a//b", "/a", "a//", "a/../b", "..", "./a", "a\\b", "a\0",
+            "x.php/", ".well-known/.x", "/", "..a",
+        ] {
+            assert!(hide.refuses(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "", "a", "a/", "a/b.txt", ".well-known/acme", "a/.well-known/x", "x.php.txt", "php",
+            "a b", "\u{fc}", "a..b", "~a", "publicprivate",
+        ] {
+            assert!(!hide.refuses(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn segments_are_decoded_once() {
+        let check = |path: &str, expected: Option<&str>| {
+            let mut out = Vec::new();
+            let got = decode(path, &mut out).then_some(out);
+            assert_eq!(got.as_deref(), expected.map(str::as_bytes), "{path}");
+        };
+        check("", Some(""));
+        check("a/b", Some("a/b"));
+        check("a%20b", Some("a b"));
+        check("%C3%BC.txt", Some("\u{fc}.txt"));
+        check("per%2520cent", Some("per%20cent"));
+        check("a%2Fb", None);
+        check("a%5Cb", Some("a\\b"));
+        check("%2", None);
+        check("%zz", None);
+        check("%+1", None);
+    }
+
+    #[test]
+    fn plain_paths() {
+        for (path, plain) in [
+            ("a", true), ("a.b/c", true), (".a", true), ("", false), ("a/", false), ("/a", false),
+            ("a//b", false), ("a/../b", false), ("..", false), ("a/.", false), ("a\0", false),
+        ] {
+            assert_eq!(is_plain(path.as_bytes()), plain, "{path}");
+        }
+    }
+}

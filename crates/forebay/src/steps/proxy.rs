@@ -1,0 +1,499 @@
+//! `proxy`: passes requests on to an HTTP server and its answers back.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_balance::{
+    Ask, Attempt, Decision, Failure, NoPeer, Outcome, RetryBudget, RetryOn, RetryPolicy, Share,
+    Tick, Tried,
+};
+use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
+use forebay_fields::{Known, KnownSet, append_decimal};
+use forebay_http1::{Method, ResponseHead, Version, write_request_line};
+
+use crate::control::build::Builder;
+use crate::exchange::{
+    Body, Exchange, Fault, Flow, Local, Reason, Response, Step, expand,
+};
+use crate::upstream::{Idle, Seat, Session, Times, Upstream, Waiting, connect};
+use crate::worker::Worker;
+
+const TIMEOUT: Type = Type::Duration {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(7 * 86_400),
+};
+
+/// See the module.
+pub static DIRECTIVE: Directive = Directive::handler(
+    "proxy",
+    "Passes the request on to an HTTP server: an upstream, or a target that stands for a pool of \
+     one. Bodies stream both ways. `Forwarded`, `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, \
+     `Via` and `CDN-Loop` tell it about the client; what the client wrote into them is removed.",
+)
+.args(&[Arg::required("TARGET", Type::Or(&[Type::Declared(&["upstream"]), Type::TARGET]))])
+.options(&[
+    Opt::new("host", Type::Template(forebay_config::Vars::Request), "The Host it sees.")
+        .unset("as the client sent it"),
+    Opt::new(
+        "priority",
+        Type::Count { min: 0, max: 9 },
+        "Who leaves a full pool's queue first (0).",
+    )
+    .default("5"),
+    Opt::new(
+        "retries",
+        Type::Count { min: 0, max: 5 },
+        "Tries on other peers, only while nothing was sent or the method is idempotent.",
+    )
+    .default("1"),
+    Opt::new(
+        "retry_on",
+        Type::List(&Type::Or(&[Type::OneOf(&["connect", "reset", "timeout"]), Type::StatusCode])),
+        "After which failures.",
+    )
+    .default(r#"{ "connect", "reset" }"#),
+    Opt::new("retry_budget", Type::Percent, "Retries' share of the pool's traffic.")
+        .default(r#""20%""#),
+    Opt::new("connect_timeout", TIMEOUT, "Until a peer is connected.").default(r#""5s""#),
+    Opt::new(
+        "first_byte_timeout",
+        TIMEOUT,
+        "From the end of the request to the first byte of the response.",
+    )
+    .default(r#""60s""#),
+    Opt::new("read_timeout", TIMEOUT, "Between two bytes of the response.").default(r#""60s""#),
+    Opt::new("total_timeout", TIMEOUT, "For the whole exchange.").default(r#""1d""#),
+    Opt::new(
+        "buffer",
+        Type::Size { min: 16 << 10, max: 16 << 20 },
+        "Of the response, held for a client that is slower than the peer.",
+    )
+    .default(r#""256KB""#),
+    Opt::new(
+        "abort_on_close",
+        Type::Boolean,
+        "A client that closes its sending side has left (else it still gets its answer).",
+    )
+    .default("false"),
+])
+.example(r#"proxy "127.0.0.1:3000" { read_timeout = "5m" }"#);
+
+/// Fields of a request that are written anew or go no further.
+const NOT_PASSED: KnownSet = KnownSet::HOP_BY_HOP
+    .union(KnownSet::FORWARDING)
+    .union(KnownSet::of(&[Known::ContentLength, Known::Expect]));
+
+/// A request that has come through this server this often is in a loop.
+const LOOPS: usize = 2;
+
+struct Proxy {
+    upstream: Arc<Upstream>,
+    host: Option<Template>,
+    priority: u8,
+    policy: RetryPolicy,
+    budget: RetryBudget,
+    times: Times,
+    buffer: usize,
+    abort_on_close: bool,
+}
+
+/// Makes the step of a call.
+pub fn build(call: &Call, builder: &mut Builder) -> Option<Box<dyn Step>> {
+    let upstream = builder.upstream(call.node("TARGET")?)?;
+    let percent: f64 = call.get("retry_budget");
+    Some(Box::new(Proxy {
+        upstream,
+        host: call.find::<&Template>("host").cloned(),
+        priority: call.get("priority"),
+        policy: RetryPolicy { retries: call.get("retries"), on: retry_on(call.get("retry_on")) },
+        budget: RetryBudget::new(Share::percent(percent_of(percent))),
+        times: Times {
+            connect: call.get("connect_timeout"),
+            first_byte: call.get("first_byte_timeout"),
+            read: call.get("read_timeout"),
+            total: call.get("total_timeout"),
+        },
+        buffer: call.get("buffer"),
+        abort_on_close: call.get("abort_on_close"),
+    }))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the type has checked that it is 0 to 100"
+)]
+pub fn percent_of(percent: f64) -> u32 {
+    percent.round() as u32
+}
+
+fn retry_on(nodes: &[Node]) -> RetryOn {
+    let mut on = RetryOn::nothing();
+    for node in nodes {
+        match node.as_a::<&str>() {
+            Some("connect") => on.connect = true,
+            Some("reset") => on.reset = true,
+            Some("timeout") => on.timeout = true,
+            _ => {
+                if let Some(status) = node.as_a::<u16>() {
+                    on.add_status(status);
+                }
+            }
+        }
+    }
+    on
+}
+
+impl Step for Proxy {
+    fn name(&self) -> &'static str {
+        "proxy"
+    }
+
+    fn on_request(&self, exchange: &mut Exchange) -> Flow {
+        if loops(exchange) {
+            return Flow::Fail(Reason::Loop.into());
+        }
+        Flow::Wait
+    }
+
+    fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
+        Box::pin(self.pass_on(exchange))
+    }
+}
+
+/// One try: what it came to, and whether it may be repeated.
+struct Failed {
+    fault: Fault,
+    failure: Failure,
+    sent: bool,
+    /// The body that was not touched.
+    body: Option<Body>,
+    /// A response that counts as a failure, if no other peer does better.
+    response: Option<Response>,
+}
+
+impl Proxy {
+    async fn pass_on(&self, exchange: &mut Exchange) -> Flow {
+        if self.abort_on_close
+            && let Some(client) = &exchange.interim
+        {
+            client.end_of_input_is_leaving();
+        }
+        let mut body = match exchange.take_body() {
+            Ok(body) => body,
+            Err(fault) => return Flow::Fail(fault),
+        };
+        let worker = exchange.worker.clone();
+        let now = || Tick::from_millis(worker.now_ms());
+        self.budget.handle_request(now());
+        let mut tried = Tried::default();
+        let mut retries = 0;
+        let mut fresh = false;
+        loop {
+            let seat = match self.seat(&worker, tried).await {
+                Ok(seat) => seat,
+                Err(fault) => return Flow::Fail(fault),
+            };
+            let peer = seat.peer;
+            let failed = match self.attempt(exchange, seat, body, fresh).await {
+                Ok(response) => {
+                    self.upstream.pool.report(peer, Outcome::Success, now());
+                    return Flow::Answer(response);
+                }
+                Err(failed) => failed,
+            };
+            // What the client did wrong says nothing about the peer.
+            if failed.fault.reason.by() == crate::exchange::Party::Client {
+                return Flow::Fail(failed.fault);
+            }
+            if !matches!(failed.failure, Failure::Stale | Failure::Status(_)) {
+                self.upstream.pool.report(peer, Outcome::Failure, now());
+            }
+            let attempt = Attempt {
+                failure: failed.failure,
+                sent: failed.sent,
+                idempotent: exchange.request.method.is_idempotent(),
+                replayable: failed.body.is_some(),
+                answered: false,
+                retries,
+            };
+            let decision = self.policy.decide(&attempt, &self.budget, now());
+            match (decision, failed.body) {
+                (Decision::AnotherPeer, Some(kept)) => {
+                    tried.add(peer);
+                    retries += 1;
+                    body = kept;
+                }
+                (Decision::FreshConnection, Some(kept)) => {
+                    fresh = true;
+                    body = kept;
+                }
+                _ => {
+                    return match failed.response {
+                        Some(response) => Flow::Answer(response),
+                        None => Flow::Fail(failed.fault),
+                    };
+                }
+            }
+            worker.counters.upstream_retries.add(1);
+        }
+    }
+
+    async fn seat(&self, worker: &Worker, tried: Tried) -> Result<Seat, Fault> {
+        let ask = |tried| Ask::again(Tick::from_millis(worker.now_ms()), tried);
+        match self.upstream.seat(&ask(tried)) {
+            Ok(seat) => Ok(seat),
+            // With one peer, or none other in service, the same one again is better than nothing.
+            Err(NoPeer::AllTried) => {
+                self.upstream.seat(&ask(Tried::default())).map_err(|_| Reason::NoPeer.into())
+            }
+            Err(NoPeer::Full) => {
+                let deadline = worker.wheel.register();
+                let ask = ask(tried);
+                self.upstream.seat_in_turn(worker, &deadline, self.priority, &ask).await
+            }
+            Err(_) => Err(Reason::NoPeer.into()),
+        }
+    }
+
+    /// Sends the request to one peer and waits for the head of its response.
+    async fn attempt(
+        &self,
+        exchange: &mut Exchange,
+        seat: Seat,
+        body: Body,
+        fresh: bool,
+    ) -> Result<Response, Failed> {
+        let worker = exchange.worker.clone();
+        let idle = Idle::of(&worker, &self.upstream);
+        let kept = if fresh { None } else { idle.take(seat.peer) };
+        let reused = kept.is_some();
+        let conn = match kept {
+            Some(conn) => {
+                worker.counters.upstream_reused.add(1);
+                conn
+            }
+            None => match connect(&worker, &self.upstream.peers[seat.peer], self.times.connect).await {
+                Ok(conn) => conn,
+                Err(fault) => {
+                    let failure = Failure::Connect;
+                    let body = Some(body);
+                    return Err(Failed { fault, failure, sent: false, body, response: None });
+                }
+            },
+        };
+        let mut session =
+            Session::new(&worker, idle, seat, conn, self.times, self.buffer);
+        if !reused && let Some(header) = self.upstream.definition.send_proxy {
+            header.write(&exchange.remote, session.head());
+        }
+        let chunked = match self.write_head(exchange, &body, session.head()) {
+            Ok(chunked) => chunked,
+            Err(fault) => {
+                let failure = Failure::Garbage;
+                return Err(Failed { fault, failure, sent: false, body: None, response: None });
+            }
+        };
+        session.send_body(body, chunked);
+        let mut head = ResponseHead::new();
+        head.fields = worker.fields();
+        let mut waiting = Waiting::default();
+        let interim = exchange.interim.clone();
+        let method = exchange.request.method;
+        let result = poll_fn(|cx| {
+            session.poll_head(&method, &mut head, &mut waiting, interim.as_ref(), cx)
+        })
+        .await;
+        if let Err(fault) = result {
+            let failure = match fault.reason {
+                Reason::UpstreamReset if reused && !session.heard => Failure::Stale,
+                Reason::UpstreamReset | Reason::Truncated => Failure::Reset,
+                Reason::FirstByteTimeout | Reason::ReadTimeout | Reason::TotalTimeout => {
+                    Failure::Timeout
+                }
+                _ => Failure::Garbage,
+            };
+            let sent = session.sent;
+            let body = session.take_body();
+            return Err(Failed { fault, failure, sent, body, response: None });
+        }
+        if head.status == 101 || head.status > 599 {
+            // Nothing was offered to switch to.
+            let fault = Fault::with(Reason::BadResponse, format!("status {}", head.status));
+            let (failure, sent) = (Failure::Garbage, session.sent);
+            return Err(Failed { fault, failure, sent, body: None, response: None });
+        }
+        let listed = self.policy.on.lists(Failure::Status(head.status));
+        let body = if listed { session.take_body() } else { None };
+        let response = response_of(head, session);
+        if listed {
+            let fault = Reason::StatusRetried.into();
+            let failure = Failure::Status(response.status);
+            return Err(Failed { fault, failure, sent: true, body, response: Some(response) });
+        }
+        Ok(response)
+    }
+
+    /// Writes the request's head; says whether its body is chunked.
+    fn write_head(
+        &self,
+        exchange: &mut Exchange,
+        body: &Body,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Fault> {
+        // Once; what it has removed stays removed for another try.
+        if exchange.request.fields.contains(Known::Connection) {
+            exchange.request.fields.remove_hop_by_hop();
+        }
+        let request = &exchange.request;
+        let start = out.len();
+        if request.is_as_received() {
+            let target = request.original_uri().as_bytes();
+            if !write_request_line(out, &request.method, target, Version::Http11) {
+                return Err(Reason::BadRequest.into());
+            }
+        } else {
+            let mut uri = Vec::with_capacity(request.path().len() + 16);
+            request.write_uri(&mut uri);
+            if !write_request_line(out, &request.method, &uri, Version::Http11) {
+                out.truncate(start);
+                return Err(Fault::with(Reason::BadPath, "after `rewrite`"));
+            }
+        }
+        let mut skip = NOT_PASSED;
+        if let Some(host) = &self.host {
+            let mut value = Vec::new();
+            expand(host, exchange, None, &mut value);
+            if !forebay_fields::is_value(&value) {
+                return Err(Fault::with(Reason::BadRequest, "`host` of proxy"));
+            }
+            skip.insert(Known::Host);
+            line(out, b"Host", &value);
+        } else if !request.fields.contains(Known::Host) {
+            // An HTTP/1.0 client may name none, an HTTP/1.1 server must be given one.
+            line(out, b"Host", request.host().as_bytes());
+        }
+        request.fields.write_without(out, skip);
+        forwarded(exchange, out);
+        let chunked = match body.len_bytes() {
+            None => {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                true
+            }
+            // RFC 9110 §8.6: a method that means something by its content says when there is none.
+            Some(0) if !matches!(request.method, Method::Post | Method::Put | Method::Patch) => {
+                false
+            }
+            Some(len) => {
+                out.extend_from_slice(b"Content-Length: ");
+                append_decimal(out, len);
+                out.extend_from_slice(b"\r\n");
+                false
+            }
+        };
+        out.extend_from_slice(b"\r\n");
+        Ok(chunked)
+    }
+}
+
+/// The peer's head and body as a response of our own.
+fn response_of(mut head: ResponseHead, session: Session) -> Response {
+    head.fields.remove_hop_by_hop();
+    Response {
+        status: head.status,
+        fields: std::mem::take(&mut head.fields),
+        body: session.into_body(),
+        announced_len: head.content_length,
+        from_upstream: true,
+        ..Response::default()
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Tells the peer about the client (RFC 7239, and the older fields that applications read), and
+/// that the request has come through here (RFC 9110 §7.6.3, RFC 8586).
+fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
+    let ip = exchange.client_ip();
+    let host = exchange.request.fields.get(Known::Host).unwrap_or(b"");
+    let scheme = exchange.scheme().as_bytes();
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    write_ip(ip, out);
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(scheme);
+    out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
+    append_decimal(out, u64::from(exchange.remote.local.port()));
+    if !host.is_empty() {
+        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+        out.extend_from_slice(host);
+    }
+    if let Some(prefix) = &exchange.request.prefix {
+        out.extend_from_slice(b"\r\nX-Forwarded-Prefix: ");
+        out.extend_from_slice(prefix.as_bytes());
+    }
+    out.extend_from_slice(b"\r\nForwarded: for=");
+    match ip {
+        IpAddr::V4(_) => write_ip(ip, out),
+        IpAddr::V6(_) => {
+            out.extend_from_slice(b"\"[");
+            write_ip(ip, out);
+            out.extend_from_slice(b"]\"");
+        }
+    }
+    // A host is of letters, digits, `-._~`, `:` and brackets only: nothing in it needs a backslash.
+    if !host.is_empty() {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(host);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(scheme);
+    out.extend_from_slice(b"\r\nVia: 1.1 ");
+    out.extend_from_slice(own_name().as_bytes());
+    out.extend_from_slice(b"\r\nCDN-Loop: ");
+    out.extend_from_slice(own_name().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    use std::io::Write;
+    // Writing into memory does not fail.
+    let _ = write!(out, "{ip}");
+}
+
+/// This process's name in `Via` and `CDN-Loop`. Its own: two servers behind one another are no
+/// loop.
+fn own_name() -> &'static str {
+    use std::hash::{BuildHasher, Hasher};
+    use std::sync::OnceLock;
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        format!("forebay-{:08x}", number & 0xffff_ffff)
+    })
+}
+
+/// Whether the request has been here before, too often.
+fn loops(exchange: &Exchange) -> bool {
+    let fields = &exchange.request.fields;
+    let seen = |name: Known| {
+        if !fields.contains(name) {
+            return 0;
+        }
+        fields
+            .list(name)
+            .filter(|item| {
+                let mut words = item.split(|&b| b == b' ' || b == b';');
+                words.any(|word| word == own_name().as_bytes())
+            })
+            .count()
+    };
+    seen(Known::CdnLoop).max(seen(Known::Via)) >= LOOPS
+}

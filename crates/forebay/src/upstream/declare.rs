@@ -1,0 +1,256 @@
+//! `upstream`: from the configuration to a pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_balance::{Balance, Eject, PeerSpec, PoolSpec, Share};
+use forebay_config::{
+    Arg, Call, Code, Directive, Endpoint, Node, Opt, Record, RecordType, Report, Scheme, Target,
+    Type, Value,
+};
+use rustc_hash::FxHashMap;
+
+use super::{Definition, Place, ProxyHeader, Upstream};
+use crate::snapshot::{Snapshot, resource_id};
+
+/// See the module.
+pub static DIRECTIVE: Directive = Directive::declaration(
+    "upstream",
+    "A pool of peers. A target given to a step is a pool of one with the defaults below.",
+)
+.args(&[Arg::required("NAME", Type::Name)])
+.items("PEER", Type::Or(&[Type::TARGET, Type::Record(&PEER)]))
+.namespace("upstream")
+.options(&[
+    Opt::new(
+        "balance",
+        Type::OneOf(&["least_requests", "round_robin"]),
+        "How a peer is chosen.",
+    )
+    .default(r#""least_requests""#),
+    Opt::new(
+        "eject",
+        Type::Or(&[Type::Boolean, Type::Record(&EJECT)]),
+        "So many failures in a row put a peer out of service for a while, but never more than \
+         this share of the peers; `false`: never.",
+    )
+    .unset(r#"{ errors = 5, time = "10s", max = "50%" }"#),
+    Opt::new(
+        "max_connections",
+        Type::Count { min: 1, max: 1_000_000 },
+        "Requests at once per peer, over all workers.",
+    )
+    .default("512"),
+    Opt::new("queue", Type::COUNT, "Requests that may wait for a full pool; then 503.")
+        .default("1024"),
+    Opt::new("queue_timeout", Type::DURATION, "For how long they may wait; then 503.")
+        .default(r#""10s""#),
+    Opt::new("idle_connections", Type::COUNT, "Connections kept per peer and worker.")
+        .default("64"),
+    Opt::new("idle_timeout", Type::DURATION, "For how long they are kept.").default(r#""60s""#),
+    Opt::new(
+        "send_proxy",
+        Type::OneOf(&["v1", "v2"]),
+        "Start each connection with a PROXY header that tells who the client is. Such a \
+         connection belongs to its client and is not kept.",
+    ),
+])
+.example(
+    r#"local app = upstream "app" { "10.0.0.1:8080", { "10.0.0.2:8080", weight = 2 } }"#,
+);
+
+static PEER: RecordType = RecordType {
+    name: "peer",
+    args: &[Arg::required("TARGET", Type::TARGET)],
+    options: &[
+        Opt::new(
+            "weight",
+            Type::Count { min: 1, max: 1_000 },
+            "Its part of the requests, compared with the others.",
+        )
+        .default("1"),
+        Opt::new("backup", Type::Boolean, "Used only when no other peer can be.")
+            .default("false"),
+        Opt::new(
+            "max_connections",
+            Type::Count { min: 1, max: 1_000_000 },
+            "In place of the pool's.",
+        )
+        .unset("the pool's"),
+    ],
+};
+
+static EJECT: RecordType = RecordType {
+    name: "eject",
+    args: &[],
+    options: &[
+        Opt::new("errors", Type::Count { min: 1, max: 1_000_000 }, "Failures in a row.")
+            .default("5"),
+        Opt::new("time", Type::DURATION, "For how long.").default(r#""10s""#),
+        Opt::new("max", Type::Percent, "At most this share of the peers.").default(r#""50%""#),
+    ],
+};
+
+/// The pools of a configuration that is being built.
+#[derive(Default)]
+pub struct Upstreams {
+    /// What stays as it was is carried over.
+    previous: Vec<Arc<Upstream>>,
+    /// By the declaration's number.
+    declared: FxHashMap<u32, Arc<Upstream>>,
+    /// By the target's text.
+    targets: FxHashMap<Box<str>, Arc<Upstream>>,
+}
+
+impl Upstreams {
+    /// Starts from the pools that are in service.
+    pub fn new(previous: Option<&Snapshot>) -> Upstreams {
+        let previous = previous.map(|snapshot| snapshot.upstreams.clone()).unwrap_or_default();
+        Upstreams { previous, ..Upstreams::default() }
+    }
+
+    /// The pool that a step's argument means: one declared by `upstream`, or a target.
+    pub fn of(&mut self, node: &Node, report: &mut Report) -> Option<Arc<Upstream>> {
+        match &node.value {
+            Value::Declared(call) => self.declared(call, report),
+            Value::Target(target) => {
+                if let Some(made) = self.targets.get(&target.text) {
+                    return Some(made.clone());
+                }
+                let place = place(target, node, report)?;
+                let made = self.make(single(target, place))?;
+                self.targets.insert(target.text.clone(), made.clone());
+                Some(made)
+            }
+            _ => None,
+        }
+    }
+
+    /// The pool of a declaration.
+    pub fn declared(&mut self, call: &Call, report: &mut Report) -> Option<Arc<Upstream>> {
+        if let Some(made) = self.declared.get(&call.id) {
+            return Some(made.clone());
+        }
+        let made = self.make(definition(call, report)?)?;
+        self.declared.insert(call.id, made.clone());
+        Some(made)
+    }
+
+    /// All pools of the configuration.
+    pub fn all(&self) -> Vec<Arc<Upstream>> {
+        let mut all: Vec<_> = self.declared.values().chain(self.targets.values()).cloned().collect();
+        all.sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
+        all
+    }
+
+    fn make(&self, definition: Definition) -> Option<Arc<Upstream>> {
+        let same = self.previous.iter().find(|old| old.definition == definition);
+        if let Some(same) = same {
+            return Some(same.clone());
+        }
+        // The types have checked what a pool could refuse.
+        Upstream::new(resource_id(), definition).ok().map(Arc::new)
+    }
+}
+
+fn single(target: &Target, place: Place) -> Definition {
+    Definition {
+        name: Arc::from(&*target.text),
+        peers: vec![(target.text.clone(), place)],
+        pool: PoolSpec::new(vec![PeerSpec::default()]),
+        queue: 1024,
+        queue_timeout: Duration::from_secs(10),
+        idle_connections: 64,
+        idle_timeout: Duration::from_secs(60),
+        send_proxy: None,
+    }
+}
+
+fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
+    let max_connections: u32 = call.get("max_connections");
+    let mut peers = Vec::new();
+    let mut specs = Vec::new();
+    let mut right = true;
+    for node in &call.items {
+        let mut spec = PeerSpec { max_connections, ..PeerSpec::default() };
+        let target = match &node.value {
+            Value::Record(record) => {
+                spec.weight = record.get("weight");
+                spec.backup = record.get("backup");
+                spec.max_connections = record.find("max_connections").unwrap_or(max_connections);
+                record.get::<&Target>("TARGET")
+            }
+            _ => node.get::<&Target>(),
+        };
+        match place(target, node, report) {
+            Some(place) => {
+                peers.push((target.text.clone(), place));
+                specs.push(spec);
+            }
+            None => right = false,
+        }
+    }
+    if specs.len() > forebay_balance::MAX_PEERS {
+        report.mistake(
+            call.place,
+            Code::BadValue,
+            format!("{} has too many peers", call.subject()),
+            format!("at most {}", forebay_balance::MAX_PEERS),
+        );
+        return None;
+    }
+    let balance = Balance::from_name(call.get("balance")).unwrap_or_default();
+    let pool = PoolSpec { balance, eject: eject(call), ..PoolSpec::new(specs) };
+    right.then(|| Definition {
+        name: Arc::from(call.get::<&str>("NAME")),
+        peers,
+        pool,
+        queue: call.get("queue"),
+        queue_timeout: call.get("queue_timeout"),
+        idle_connections: call.get("idle_connections"),
+        idle_timeout: call.get("idle_timeout"),
+        send_proxy: call.find::<&str>("send_proxy").map(|version| match version {
+            "v1" => ProxyHeader::V1,
+            _ => ProxyHeader::V2,
+        }),
+    })
+}
+
+fn eject(call: &Call) -> Option<Eject> {
+    match call.node("eject").map(|node| &node.value) {
+        None | Some(Value::Boolean(true)) => Some(Eject::default()),
+        Some(Value::Record(record)) => Some(eject_of(record)),
+        Some(_) => None,
+    }
+}
+
+fn eject_of(record: &Record) -> Eject {
+    Eject {
+        errors: record.get("errors"),
+        time: record.get("time"),
+        max: Share::percent(crate::steps::proxy::percent_of(record.get("max"))),
+    }
+}
+
+/// Where a target is; says so if it is one that cannot be reached yet.
+fn place(target: &Target, node: &Node, report: &mut Report) -> Option<Place> {
+    let unbuilt = match (target.scheme, &target.to) {
+        (Scheme::Http, Endpoint::Socket(address)) => return Some(Place::Address(*address)),
+        (Scheme::Http, Endpoint::Name(name, port)) => {
+            return Some(Place::Name(name.clone(), *port));
+        }
+        (Scheme::Http, Endpoint::Unix(path)) => return Some(Place::Unix(path.clone())),
+        (Scheme::Https, _) => "targets with `https://` are",
+        (Scheme::H2c, _) => "targets with `h2c://` are",
+        (Scheme::H3, _) => "targets with `h3://` are",
+        (_, Endpoint::Srv(_)) => "targets with `srv:` are",
+        (_, _) => "targets with variables are",
+    };
+    report.mistake(
+        node.place,
+        Code::BadValue,
+        format!("{unbuilt} not built yet"),
+        "use an address, a name or a Unix socket: \"10.0.0.1:8080\", \"app:8080\", \"unix:/run/app.sock\"",
+    );
+    None
+}

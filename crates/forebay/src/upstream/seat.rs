@@ -1,0 +1,100 @@
+//! A place at a peer, and the queue for one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use forebay_balance::{Ask, NoPeer, Pushed, Tick};
+use tokio::sync::oneshot;
+
+use super::Upstream;
+use crate::exchange::{Fault, Reason};
+use crate::wheel::{Deadline, timeout};
+use crate::worker::Worker;
+
+/// A place at one peer: one of its `max_connections`, held for an exchange and given back when
+/// dropped.
+pub struct Seat {
+    /// The pool.
+    pub upstream: Arc<Upstream>,
+    /// The peer's number in it.
+    pub peer: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.upstream.pool.release(self.peer) || self.upstream.waiting() > 0 {
+            self.upstream.wake_next();
+        }
+    }
+}
+
+impl Upstream {
+    /// A place at a peer, now.
+    pub fn seat(self: &Arc<Self>, ask: &Ask) -> Result<Seat, NoPeer> {
+        let chosen = self.pool.acquire(ask)?;
+        Ok(Seat { upstream: self.clone(), peer: chosen.peer })
+    }
+
+    /// A place at a peer, as soon as there is one, for as long as `queue_timeout` allows.
+    pub async fn seat_in_turn(
+        self: &Arc<Self>,
+        worker: &Worker,
+        deadline: &Deadline,
+        priority: u8,
+        ask: &Ask,
+    ) -> Result<Seat, Fault> {
+        let until = worker.now_ms() + millis(self.definition.queue_timeout);
+        loop {
+            let woken = self.queue(worker, priority)?;
+            // Looked at again once in the queue: a place may have been given back in between,
+            // when nobody was there to be woken.
+            match self.seat(ask) {
+                Ok(seat) => return Ok(seat),
+                Err(NoPeer::Full) => {}
+                Err(_) => return Err(Reason::NoPeer.into()),
+            }
+            let now = worker.now_ms();
+            let left = std::time::Duration::from_millis(until.saturating_sub(now));
+            match timeout(deadline, now, left, woken).await {
+                Ok(Ok(())) => {}
+                // Put out of the queue by one of a better priority.
+                Ok(Err(_)) => return Err(Reason::PoolFull.into()),
+                Err(_) => return Err(Reason::PoolTimeout.into()),
+            }
+            match self.seat(ask) {
+                Ok(seat) => return Ok(seat),
+                Err(NoPeer::Full) => {}
+                Err(_) => return Err(Reason::NoPeer.into()),
+            }
+        }
+    }
+
+    fn queue(&self, worker: &Worker, priority: u8) -> Result<oneshot::Receiver<()>, Fault> {
+        let (wake, woken) = oneshot::channel();
+        let now = Tick::from_millis(worker.now_ms());
+        let mut waiting = self.waiting.lock();
+        // Those who have left are only found here; a full queue of them must refuse nobody.
+        while waiting.poll_expired(now).is_some() {}
+        let refused = matches!(waiting.push(priority, now, wake), Pushed::Refused(_));
+        self.waiting_count.store(waiting.len(), Ordering::SeqCst);
+        if refused { Err(Reason::PoolFull.into()) } else { Ok(woken) }
+    }
+
+    /// Wakes the one whose turn it is; one that has given up is passed over.
+    fn wake_next(&self) {
+        if self.waiting_count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        while let Some(wake) = waiting.poll_next() {
+            if wake.send(()).is_ok() {
+                break;
+            }
+        }
+        self.waiting_count.store(waiting.len(), Ordering::SeqCst);
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,496 @@
+//! One request on one connection to a peer, over HTTP/1.1: the request goes out while the response
+//! is looked for, the response's body is pulled, and the connection goes back to the pool the
+//! moment the response is complete, not when the client has taken it.
+//!
+//! ```text
+//!   head, small body ─▶ written ──┬─ response's head ──▶ body pulled ──▶ complete ─▶ kept
+//!   upload ────── as it comes ────┘        │                 │
+//!                                          ▼ fault           ▼ fault: visible to the client
+//!                                     perhaps another peer
+//! ```
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use forebay_http1::{
+    BodyDecoder, Framing, HeadParser, LAST_CHUNK, Limits, Method, Part, Progress, ResponseHead,
+    write_chunk_size, write_last_chunk,
+};
+
+use super::pool::{Idle, PeerConn};
+use super::seat::Seat;
+use crate::exchange::{Body, Fault, Interim, Pulled, Reason, Stream};
+use crate::transport::Out;
+use crate::worker::{LARGE_BUFFER_BYTES, Worker};
+
+/// How long a peer may take for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Until it is connected.
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the response.
+    pub first_byte: Duration,
+    /// Between two bytes.
+    pub read: Duration,
+    /// For everything.
+    pub total: Duration,
+}
+
+/// How much of a request's body is queued for a peer that does not take it. What it does not take
+/// is not pulled from the client either.
+const UPLOAD_AHEAD: usize = 64 * 1024;
+
+/// At most this many 1xx responses come before the final one.
+const MAX_INTERIM: u8 = 8;
+
+/// The request's body on its way to the peer.
+enum Upload {
+    /// There is none, or all of it is queued.
+    Done,
+    /// It is still coming.
+    Coming { body: Box<dyn Stream>, chunked: bool },
+    /// The client's side of it failed; the peer must see that it is not whole.
+    Broken,
+}
+
+/// A request under way.
+pub struct Session {
+    worker: Rc<Worker>,
+    conn: Option<PeerConn>,
+    seat: Option<Seat>,
+    idle: Rc<Idle>,
+    input: BytesMut,
+    out: Out,
+    upload: Upload,
+    decoder: BodyDecoder,
+    times: Times,
+    /// When the whole exchange must be over, on the worker's clock.
+    until_ms: u64,
+    /// Something has been written to the peer.
+    pub sent: bool,
+    /// Something has been read from the peer.
+    pub heard: bool,
+    /// Something of the client's body was pulled: it cannot be sent again.
+    pulled: bool,
+    /// The request's body, where all of it was there from the start.
+    held: Option<Bytes>,
+    /// The peer has announced that the connection goes on.
+    keep_alive: bool,
+    read_ahead: usize,
+    len_bytes: Option<u64>,
+    /// Bytes of the request, for counting.
+    written: u64,
+    over: bool,
+}
+
+impl Session {
+    /// Starts a request on a connection: `head` is its complete head.
+    pub fn new(
+        worker: &Rc<Worker>,
+        idle: Rc<Idle>,
+        seat: Seat,
+        conn: PeerConn,
+        times: Times,
+        read_ahead: usize,
+    ) -> Session {
+        let now = worker.now_ms();
+        let total = u64::try_from(times.total.as_millis()).unwrap_or(u64::MAX);
+        Session {
+            worker: worker.clone(),
+            conn: Some(conn),
+            seat: Some(seat),
+            idle,
+            input: BytesMut::new(),
+            out: worker.out(),
+            upload: Upload::Done,
+            decoder: no_body(),
+            times,
+            until_ms: now.saturating_add(total),
+            sent: false,
+            heard: false,
+            pulled: false,
+            held: None,
+            keep_alive: false,
+            read_ahead,
+            len_bytes: Some(0),
+            written: 0,
+            over: false,
+        }
+    }
+
+    /// Where the request's head is written.
+    pub fn head(&mut self) -> &mut Vec<u8> {
+        self.out.tail()
+    }
+
+    /// Sends this body behind the head.
+    pub fn send_body(&mut self, body: Body, chunked: bool) {
+        match body {
+            Body::Empty => {}
+            Body::Bytes(bytes) => {
+                self.held = Some(bytes.clone());
+                self.out.push(bytes);
+            }
+            Body::Stream(body) => self.upload = Upload::Coming { body, chunked },
+            Body::File(range) => {
+                let body = Box::new(crate::files::FileStream::new(&self.worker, range));
+                self.upload = Upload::Coming { body, chunked };
+            }
+        }
+    }
+
+    /// The request's body, for another try; `None` if some of it was pulled and is gone.
+    pub fn take_body(&mut self) -> Option<Body> {
+        if let Some(bytes) = self.held.take() {
+            return Some(Body::Bytes(bytes));
+        }
+        if self.pulled {
+            return None;
+        }
+        match std::mem::replace(&mut self.upload, Upload::Broken) {
+            Upload::Coming { body, .. } => Some(Body::Stream(body)),
+            Upload::Done => {
+                self.upload = Upload::Done;
+                Some(Body::Empty)
+            }
+            Upload::Broken => None,
+        }
+    }
+
+    /// Waits for the head of the final response; interim ones go to `interim`.
+    pub fn poll_head(
+        &mut self,
+        method: &Method,
+        head: &mut ResponseHead,
+        waiting: &mut Waiting,
+        interim: Option<&Rc<dyn Interim>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            self.poll_upload(cx)?;
+            let conn = self.conn.as_mut().ok_or(Reason::Internal)?;
+            // No buffer is held while nothing has come.
+            if self.input.capacity() == self.input.len() {
+                match conn.io.poll_read_ready(cx) {
+                    Poll::Ready(_) if self.input.is_empty() => {
+                        self.input = self.worker.large_buffer();
+                    }
+                    Poll::Ready(_) => self.input.reserve(self.input.len()),
+                    Poll::Pending => return self.poll_first_byte(waiting, cx),
+                }
+            }
+            let conn = self.conn.as_mut().ok_or(Reason::Internal)?;
+            match conn.io.poll_read(cx, &mut self.input) {
+                Poll::Pending => {
+                    if self.input.is_empty() {
+                        self.worker.give_back_large(std::mem::take(&mut self.input));
+                    }
+                    return self.poll_first_byte(waiting, cx);
+                }
+                Poll::Ready(Ok(0)) => {
+                    let reason =
+                        if self.input.is_empty() { Reason::UpstreamReset } else { Reason::Truncated };
+                    return Poll::Ready(Err(Fault::with(reason, "it closed the connection")));
+                }
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(Fault::with(
+                        Reason::UpstreamReset,
+                        error.to_string(),
+                    )));
+                }
+                Poll::Ready(Ok(_)) => self.heard = true,
+            }
+            while !self.input.is_empty() {
+                let parsed =
+                    waiting.parser.response(&mut self.input, &RESPONSE_LIMITS, method, head);
+                match parsed {
+                    Ok(Progress::Complete) => {}
+                    Ok(Progress::Partial) => break,
+                    Err(error) => {
+                        let fault = Fault::with(Reason::BadResponse, error.sentence());
+                        return Poll::Ready(Err(fault));
+                    }
+                }
+                waiting.parser = HeadParser::default();
+                if !head.is_interim() {
+                    self.begin_body(head);
+                    return Poll::Ready(Ok(()));
+                }
+                waiting.interim += 1;
+                if waiting.interim > MAX_INTERIM {
+                    let fault = Fault::with(Reason::BadResponse, "too many interim responses");
+                    return Poll::Ready(Err(fault));
+                }
+                // 100 is between the two ends of one connection: the client gets ours, when its
+                // body is first pulled.
+                if let (Some(interim), false) = (interim, head.status == 100) {
+                    head.fields.remove_hop_by_hop();
+                    interim.interim(head.status, &head.fields);
+                }
+            }
+        }
+    }
+
+    fn begin_body(&mut self, head: &ResponseHead) {
+        self.decoder = BodyDecoder::new(head.framing, &RESPONSE_LIMITS);
+        self.keep_alive = head.keep_alive && head.status != 101;
+        self.len_bytes = match head.framing {
+            Framing::None => Some(0),
+            Framing::Length(len) => Some(len),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        if let Some(conn) = &self.conn {
+            conn.deadline.clear();
+        }
+    }
+
+    /// The body of the response whose head has been read. What is there already in whole comes as
+    /// bytes, and the connection is free again at once.
+    pub fn into_body(mut self) -> Body {
+        if let Some(len) = self.len_bytes
+            && self.decoder.ready(&self.input) as u64 == len
+        {
+            let bytes = self.input.split_to(self.decoder.ready(&self.input)).freeze();
+            self.decoder.consumed(bytes.len());
+            self.finish();
+            return bytes.into();
+        }
+        Body::Stream(Box::new(self))
+    }
+
+    /// Sends what waits to be sent and pulls more of the upload while the peer takes it.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        loop {
+            let Some(conn) = self.conn.as_mut() else { return Ok(()) };
+            let before = self.written;
+            let flushed = self.out.poll_flush(&mut conn.io, cx, &mut self.written);
+            self.sent |= self.written > before;
+            if let Poll::Ready(Err(error)) = flushed {
+                // It takes no more; perhaps it has answered already (413) and that can be read.
+                if conn.io.has_news() {
+                    self.out.recycle(0);
+                    self.upload = Upload::Broken;
+                    return Ok(());
+                }
+                return Err(Fault::with(Reason::UpstreamReset, error.to_string()));
+            }
+            if self.out.len_bytes() >= UPLOAD_AHEAD {
+                return Ok(());
+            }
+            let Upload::Coming { body, chunked } = &mut self.upload else { return Ok(()) };
+            let chunked = *chunked;
+            match body.poll_pull(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Pulled::Data(bytes)) => {
+                    self.pulled = true;
+                    if chunked {
+                        write_chunk_size(self.out.tail(), bytes.len());
+                        self.out.push(bytes);
+                        self.out.tail().extend_from_slice(b"\r\n");
+                    } else {
+                        self.out.push(bytes);
+                    }
+                }
+                Poll::Ready(Pulled::End(trailers)) => {
+                    self.upload = Upload::Done;
+                    match trailers {
+                        Some(trailers) if chunked => {
+                            write_last_chunk(self.out.tail(), &trailers);
+                        }
+                        _ if chunked => self.out.tail().extend_from_slice(LAST_CHUNK),
+                        _ => {}
+                    }
+                }
+                Poll::Ready(Pulled::Abort(fault)) => {
+                    self.upload = Upload::Broken;
+                    return Err(fault);
+                }
+            }
+        }
+    }
+
+    /// While the peer says nothing: is it still in time?
+    fn poll_first_byte(
+        &mut self,
+        waiting: &mut Waiting,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        let asked = matches!(self.upload, Upload::Done) && self.out.is_empty();
+        let (time, reason) = if asked {
+            (self.times.first_byte, Reason::FirstByteTimeout)
+        } else {
+            (self.times.read, Reason::ReadTimeout)
+        };
+        // The time for the first byte runs from the end of the request, so it starts anew whenever
+        // some of an upload has gone.
+        if waiting.armed_at != Some(self.written) {
+            waiting.armed_at = Some(self.written);
+            self.arm(time);
+        }
+        ready!(self.poll_deadline(cx));
+        Poll::Ready(Err(self.timed_out(reason)))
+    }
+
+    fn arm(&self, time: Duration) {
+        let now = self.worker.now_ms();
+        let left = Duration::from_millis(self.until_ms.saturating_sub(now));
+        if let Some(conn) = &self.conn {
+            conn.deadline.set(now, time.min(left));
+        }
+    }
+
+    fn poll_deadline(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.conn {
+            Some(conn) => conn.deadline.poll_expired(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn timed_out(&self, reason: Reason) -> Fault {
+        if self.worker.now_ms() >= self.until_ms { Reason::TotalTimeout } else { reason }.into()
+    }
+
+    /// The response is complete: the connection and the place at the peer are free.
+    fn finish(&mut self) {
+        self.over = true;
+        let clean = self.keep_alive
+            && matches!(self.upload, Upload::Done)
+            && self.out.is_empty()
+            // More than was announced: nobody knows what the next answer would begin with.
+            && self.input.is_empty()
+            && self.decoder.is_done();
+        self.worker.give_back_large(std::mem::take(&mut self.input));
+        let seat = self.seat.take();
+        if let (Some(mut conn), Some(seat)) = (self.conn.take(), &seat)
+            && clean
+        {
+            conn.deadline.clear();
+            conn.used += 1;
+            self.idle.keep(&self.worker, seat.peer, conn);
+        }
+    }
+
+    fn abort(&mut self, fault: Fault) -> Poll<Pulled> {
+        self.over = true;
+        self.conn = None;
+        self.seat = None;
+        Poll::Ready(Pulled::Abort(fault))
+    }
+
+    /// What the buffer holds of the body, or how the body ends.
+    fn decode(&mut self) -> Option<Pulled> {
+        match self.decoder.decode(&mut self.input) {
+            Ok(Part::Data(bytes)) => {
+                // Free at once, not at the next pull: the client may be slow to come to it.
+                if self.decoder.remaining() == Some(0) {
+                    self.finish();
+                }
+                Some(Pulled::Data(bytes))
+            }
+            Ok(Part::End) => {
+                let trailers = self.decoder.take_trailers().map(Box::new);
+                self.finish();
+                Some(Pulled::End(trailers))
+            }
+            Ok(Part::NeedMore) => None,
+            Err(error) => {
+                self.conn = None;
+                self.seat = None;
+                Some(Pulled::Abort(Fault::with(Reason::BadResponse, error.sentence())))
+            }
+        }
+    }
+}
+
+/// What is remembered while the head of a response is waited for.
+#[derive(Default)]
+pub struct Waiting {
+    parser: HeadParser,
+    interim: u8,
+    armed_at: Option<u64>,
+}
+
+impl Stream for Session {
+    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Pulled> {
+        loop {
+            if self.over {
+                return Poll::Ready(Pulled::End(None));
+            }
+            if let Some(pulled) = self.decode() {
+                if let Some(conn) = &self.conn {
+                    conn.deadline.clear();
+                }
+                return Poll::Ready(pulled);
+            }
+            // The peer may answer before it has read the whole request.
+            if self.poll_upload(cx).is_err() {
+                self.upload = Upload::Broken;
+            }
+            // A response is read ahead of its client only in the room of one buffer: while the
+            // client still holds slices of a full one, there is nothing to read into, and the
+            // writer, which runs in the same task, pulls again when it has sent some.
+            if self.input.capacity() == self.input.len() {
+                if self.input.capacity() == 0 {
+                    self.input = self.worker.large_buffer();
+                } else if !self.input.is_empty() {
+                    self.input.reserve(LARGE_BUFFER_BYTES);
+                } else if !self.input.try_reclaim(self.read_ahead.max(1)) {
+                    self.input = self.worker.large_buffer();
+                }
+            }
+            let Some(conn) = self.conn.as_mut() else {
+                return Poll::Ready(Pulled::Abort(Reason::Internal.into()));
+            };
+            match conn.io.poll_read(cx, &mut self.input) {
+                Poll::Ready(Ok(0)) => {
+                    return match self.decoder.finish() {
+                        Ok(()) => {
+                            self.finish();
+                            Poll::Ready(Pulled::End(None))
+                        }
+                        Err(_) => self.abort(Reason::Truncated.into()),
+                    };
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    return self.abort(Fault::with(Reason::Truncated, error.to_string()));
+                }
+                Poll::Pending => {
+                    if let Some(conn) = &self.conn
+                        && !conn.deadline.is_set()
+                    {
+                        self.arm(self.times.read);
+                    }
+                    ready!(self.poll_deadline(cx));
+                    let fault = self.timed_out(Reason::ReadTimeout);
+                    return self.abort(fault);
+                }
+            }
+        }
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        self.len_bytes
+    }
+
+    fn read_ahead_bytes(&self) -> usize {
+        self.read_ahead
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.worker.give_back_large(std::mem::take(&mut self.input));
+        self.worker.give_back_out(std::mem::take(&mut self.out));
+    }
+}
+
+/// Generous: what an application sends is its operator's business, but it cannot fill the memory.
+const RESPONSE_LIMITS: Limits =
+    Limits { max_request_line: 16 * 1024, max_header: 256 * 1024, max_fields: Limits::MOST_FIELDS };
+
+fn no_body() -> BodyDecoder {
+    BodyDecoder::new(Framing::None, &RESPONSE_LIMITS)
+}

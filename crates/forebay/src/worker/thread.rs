@@ -1,0 +1,153 @@
+//! A worker's thread: its runtime, its listeners, and the messages it is told.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustc_hash::FxHashMap;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::mpsc;
+
+use super::{MAILBOX, Mail, Mailbox, Process, Worker};
+use crate::counters::Counters;
+use crate::listen::{Listener, ListenerId, accept_all};
+use crate::snapshot::Snapshot;
+use crate::wheel;
+
+/// What a worker starts with.
+pub struct Start {
+    /// 0 for the first.
+    pub index: usize,
+    /// The configuration in force.
+    pub snapshot: Arc<Snapshot>,
+    /// Its own sockets, listening.
+    pub sockets: Vec<(ListenerId, TcpListener)>,
+    /// Its counters, which others read.
+    pub counters: Arc<Counters>,
+    /// What is counted over all workers.
+    pub process: Arc<Process>,
+}
+
+/// Tasks that are polled between two looks at the sockets. Tokio's 61 would make a worker with a
+/// hundred busy connections ask the kernel twice per round; more than this and a new event waits
+/// too long behind them.
+const EVENT_INTERVAL: u32 = 128;
+
+/// Threads per worker that read files whose bytes are not in memory: as many reads as a disk can
+/// well do at once.
+const FILE_THREADS: usize = 16;
+
+/// Starts a worker on a thread of its own; gives its mailbox.
+pub fn start(start: Start) -> io::Result<(Mailbox, JoinHandle<()>)> {
+    let (mailbox, mail) = mpsc::channel(MAILBOX);
+    let thread = std::thread::Builder::new().name(format!("worker-{}", start.index)).spawn(
+        move || {
+            // A runtime belongs to the thread that makes it.
+            match runtime(start.index) {
+                Ok(runtime) => runtime.block_on(work(start, mail)),
+                Err(error) => tracing::error!(%error, "a worker cannot start"),
+            }
+        },
+    )?;
+    Ok((mailbox, thread))
+}
+
+fn runtime(index: usize) -> io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .event_interval(EVENT_INTERVAL)
+        .max_blocking_threads(FILE_THREADS)
+        .thread_name(format!("files-{index}"))
+        .build_local(LocalOptions::default())
+}
+
+async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
+    let worker = Worker::new(start.index, start.snapshot, start.counters, start.process);
+    tokio::task::spawn_local(wheel::drive(worker.wheel.clone()));
+    let mut listeners = Listeners { worker: worker.clone(), open: FxHashMap::default() };
+    for (id, socket) in start.sockets {
+        listeners.open(id, socket);
+    }
+    while let Some(mail) = mail.recv().await {
+        match mail {
+            Mail::Snapshot { snapshot, open, close, done } => {
+                for id in close {
+                    listeners.close(id);
+                }
+                listeners.serve(&snapshot);
+                worker.replace_snapshot(snapshot);
+                for (id, socket) in open {
+                    listeners.open(id, socket);
+                }
+                // Nobody listens for the answer any more if the reload was given up.
+                let _ = done.send(());
+            }
+            Mail::Drain { done } => {
+                worker.draining.set(true);
+                listeners.close_all();
+                worker.close_idle();
+                drained(&worker).await;
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until no connection is left. Who waits for this has a time limit.
+async fn drained(worker: &Rc<Worker>) {
+    loop {
+        let idle = worker.idle.notified();
+        if worker.links.borrow().is_empty() {
+            return;
+        }
+        idle.await;
+    }
+}
+
+struct Listeners {
+    worker: Rc<Worker>,
+    open: FxHashMap<ListenerId, Rc<Listener>>,
+}
+
+impl Listeners {
+    fn open(&mut self, id: ListenerId, socket: TcpListener) {
+        let served = self.worker.snapshot().served.get(&id).cloned();
+        let Some(served) = served else {
+            tracing::error!(listener = id, "a listener without a configuration");
+            return;
+        };
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let listener = Listener::new(id, served);
+                self.open.insert(id, listener.clone());
+                tokio::task::spawn_local(accept_all(self.worker.clone(), listener, socket));
+            }
+            Err(error) => tracing::error!(%error, "a listener cannot be watched"),
+        }
+    }
+
+    fn close(&mut self, id: ListenerId) {
+        if let Some(listener) = self.open.remove(&id) {
+            listener.close();
+            self.worker.close_idle_of(&listener);
+        }
+    }
+
+    fn close_all(&mut self) {
+        for (_, listener) in self.open.drain() {
+            listener.close();
+        }
+    }
+
+    fn serve(&self, snapshot: &Snapshot) {
+        for (id, listener) in &self.open {
+            if let Some(served) = snapshot.served.get(id) {
+                listener.serve(served.clone());
+            }
+        }
+    }
+}
