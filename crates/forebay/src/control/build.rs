@@ -59,7 +59,7 @@ pub fn build(
             generation: generation.clone(),
         });
         let on = declarations::chosen(call, &binds, builder.report);
-        sites.list.push((hosts, site, on));
+        sites.list.push(Placed { hosts, site, on });
     }
     let tables = sites.tables(binds.len(), builder.report);
     let Builder {
@@ -104,10 +104,24 @@ fn name_of(call: &Call, hosts: &[Node]) -> String {
     }
 }
 
-/// The sites with their hosts and the listeners that they name.
+/// All sites, in the order in which they stand.
 #[derive(Default)]
 struct Sites<'a> {
-    list: Vec<(&'a [Node], Arc<Site>, Option<Vec<usize>>)>,
+    list: Vec<Placed<'a>>,
+}
+
+/// A site with where it answers.
+struct Placed<'a> {
+    hosts: &'a [Node],
+    site: Arc<Site>,
+    /// The places of its listeners; none: all of them.
+    on: Option<Vec<usize>>,
+}
+
+impl Placed<'_> {
+    fn is_on(&self, listener: usize) -> bool {
+        self.on.as_ref().is_none_or(|on| on.contains(&listener))
+    }
 }
 
 type Hosts = HostTable<Arc<Site>>;
@@ -116,8 +130,8 @@ impl Sites<'_> {
     /// A table for each listener. Those that no site names serve the same and share one.
     fn tables(&self, listeners: usize, report: &mut Report) -> Vec<Arc<Hosts>> {
         let named = |at: usize| {
-            let mut all = self.list.iter().filter_map(|(_, _, on)| on.as_ref());
-            all.any(|on| on.contains(&at))
+            let mut sites = self.list.iter();
+            sites.any(|placed| placed.on.is_some() && placed.is_on(at))
         };
         let mut shared: Option<Arc<Hosts>> = None;
         let mut tables = Vec::with_capacity(listeners);
@@ -137,13 +151,12 @@ impl Sites<'_> {
 
     fn table(&self, listener: usize, report: &mut Report) -> Hosts {
         let mut table = Hosts::new();
-        let here = |on: &Option<Vec<usize>>| on.as_ref().is_none_or(|on| on.contains(&listener));
-        for (hosts, site, _) in self.list.iter().filter(|(_, _, on)| here(on)) {
-            for node in *hosts {
+        for placed in self.list.iter().filter(|placed| placed.is_on(listener)) {
+            for node in placed.hosts {
                 let host = node.get::<&Host>().to_string();
                 match HostPattern::parse(&host) {
                     Ok(pattern) => {
-                        if table.insert(pattern, site.clone()).is_err() {
+                        if table.insert(pattern, placed.site.clone()).is_err() {
                             let message = format!("site: \"{host}\" is declared twice");
                             let help = "on one listener, a host has one site";
                             report.mistake(node.place, Code::Duplicate, message, help);

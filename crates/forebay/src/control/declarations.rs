@@ -144,8 +144,6 @@ pub struct Bind {
     pub times: Times,
     /// The limits for their heads.
     pub limits: Limits,
-    /// Where the configuration says so, for messages.
-    pub place: Place,
 }
 
 /// What `server` says.
@@ -228,7 +226,6 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address: address.clone(),
             times: times(call),
             limits: limits(call),
-            place,
         });
     }
     // A declaration with a mistake in it is not among these; but then the result is not used.
@@ -240,7 +237,6 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address,
             times,
             limits,
-            place: Place::NONE,
         });
     }
     binds

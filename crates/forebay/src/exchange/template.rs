@@ -436,4 +436,60 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_leaves_its_place_in_a_url(
+            value in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+            template in proptest::sample::select(vec![
+                "/a/$vars.v", "/a?b=$vars.v", "https://h/$vars.v", "a$vars.v/b?c", "$vars.v",
+            ]),
+        ) {
+            let got = WORKER.with(|bench| bench.get("/").run());
+            let mut exchange = got.exchange;
+            exchange.set_var(&"v".into(), value);
+            let template = Template::parse(template, Vars::Captures).expect("a template");
+            let mut out = Vec::new();
+            expand_url(&template, &exchange, &mut out);
+            assert!(out.iter().all(|byte| (0x21..0x7f).contains(byte)), "{}", out.escape_ascii());
+            assert!(!out.contains(&b'\\'));
+            if let [Part::Text(before), ..] = &template.parts[..] {
+                assert!(out.starts_with(before.as_bytes()));
+                let count = |byte: u8| out.iter().filter(|b| **b == byte).count();
+                let written = |c: char| template.parts.iter().map(|part| match part {
+                    Part::Text(text) => text.matches(c).count(),
+                    Part::Var(_) => 0,
+                }).sum::<usize>();
+                assert_eq!(count(b'#'), 0);
+                if written('?') == 0 {
+                    assert_eq!(count(b'?'), 0);
+                } else if before.contains('?') {
+                    assert_eq!(count(b'&'), 0);
+                }
+            }
+        }
+
+        #[test]
+        fn no_path_leads_out_of_its_directory(
+            one in "[a./\\\\%0-2eEfF]{0,12}",
+            two in "[a./\\\\%0-2eEfF]{0,12}",
+        ) {
+            let template = Template::parse("$vars.v/$path$vars.w", Vars::Request);
+            let got = WORKER.with(|bench| bench.get("/").run());
+            let mut exchange = got.exchange;
+            exchange.request.set_path(format!("/{one}"));
+            exchange.set_var(&"v".into(), two.clone().into());
+            exchange.set_var(&"w".into(), one.into());
+            let mut out = Vec::new();
+            if expand_path(&template.expect("a template"), &exchange, &mut out).is_ok() {
+                assert_ne!(out.first(), Some(&b'/'));
+                assert!(!out.iter().any(|byte| matches!(byte, 0 | b'\\')));
+                assert!(out.split(|byte| *byte == b'/').all(|segment| segment != b".."));
+            }
+        }
+    }
+
+    thread_local! {
+        static WORKER: Bench = Bench::new(r#"site { "*", respond(200) }"#);
+    }
 }

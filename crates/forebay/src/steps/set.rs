@@ -18,6 +18,10 @@ pub static DIRECTIVE: Directive = Directive::filter(
 ])
 .example(r#"set("device", "mobile") { when = header("user-agent", "*Mobile*") }"#);
 
+/// As much as a request's fields may have together. A variable made of itself several times over,
+/// in several steps, would else grow from whatever a client sends without end.
+const MAX_VALUE_BYTES: usize = 64 * 1024;
+
 /// Sets a variable.
 struct Set {
     name: Arc<str>,
@@ -40,6 +44,7 @@ impl Step for Set {
     fn on_request(&self, exchange: &mut Exchange) -> Flow {
         let mut value = Vec::new();
         expand(&self.to, exchange, None, &mut value);
+        value.truncate(MAX_VALUE_BYTES);
         exchange.set_var(&self.name, value);
         Flow::Next
     }
@@ -57,5 +62,14 @@ mod tests {
         );
         assert_eq!(bench.get("/two").run().text(), "2[1/two]");
         assert_eq!(bench.get("/x").run().text(), "1[1/x]");
+    }
+
+    #[test]
+    fn a_value_does_not_grow_without_end() {
+        let double = r#"set("a", "$vars.a$vars.a"), "#.repeat(60);
+        let bench = Bench::new(&format!(
+            "site {{ \"*\", set(\"a\", \"$path\"), {double} respond(200, \"$vars.a\") }}"
+        ));
+        assert_eq!(bench.get("/x").run().text().len(), super::MAX_VALUE_BYTES);
     }
 }
