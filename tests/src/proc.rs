@@ -78,6 +78,12 @@ pub fn pss(pid: u32) -> u64 {
     kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
+/// Memory of one process in bytes that is neither code nor files; 0 when it is gone.
+#[must_use]
+pub fn anonymous(pid: u32) -> u64 {
+    kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss_Anon:")
+}
+
 fn kilobytes(file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text

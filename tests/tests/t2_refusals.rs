@@ -355,8 +355,12 @@ fn bodies_over_the_limit() {
     let mut conn = guard.server.client().connect();
     conn.raw(head);
     let response = conn.read_response().expect(413);
-    assert!(response.says_close());
     guard.origin.expect_untouched();
+    // What is left is so little that the connection may be kept; then it has to be read past.
+    if !response.says_close() {
+        conn.more([b'x'; 1025]);
+        let _ = conn.get("/next").expect(200);
+    }
     let whole = Request::post("/", vec![b'x'; 1024]);
     let _ = guard.server.client().request(&whole).expect(200);
     // In chunks it is found out later: what had begun is broken off.
@@ -529,7 +533,6 @@ fn unknown_hosts_get_404() {
         "a.test",
         "A.TEST",
         "a.test:8080",
-        "a.test.",
         "x.b.test",
         "x.y.b.test",
         "c.test",

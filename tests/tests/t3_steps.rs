@@ -70,7 +70,6 @@ fn redirect_answers() {
 fn the_first_route_that_matches_takes_the_request_for_good() {
     let server = serve(
         r#"route "/a/*" { route "/a/x" { respond(200, "inner") } },
-           route "/a/y" { respond(200, "never") },
            route { "/b", "/c/*" } { respond(200, "list") },
            route "*.php" { respond(200, "suffix") },
            route "/d/*.txt" { respond(200, "both") },
@@ -95,6 +94,15 @@ fn the_first_route_that_matches_takes_the_request_for_good() {
     assert_eq!(client.get("/u/").status(), 404);
     check(&client, "/m", 200, "other");
     assert_eq!(client.request(&Request::post("/m", "")).text(), "post");
+}
+
+#[test]
+fn a_route_that_does_not_answer_leaves_nothing_for_later_ones() {
+    let server =
+        serve(r#"route "/a/*" { route "/a/x" { respond(200, "inner") } }, respond(200, "last")"#);
+    check(&server.client(), "/a/x", 200, "inner");
+    assert_eq!(server.client().get("/a/y").status(), 404);
+    check(&server.client(), "/b", 200, "last");
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn forwarding_fields_are_rebuilt() {
         .field("forwarded")
         .expect("Forwarded")
         .to_ascii_lowercase();
+    let forwarded = forwarded.replace('"', "");
     assert!(
         forwarded.contains("for=127.0.0.1") && forwarded.contains("proto=http"),
         "{forwarded}"
@@ -376,20 +377,6 @@ fn an_upload_and_its_answer_pass_at_the_same_time() {
 }
 
 #[test]
-fn a_request_can_be_taken_in_before_a_peer_is_asked() {
-    let origin = Origin::echo();
-    let server = Server::before(&origin, r#"proxy "@origin@" { buffer_request = "1MB" }"#);
-    let mut conn = server.client().connect();
-    conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\none");
-    conn.wait_until_read();
-    conn.expect_silence(ms(30));
-    origin.expect_untouched();
-    conn.more("two");
-    let _ = conn.read_response().expect(200);
-    assert_eq!(origin.only_request().text(), "onetwo");
-}
-
-#[test]
 fn a_client_that_leaves_is_no_harm_to_the_next() {
     let origin = Origin::setup()
         .route("/big", Script::pattern(50 << 20))
@@ -482,46 +469,6 @@ fn a_small_page_frees_its_origin_at_once() {
     });
     let (_, len) = conn.slow_read(0).expect("the whole page");
     assert_eq!(len, 200_000);
-}
-
-#[test]
-fn a_proxy_header_is_taken() {
-    let server = Server::builder(r#"site { "*", respond(200, "$client_ip $client_port") }"#)
-        .listen("proxy_protocol = true")
-        .start();
-    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    let ask = |header: &[u8]| server.client().raw([header, get.as_bytes()].concat());
-    let one = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n";
-    assert_eq!(ask(one).expect(200).text(), "192.0.2.1 1234");
-    let six = b"PROXY TCP6 2001:db8::1 2001:db8::2 1234 80\r\n";
-    assert_eq!(ask(six).expect(200).text(), "2001:db8::1 1234");
-    let mut two = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    two.extend([192, 0, 2, 9, 192, 0, 2, 2, 0x04, 0xd2, 0, 80]);
-    assert_eq!(ask(&two).expect(200).text(), "192.0.2.9 1234");
-    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    assert!(ask(local).expect(200).text().starts_with("127.0.0.1 "));
-    for at in [1, 5, 12, 20, 39, 40] {
-        let bytes = [one.as_slice(), get.as_bytes()].concat();
-        assert_eq!(
-            server.client().raw_in_pieces(bytes, at).text(),
-            "192.0.2.1 1234"
-        );
-    }
-    // Without one nothing is answered.
-    for bytes in [
-        get,
-        "PROXY TCP4 x y 1 2\r\n",
-        "PROXY UNKNOWNSOMETHING TCP4 1.2.3.4 1 2 3\r\n",
-    ] {
-        let mut conn = server.client().connect();
-        conn.raw(format!("{bytes}{get}"));
-        let got = conn.read_all();
-        assert!(
-            matches!(got.statuses().as_slice(), [] | [400]),
-            "{bytes:?}: {:?}",
-            got.statuses()
-        );
-    }
 }
 
 #[test]
@@ -674,7 +621,7 @@ fn nginx_behind_it_gives_the_same_as_nginx() {
     let nginx = Nginx::start(
         "location /old { return 301 /new; } location /none { return 204; }
          location /up { client_max_body_size 64m; dav_methods PUT; }
-         location /gzip { gzip on; gzip_types *; gzip_min_length 1; gzip_http_version 1.0; }",
+         location /gzip { gzip on; gzip_proxied any; gzip_types *; gzip_min_length 1; gzip_http_version 1.0; }",
         &[
             ("a.txt", b"0123456789"),
             ("big.bin", &big),

@@ -73,17 +73,55 @@ fn a_connection_with_anything_odd_on_it_is_not_reused() {
 }
 
 #[test]
-fn an_answer_before_it_was_asked_is_never_given_to_the_next() {
-    let early = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL";
-    let origin = Origin::setup().on_accept(Script::raw(early)).start();
-    let server = plain(&origin);
-    for _ in 0..3 {
-        let response = server.client().get("/");
-        assert!(
-            response.status() == 502 || response.text() == "GET /",
-            "{}",
-            response.text()
+fn an_answer_to_another_request_is_never_given_to_the_next() {
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL";
+    // It speaks first: what it answers to a request then comes too late, and must not be kept.
+    let first = Origin::setup().on_accept(Script::raw(evil)).start();
+    // It says more while its connection is idle, after the answer was taken.
+    let more = Script::ok("fine").then(Act::Delay(ms(20))).send(evil);
+    let later = Origin::always(more);
+    let server =
+        Server::builder(r#"site { "*", route "/first/*" { proxy "@first@" }, proxy "@later@" }"#)
+            .origin("first", &first)
+            .origin("later", &later)
+            .workers(1)
+            .start();
+    for i in 0..5 {
+        let target = format!("/first/{i}");
+        let response = server.client().get(&target);
+        let text = response.text();
+        let ours = text == format!("GET {target}") || text == "EVIL";
+        assert!(response.status() == 502 || ours, "{target}: {text}");
+    }
+    for i in 0..5 {
+        assert_eq!(
+            server.client().get(&format!("/{i}")).expect(200).text(),
+            "fine"
         );
+        let each =
+            ("HTTP/1.1 200 Scripted\r\nContent-Length: 4\r\n\r\n".len() + 4 + evil.len()) as u64;
+        wait::until("the other answer to be sent", || {
+            later.bytes_sent() >= (i + 1) * each
+        });
+    }
+}
+
+#[test]
+fn white_space_that_a_response_may_not_have_is_not_passed_on() {
+    // RFC 9112 sections 5.1 and 5.2: a proxy removes it, or refuses the response.
+    for fields in ["X : y\r\n", "X: a\r\n b\r\n"] {
+        let script = Script::raw(format!(
+            "HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"
+        ));
+        let origin = Origin::always(script);
+        let response = plain(&origin).client().get("/");
+        assert!(matches!(response.status(), 200 | 502), "{fields:?}");
+        if response.status() == 200 {
+            assert!(
+                matches!(response.field("x"), Some("y" | "a b")),
+                "{fields:?}"
+            );
+        }
     }
 }
 
@@ -112,7 +150,7 @@ fn an_early_answer_ends_the_connection_that_was_not_read() {
 #[test]
 fn what_an_origin_does_wrong_gets_502() {
     let many = "X: y\r\n".repeat(101);
-    let long = format!("X: {}\r\n", "y".repeat(70 << 10));
+    let long = format!("X: {}\r\n", "y".repeat(2 << 20));
     for (what, script) in [
         ("closes", Script::new().close()),
         ("resets", Script::new().then(Act::Reset)),
@@ -142,10 +180,8 @@ fn what_an_origin_does_wrong_gets_502() {
         ),
         ("a length with a sign", with("Content-Length: +2\r\n")),
         ("another coding", with("Transfer-Encoding: gzip\r\n")),
-        ("a space before a colon", with("X : y\r\n")),
         ("NUL", with("X: a\0b\r\n")),
         ("a bare CR", with("X: a\rb\r\n")),
-        ("a folded line", with("X: a\r\n b\r\n")),
         ("too many fields", with(&many)),
         ("too big a head", with(&long)),
         (
@@ -630,8 +666,9 @@ fn an_origin_by_name() {
 
 #[test]
 fn an_origin_whose_name_does_not_resolve() {
-    let server =
-        Server::start(r#"site { "*", route "/a" { proxy "no-such-name.invalid" }, respond(200) }"#);
+    let server = Server::start(
+        r#"site { "*", route "/a" { proxy "no-such-name.invalid:80" }, respond(200) }"#,
+    );
     let _ = server.client().get("/a").expect(502);
     let _ = server.client().get("/b").expect(200);
 }
