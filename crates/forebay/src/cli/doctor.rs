@@ -58,7 +58,7 @@ fn show(findings: &[Finding]) -> String {
             Some(better) => {
                 count += 1;
                 let _ = writeln!(out, "tune  {name}: {now}, better {}", better.value);
-                let _ = writeln!(out, "      {}", finding.why);
+                wrap(finding.why, &mut out);
                 let _ = writeln!(out, "      $ {}", better.command);
             }
         }
@@ -72,6 +72,28 @@ fn show(findings: &[Finding]) -> String {
         ),
     });
     out
+}
+
+/// Sentences under a finding, in lines of a width that every terminal has.
+fn wrap(text: &str, out: &mut String) {
+    const INDENT: &str = "     ";
+    const WIDTH: usize = 80;
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count() + 1;
+        if column > 0 && column + length > WIDTH {
+            out.push('\n');
+            column = 0;
+        }
+        if column == 0 {
+            out.push_str(INDENT);
+            column = INDENT.len();
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += length;
+    }
+    out.push('\n');
 }
 
 fn cores() -> Finding {
