@@ -177,8 +177,6 @@ impl Sites<'_> {
 pub struct Builder<'a> {
     /// Where a step reports what only it can know to be wrong.
     pub report: &'a mut Report,
-    /// The configuration in service, to take over what has not changed.
-    pub previous: Option<&'a Snapshot>,
     /// The pools that were built.
     pub upstreams: Upstreams,
     /// The resources with local halves; those of others are dropped by the workers.
@@ -192,10 +190,9 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(report: &'a mut Report, previous: Option<&'a Snapshot>) -> Builder<'a> {
+    fn new(report: &'a mut Report, previous: Option<&Snapshot>) -> Builder<'a> {
         Builder {
             report,
-            previous,
             upstreams: Upstreams::new(previous),
             resources: FxHashSet::default(),
             pipelines: FxHashMap::default(),
