@@ -45,6 +45,7 @@ impl Admin {
         let path = &self.admin;
         let stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
         exchange(stream, method, target, patience)
+            .map_err(plain)
             .map_err(|error| format!("no answer from unix:{}: {error}", path.display()))
     }
 }
@@ -90,7 +91,7 @@ fn exchange(
     let mut answer = Vec::new();
     match stream.take(MAX_ANSWER).read_to_end(&mut answer) {
         Ok(_) => parse(&answer).ok_or_else(cut),
-        // What a socket with a time limit says is "Resource temporarily unavailable".
+        // What a socket with a time limit says would be "Resource temporarily unavailable".
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
             let waited = patience.unwrap_or_default().as_secs();
             Err(io::Error::other(format!(
@@ -98,6 +99,14 @@ fn exchange(
             )))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// A socket that breaks has several words for it.
+fn plain(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => cut(),
+        _ => error,
     }
 }
 

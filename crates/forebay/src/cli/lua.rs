@@ -58,6 +58,9 @@ mod tests {
     }
 
     proptest::proptest! {
+        // Each case runs a configuration.
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
         #[test]
         fn any_text_comes_through(text in "[ -~\\n\\t\\u{1}\\u{e4}$\"\\\\]{1,40}") {
             proptest::prop_assert_eq!(seen(&text), text);
