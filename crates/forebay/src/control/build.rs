@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use forebay_config::{Call, Code, Host, Node, Place, Report, Role, When};
-use forebay_route::{HostPattern, HostTable};
+use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::declarations::{self, Bind, SITE, Server};
@@ -153,19 +153,14 @@ impl Sites<'_> {
         let mut table = Hosts::new();
         for placed in self.list.iter().filter(|placed| placed.is_on(listener)) {
             for node in placed.hosts {
-                let host = node.get::<&Host>().to_string();
-                match HostPattern::parse(&host) {
-                    Ok(pattern) => {
-                        if table.insert(pattern, placed.site.clone()).is_err() {
-                            let message = format!("site: \"{host}\" is declared twice");
-                            let help = "on one listener, a host has one site";
-                            report.mistake(node.place, Code::Duplicate, message, help);
-                        }
-                    }
-                    Err(error) => {
-                        let message = format!("site: HOST cannot be \"{host}\"");
-                        report.mistake(node.place, Code::BadValue, message, error.to_string());
-                    }
+                let Some(host) = steps::patterns::host(node) else {
+                    continue;
+                };
+                let shown = host.to_string();
+                if table.insert(host, placed.site.clone()).is_err() {
+                    let message = format!("site: \"{shown}\" is declared twice");
+                    let help = "on one listener, a host has one site";
+                    report.mistake(node.place, Code::Duplicate, message, help);
                 }
             }
         }
@@ -283,17 +278,6 @@ impl<'a> Builder<'a> {
             }
             None => Arc::new(page),
         }
-    }
-
-    /// Reports a value that has the right type and is wrong all the same.
-    pub fn bad_value(&mut self, call: &Call, option: &str, shown: &str, help: &str) {
-        let label = match option.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            true => option.to_owned(),
-            false => format!("`{option}`"),
-        };
-        let message = format!("{}: {label} cannot be {shown}", call.name());
-        self.report
-            .mistake(call.place_of(option), Code::BadValue, message, help);
     }
 }
 

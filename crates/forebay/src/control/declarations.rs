@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::listen::{ListenerId, Times};
 use crate::snapshot::resource_id;
+use crate::steps::patterns::check_hosts;
 
 const TIME: Type = Type::Duration {
     min: Duration::from_secs(1),
@@ -87,6 +88,7 @@ pub static SITE: Directive = Directive::declaration(
     Opt::new("name", Type::Name, "Its name in logs and metrics.").unset("first host"),
 ])
 .distinct("HOST", Some("on"))
+.check(check_hosts)
 .example(
     r#"site { "example.com", "*.example.com",
   route "/api/*" { proxy "127.0.0.1:3000" },

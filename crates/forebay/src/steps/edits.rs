@@ -1,10 +1,9 @@
 //! Changes of fields, compiled: for `headers` and whatever else has a table of fields.
 
-use forebay_config::{Call, Code, Edit as Written, FieldEdit, Template};
+use forebay_config::{Call, Code, Edit as Written, FieldEdit, Report, Template};
 use forebay_fields::{Fields, Known, KnownSet, Name};
 use smallvec::SmallVec;
 
-use crate::control::build::Builder;
 use crate::exchange::{Exchange, Response, expand};
 
 /// What frames a message belongs to the protocol that carries it: a length or coding from a
@@ -44,29 +43,28 @@ enum Line {
 }
 
 impl Edits {
-    /// Those of an option of type `Fields`; none if it is not given or empty.
-    pub fn new(call: &Call, option: &str, builder: &mut Builder<'_>) -> Option<Edits> {
-        let written: &[FieldEdit] = call.find(option)?;
-        let is_request = option == "request";
-        let mut edits = Vec::with_capacity(written.len());
-        for edit in written {
-            if let Some(help) = refused(&edit.name, is_request) {
+    /// Reports the fields that an option of type `Fields` may not change.
+    pub fn check(call: &Call, option: &str, report: &mut Report) {
+        for edit in call.find::<&[FieldEdit]>(option).unwrap_or_default() {
+            if let Some(help) = refused(&edit.name, option == "request") {
                 let message = format!(
                     "{}: the field `{}` cannot be changed",
                     call.name(),
                     edit.name
                 );
-                builder
-                    .report
-                    .mistake(edit.place, Code::BadValue, message, help);
-                continue;
+                report.mistake(edit.place, Code::BadValue, message, help);
             }
-            edits.push(Edit {
-                name: edit.name.clone(),
-                action: Action::new(&edit.edit),
-            });
         }
-        (!edits.is_empty()).then(|| Edits(edits.into_boxed_slice()))
+    }
+
+    /// Those of an option of type `Fields`; none if it is not given or empty.
+    pub fn new(call: &Call, option: &str) -> Option<Edits> {
+        let written: &[FieldEdit] = call.find(option)?;
+        let edit = |edit: &FieldEdit| Edit {
+            name: edit.name.clone(),
+            action: Action::new(&edit.edit),
+        };
+        (!written.is_empty()).then(|| Edits(written.iter().map(edit).collect()))
     }
 
     /// Whether one of them gives this field a value.

@@ -29,6 +29,8 @@ pub static DIRECTIVE: Directive = Directive::filter(
 .example(r#"headers { response = { x_frame_options = "DENY", server = false } }"#);
 
 fn check(call: &Call, report: &mut Report) {
+    Edits::check(call, "request", report);
+    Edits::check(call, "response", report);
     if !call.is_set("request") && !call.is_set("response") {
         let help = "expected `request = { … }` or `response = { … }`";
         report.mistake(
@@ -56,8 +58,8 @@ struct Headers {
 pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
     let own = looks_at_response(&call.when);
     Some(Box::new(Headers {
-        request: Edits::new(call, "request", builder),
-        response: Edits::new(call, "response", builder),
+        request: Edits::new(call, "request"),
+        response: Edits::new(call, "response"),
         when: if own {
             builder.condition(&call.when)
         } else {

@@ -21,6 +21,7 @@ mod headers;
 mod limit;
 mod metrics;
 mod networks;
+pub mod patterns;
 pub mod proxy;
 mod redirect;
 mod respond;

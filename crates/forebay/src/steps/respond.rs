@@ -35,6 +35,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
 .example(r#"respond(503) { file = "/srv/down.html", headers = { retry_after = "600" } }"#);
 
 fn check(call: &Call, report: &mut Report) {
+    Edits::check(call, "headers", report);
     let status: u16 = call.get("STATUS");
     let (text, file) = (call.is_set("TEXT"), call.is_set("file"));
     if text && file {
@@ -79,7 +80,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         (None, Some(file)) => Content::File(builder.page(file)),
         (None, None) => Content::None,
     };
-    let headers = Edits::new(call, "headers", builder);
+    let headers = Edits::new(call, "headers");
     let kind = match &content {
         _ if headers
             .as_ref()

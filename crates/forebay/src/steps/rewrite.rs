@@ -1,7 +1,10 @@
 //! `rewrite`: the path, and the query if it says one, for the steps below.
 
-use forebay_config::{Arg, Call, Directive, Match, Part, Pattern, Template, Type, Variable, Vars};
+use forebay_config::{
+    Arg, Call, Code, Directive, Match, Part, Pattern, Report, Template, Type, Variable, Vars,
+};
 
+use super::patterns::{check_pattern, pattern};
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Fault, Flow, Reason, Step, expand_url};
 
@@ -18,6 +21,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
     Arg::optional("FROM", Type::Or(&[Type::Pattern, Type::Regex])),
     Arg::required("TO", Type::Template(Vars::Captures)),
 ])
+.check(check)
 .example(r#"rewrite(regex [[^/item/(\d+)$]], "/item.php?id=$1")"#);
 
 /// Rewrites.
@@ -35,36 +39,36 @@ enum From {
     Regex(Match),
 }
 
-pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
-    let to = call.get::<&Template>("TO").clone();
+fn check(call: &Call, report: &mut Report) {
+    let to: &Template = call.get("TO");
     let rooted = match to.parts.first() {
         Some(Part::Text(text)) => text.starts_with('/'),
         Some(Part::Var(_)) => true,
         None => false,
     };
     if !rooted {
-        let first = to.as_literal().unwrap_or_default();
-        builder.bad_value(
-            call,
-            "TO",
-            &format!("\"{first}\""),
-            "expected a path, as \"/x/$rest\"",
-        );
-        return None;
+        let message = match to.as_literal() {
+            Some(text) => format!("rewrite: TO cannot be \"{text}\""),
+            None => "rewrite: TO is no path".to_owned(),
+        };
+        let help = "expected a path, as \"/x/$rest\"";
+        report.mistake(call.place_of("TO"), Code::BadValue, message, help);
     }
+    if let Some(node) = call
+        .node("FROM")
+        .filter(|node| node.as_a::<&Pattern>().is_some())
+    {
+        check_pattern(call, "FROM", node, report);
+    }
+}
+
+pub fn build(call: &Call, _: &mut Builder<'_>) -> Option<Box<dyn Step>> {
+    let to = call.get::<&Template>("TO").clone();
     let from = match call.node("FROM") {
         None => From::Any,
-        Some(node) => match (node.as_a::<&Pattern>(), node.as_a::<&Match>()) {
-            (Some(pattern), _) => match forebay_route::Pattern::parse(pattern.text()) {
-                Ok(pattern) => From::Pattern(pattern),
-                Err(error) => {
-                    let shown = format!("\"{}\"", pattern.text());
-                    builder.bad_value(call, "FROM", &shown, &error.to_string());
-                    return None;
-                }
-            },
-            (None, Some(regex)) => From::Regex(regex.clone()),
-            (None, None) => return None,
+        Some(node) => match node.as_a::<&Match>() {
+            Some(regex) => From::Regex(regex.clone()),
+            None => From::Pattern(pattern(node)?),
         },
     };
     let keeps_tail = keeps_tail(&to);

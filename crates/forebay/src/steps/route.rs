@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use forebay_config::{Arg, Call, Code, Directive, Node, Type};
+use forebay_config::{Arg, Call, Code, Directive, Type};
 use forebay_route::{Pattern, RouteSet};
 
+use super::patterns::{check_patterns, patterns};
 use crate::control::build::Builder;
 use crate::exchange::{Condition, Exchange, Flow, Pipeline, Step};
 
@@ -16,6 +17,7 @@ pub static DIRECTIVE: Directive = Directive::route(
 )
 .args(&[Arg::required("PATTERN", Type::List(&Type::Pattern))])
 .items("PIPELINE", Type::Pipeline)
+.check(check_patterns)
 .example(r#"route "/api/*" { limit { body = "1MB" }, respond(200, "api: $rest") }"#);
 
 /// Routes that follow one another, as one step: which of them a path belongs to is found without
@@ -32,7 +34,7 @@ struct Route {
 
 /// The step of these routes, in the order in which they stand.
 pub fn build_all(calls: &[Arc<Call>], builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
-    let patterns: Vec<Vec<Pattern>> = calls.iter().map(|call| patterns(call, builder)).collect();
+    let patterns: Vec<Vec<Pattern>> = calls.iter().map(|call| patterns(call)).collect();
     let routes = calls.iter().map(|call| Route {
         when: builder.condition(&call.when),
         pipeline: builder.pipeline(&call.steps),
@@ -51,24 +53,6 @@ pub fn build_all(calls: &[Arc<Call>], builder: &mut Builder<'_>) -> Option<Box<d
             None
         }
     }
-}
-
-fn patterns(call: &Call, builder: &mut Builder<'_>) -> Vec<Pattern> {
-    let nodes: &[Node] = call.get("PATTERN");
-    let mut patterns = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let text = node.get::<&forebay_config::Pattern>().text();
-        match Pattern::parse(text) {
-            Ok(pattern) => patterns.push(pattern),
-            Err(error) => {
-                let message = format!("route: PATTERN cannot be \"{text}\"");
-                builder
-                    .report
-                    .mistake(node.place, Code::BadValue, message, error.to_string());
-            }
-        }
-    }
-    patterns
 }
 
 /// Reports routes none of whose paths is left by those above them.

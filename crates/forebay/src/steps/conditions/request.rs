@@ -1,42 +1,31 @@
 //! Conditions on the request's target, method and sender.
 
-use forebay_config::{Arg, Call, Code, Directive, Host, Node, Type};
+use forebay_config::{Arg, Call, Code, Directive, Node, Report, Type};
 use forebay_http1::Method;
-use forebay_route::{HostPattern, HostTable, Pattern, RouteSet};
+use forebay_route::{HostTable, RouteSet};
 
 use super::test;
 use crate::control::build::Builder;
 use crate::exchange::Test;
 use crate::steps::networks::Networks;
+use crate::steps::patterns::{self, check_hosts, check_patterns, patterns};
 
 pub static PATH: Directive = Directive::condition(
     "path",
     "True for a request whose path matches one of these patterns.",
 )
 .args(&[Arg::required("PATTERN", Type::List(&Type::Pattern))])
+.check(check_patterns)
 .example(r#"path { "/media/*", "*.css" }"#);
 
 pub fn path(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Test>> {
-    let nodes: &[Node] = call.get("PATTERN");
-    let mut patterns = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let text = node.get::<&forebay_config::Pattern>().text();
-        match Pattern::parse(text) {
-            Ok(pattern) => patterns.push(pattern),
-            Err(error) => {
-                let message = format!("path: PATTERN cannot be \"{text}\"");
-                builder
-                    .report
-                    .mistake(node.place, Code::BadValue, message, error.to_string());
-            }
-        }
-    }
-    match RouteSet::new([patterns]) {
+    match RouteSet::new([patterns(call)]) {
         Ok(set) => test(move |exchange, _| set.is_match(exchange.request.path().as_bytes())),
         Err(error) => {
+            let message = format!("path: {error}");
             builder
                 .report
-                .mistake(call.place, Code::Conflict, format!("path: {error}"), "");
+                .mistake(call.place, Code::Conflict, message, "");
             None
         }
     }
@@ -47,22 +36,18 @@ pub static HOST: Directive = Directive::condition(
     "True for a request to one of these host names; the port does not count.",
 )
 .args(&[Arg::required("HOST", Type::List(&Type::Host))])
+.check(check_hosts)
 .example(r#"host "*.example.com""#);
 
-pub fn host(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Test>> {
+pub fn host(call: &Call, _: &mut Builder<'_>) -> Option<Box<dyn Test>> {
     let mut table = HostTable::new();
-    for node in call.get::<&[Node]>("HOST") {
-        let text = node.get::<&Host>().to_string();
-        match HostPattern::parse(&text) {
-            // Given twice is given.
-            Ok(pattern) => drop(table.insert(pattern, ())),
-            Err(error) => {
-                let message = format!("host: HOST cannot be \"{text}\"");
-                builder
-                    .report
-                    .mistake(node.place, Code::BadValue, message, error.to_string());
-            }
-        }
+    for host in call
+        .get::<&[Node]>("HOST")
+        .iter()
+        .filter_map(patterns::host)
+    {
+        // Given twice is given.
+        let _ = table.insert(host, ());
     }
     test(move |exchange, _| table.get(exchange.request.host().as_bytes()).is_some())
 }
@@ -70,25 +55,30 @@ pub fn host(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Test>> {
 pub static METHOD: Directive =
     Directive::condition("method", "True for a request with one of these methods.")
         .args(&[Arg::required("TEXT", Type::List(&Type::Text))])
+        .check(check_methods)
         .example(r#"method { "GET", "HEAD" }"#);
 
-pub fn method(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Test>> {
-    let mut methods = Vec::new();
+fn check_methods(call: &Call, report: &mut Report) {
     for node in call.get::<&[Node]>("TEXT") {
-        let text: &str = node.get();
-        // Methods are in capitals, all that are registered; `get` would never match.
-        let capitals = !text.bytes().any(|byte| byte.is_ascii_lowercase());
-        match Method::new(text.as_bytes()).filter(|_| capitals) {
-            Some(method) => methods.push(method),
-            None => {
-                let message = format!("method: TEXT cannot be \"{}\"", text.escape_debug());
-                let help = "expected a method, as \"GET\" or \"POST\"";
-                builder
-                    .report
-                    .mistake(node.place, Code::BadValue, message, help);
-            }
+        if method_of(node).is_none() {
+            let text: &str = node.get();
+            let message = format!("method: TEXT cannot be \"{}\"", text.escape_debug());
+            let help = "expected a method, as \"GET\" or \"POST\"";
+            report.mistake(node.place, Code::BadValue, message, help);
         }
     }
+}
+
+/// Methods are in capitals, all that are registered; `get` would never match.
+fn method_of(node: &Node) -> Option<Method> {
+    let text: &str = node.get();
+    let capitals = !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    Method::new(text.as_bytes()).filter(|_| capitals)
+}
+
+pub fn method(call: &Call, _: &mut Builder<'_>) -> Option<Box<dyn Test>> {
+    let nodes: &[Node] = call.get("TEXT");
+    let methods: Box<[Method]> = nodes.iter().filter_map(method_of).collect();
     test(move |exchange, _| methods.contains(&exchange.request.method))
 }
 
