@@ -65,9 +65,9 @@ fn two_hundred_reloads_with_downloads_under_way_cost_no_more_than_twice_the_memo
 }
 
 #[test]
-fn connections_survive_a_listener_beside_them_and_the_end() {
+fn connections_survive_a_listener_that_comes_and_goes_beside_them() {
     // 2,000 connections a second without keep-alive on an address that stays.
-    let mut server = Server::builder(r#"site { "*", respond(200, "x") }"#)
+    let server = Server::builder(r#"site { "*", respond(200, "x") }"#)
         .free_address("more")
         .start();
     let client = server.client();
@@ -95,11 +95,27 @@ fn connections_survive_a_listener_beside_them_and_the_end() {
     }
     let rate = load.finish() as f64 / begun.elapsed().as_secs_f64();
     println!("{turn} reloads, {rate:.0} connections a second");
-    // And at the end: what was accepted is answered and what comes later is refused. Only what the
-    // kernel completes between the last accept and the close of a socket can be reset: no program
-    // can see it, and with four clients that ask one at a time it is at most one for each.
+}
+
+#[test]
+fn what_was_accepted_before_the_end_is_answered() {
+    // What comes later is refused. Only what the kernel completes between the last accept and the
+    // close of a socket can be reset: no program can see it, and with four clients that ask one at
+    // a time and two sockets it is a rare one.
+    let mut resets = 0;
+    for _ in 0..10 {
+        resets += stop_under_load();
+    }
+    println!("{resets} resets in 10 ends");
+    assert!(resets <= 5, "{resets} resets in 10 ends");
+}
+
+/// Starts a server, stops it under load and says how many connections were reset.
+fn stop_under_load() -> usize {
+    let mut server = Server::start(r#"site { "*", respond(200, "x") }"#);
+    let client = server.client();
     let resets = Arc::new(AtomicUsize::new(0));
-    let ending = Load::start(4, |_| {
+    let load = Load::start(4, |_| {
         let (client, resets) = (client.clone(), Arc::clone(&resets));
         move || {
             let Ok(mut conn) = client.try_connect() else {
@@ -116,9 +132,9 @@ fn connections_survive_a_listener_beside_them_and_the_end() {
             }
         }
     });
-    forebay_tests::wait::until("the load to run", || ending.count() > 500);
+    forebay_tests::wait::until("the load to run", || load.count() > 500);
     let _ = server.command("stop").expect(0);
     assert!(server.wait_exit(Duration::from_secs(10)).success());
-    let _ = ending.finish();
-    assert!(resets.load(Ordering::Relaxed) <= 4, "{resets:?} resets");
+    let _ = load.finish();
+    resets.load(Ordering::Relaxed)
 }
