@@ -50,6 +50,15 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Whether the binary under test was built to be shipped, as far as its path tells: bars of time
+/// and memory are for such a build.
+#[must_use]
+pub fn is_release() -> bool {
+    binary()
+        .components()
+        .any(|c| matches!(c.as_os_str().to_str(), Some("release" | "dist")))
+}
+
 /// What a command printed and how it ended.
 #[derive(Debug, Clone)]
 pub struct Output {
