@@ -14,7 +14,9 @@ pub struct Response {
     /// 200 to 599.
     pub status: u16,
     /// Its fields, without those of the framing.
-    pub fields: Fields,
+    ///
+    /// In a box: a response is moved from step to step, and its worker uses the box again.
+    pub fields: Box<Fields>,
     /// What it carries.
     pub body: Body,
     /// The length that a response without a body (to HEAD, or a 304) says it would have.

@@ -93,11 +93,12 @@ impl Pool {
         self.run(device, work).await
     }
 
-    /// Checks that nobody waits and every thread is free.
+    /// Waits until every thread is free, and checks that nobody waits for one.
     #[cfg(test)]
-    pub fn check_idle(&self) {
+    pub async fn settle(&self) {
         assert_eq!(self.waiting.get(), 0);
-        assert_eq!(self.threads.available_permits(), THREADS);
+        let all = u32::try_from(THREADS).unwrap();
+        drop(self.threads.acquire_many(all).await.unwrap());
         let free = |lane: &Arc<Semaphore>| lane.available_permits() == LANE;
         assert!(self.lanes.borrow().values().all(free));
     }

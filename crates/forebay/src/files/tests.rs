@@ -251,7 +251,7 @@ fn a_file_system_that_hangs_keeps_half_of_the_threads_at_most() {
         for job in hanging {
             job.await.unwrap().unwrap();
         }
-        pool.check_idle();
+        pool.settle().await;
     });
 }
 
@@ -281,7 +281,7 @@ fn more_than_may_wait_are_refused_and_who_leaves_makes_room() {
         for _ in 0..2 * THREADS {
             pool.run_or_refuse(1, || ()).await.unwrap();
         }
-        pool.check_idle();
+        pool.settle().await;
     });
 }
 
@@ -293,7 +293,7 @@ fn work_that_panics_is_a_fault_and_not_the_end() {
             let fault = pool.run(1, || panic!("on purpose")).await.unwrap_err();
             assert_eq!(fault.reason, Reason::Internal);
         }
-        pool.check_idle();
+        pool.settle().await;
     });
 }
 

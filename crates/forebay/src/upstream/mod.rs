@@ -25,7 +25,7 @@ pub use connect::{ProxyHeader, connect};
 pub use declare::{DIRECTIVE, Upstreams};
 pub use pool::{Idle, PeerConn};
 pub use seat::Seat;
-pub use session::{Session, Times, Waiting};
+pub use session::{Session, Times};
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]

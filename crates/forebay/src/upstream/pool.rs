@@ -54,7 +54,9 @@ impl Idle {
     /// Keeps a connection whose exchange is over.
     pub fn keep(self: &Rc<Self>, worker: &Rc<Worker>, peer: usize, conn: PeerConn) {
         let definition = &self.upstream.definition;
-        if definition.idle_timeout.is_zero() || worker.draining.get() {
+        // One that began with a PROXY header speaks for one client only.
+        let one_client = definition.send_proxy.is_some();
+        if one_client || definition.idle_timeout.is_zero() || worker.draining.get() {
             return;
         }
         let mut kept = self.peers[peer].borrow_mut();

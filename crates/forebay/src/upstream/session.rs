@@ -83,10 +83,18 @@ pub struct Session {
     /// Bytes of the request, for counting.
     written: u64,
     over: bool,
+    /// The response's head, once it has come.
+    pub head: ResponseHead,
+    parser: HeadParser,
+    /// Interim responses seen.
+    interim: u8,
+    /// How much of the request was written when the time for the first byte was set.
+    armed_at: Option<u64>,
 }
 
 impl Session {
-    /// Starts a request on a connection: `head` is its complete head.
+    /// Starts a request on a connection. In a box from the start: it is large, and is moved from
+    /// the step to the response's body.
     pub fn new(
         worker: &Rc<Worker>,
         idle: Rc<Idle>,
@@ -94,10 +102,10 @@ impl Session {
         conn: PeerConn,
         times: Times,
         read_ahead: usize,
-    ) -> Session {
+    ) -> Box<Session> {
         let now = worker.now_ms();
         let total = u64::try_from(times.total.as_millis()).unwrap_or(u64::MAX);
-        Session {
+        Box::new(Session {
             worker: worker.clone(),
             conn: Some(conn),
             seat: Some(seat),
@@ -117,11 +125,15 @@ impl Session {
             len_bytes: Some(0),
             written: 0,
             over: false,
-        }
+            head: ResponseHead::new(),
+            parser: HeadParser::default(),
+            interim: 0,
+            armed_at: None,
+        })
     }
 
     /// Where the request's head is written.
-    pub fn head(&mut self) -> &mut Vec<u8> {
+    pub fn request(&mut self) -> &mut Vec<u8> {
         self.out.tail()
     }
 
@@ -163,8 +175,6 @@ impl Session {
     pub fn poll_head(
         &mut self,
         method: &Method,
-        head: &mut ResponseHead,
-        waiting: &mut Waiting,
         interim: Option<&Rc<dyn Interim>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Fault>> {
@@ -178,7 +188,7 @@ impl Session {
                         self.input = self.worker.large_buffer();
                     }
                     Poll::Ready(_) => self.input.reserve(self.input.len()),
-                    Poll::Pending => return self.poll_first_byte(waiting, cx),
+                    Poll::Pending => return self.poll_first_byte(cx),
                 }
             }
             let conn = self.conn.as_mut().ok_or(Reason::Internal)?;
@@ -187,7 +197,7 @@ impl Session {
                     if self.input.is_empty() {
                         self.worker.give_back_large(std::mem::take(&mut self.input));
                     }
-                    return self.poll_first_byte(waiting, cx);
+                    return self.poll_first_byte(cx);
                 }
                 Poll::Ready(Ok(0)) => {
                     let reason =
@@ -202,38 +212,46 @@ impl Session {
                 }
                 Poll::Ready(Ok(_)) => self.heard = true,
             }
-            while !self.input.is_empty() {
-                let parsed =
-                    waiting.parser.response(&mut self.input, &RESPONSE_LIMITS, method, head);
-                match parsed {
-                    Ok(Progress::Complete) => {}
-                    Ok(Progress::Partial) => break,
-                    Err(error) => {
-                        let fault = Fault::with(Reason::BadResponse, error.sentence());
-                        return Poll::Ready(Err(fault));
-                    }
-                }
-                waiting.parser = HeadParser::default();
-                if !head.is_interim() {
-                    self.begin_body(head);
-                    return Poll::Ready(Ok(()));
-                }
-                waiting.interim += 1;
-                if waiting.interim > MAX_INTERIM {
-                    let fault = Fault::with(Reason::BadResponse, "too many interim responses");
-                    return Poll::Ready(Err(fault));
-                }
-                // 100 is between the two ends of one connection: the client gets ours, when its
-                // body is first pulled.
-                if let (Some(interim), false) = (interim, head.status == 100) {
-                    head.fields.remove_hop_by_hop();
-                    interim.interim(head.status, &head.fields);
-                }
+            if self.parse_head(method, interim)? {
+                return Poll::Ready(Ok(()));
             }
         }
     }
 
-    fn begin_body(&mut self, head: &ResponseHead) {
+    /// True if the final head is complete.
+    fn parse_head(
+        &mut self,
+        method: &Method,
+        interim: Option<&Rc<dyn Interim>>,
+    ) -> Result<bool, Fault> {
+        while !self.input.is_empty() {
+            let (input, head) = (&mut self.input, &mut self.head);
+            match self.parser.response(input, &RESPONSE_LIMITS, method, head) {
+                Ok(Progress::Complete) => {}
+                Ok(Progress::Partial) => return Ok(false),
+                Err(error) => return Err(Fault::with(Reason::BadResponse, error.sentence())),
+            }
+            self.parser = HeadParser::default();
+            if !head.is_interim() {
+                self.begin_body();
+                return Ok(true);
+            }
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(Fault::with(Reason::BadResponse, "too many interim responses"));
+            }
+            // 100 is between the two ends of one connection: the client gets ours, when its body
+            // is first pulled.
+            if let (Some(client), false) = (interim, head.status == 100) {
+                head.fields.remove_hop_by_hop();
+                client.interim(head.status, &head.fields);
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin_body(&mut self) {
+        let head = &self.head;
         self.decoder = BodyDecoder::new(head.framing, &RESPONSE_LIMITS);
         self.keep_alive = head.keep_alive && head.status != 101;
         self.len_bytes = match head.framing {
@@ -248,7 +266,7 @@ impl Session {
 
     /// The body of the response whose head has been read. What is there already in whole comes as
     /// bytes, and the connection is free again at once.
-    pub fn into_body(mut self) -> Body {
+    pub fn into_body(mut self: Box<Self>) -> Body {
         if let Some(len) = self.len_bytes
             && self.decoder.ready(&self.input) as u64 == len
         {
@@ -257,7 +275,7 @@ impl Session {
             self.finish();
             return bytes.into();
         }
-        Body::Stream(Box::new(self))
+        Body::Stream(self)
     }
 
     /// Sends what waits to be sent and pulls more of the upload while the peer takes it.
@@ -312,11 +330,7 @@ impl Session {
     }
 
     /// While the peer says nothing: is it still in time?
-    fn poll_first_byte(
-        &mut self,
-        waiting: &mut Waiting,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Fault>> {
+    fn poll_first_byte(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let asked = matches!(self.upload, Upload::Done) && self.out.is_empty();
         let (time, reason) = if asked {
             (self.times.first_byte, Reason::FirstByteTimeout)
@@ -325,8 +339,8 @@ impl Session {
         };
         // The time for the first byte runs from the end of the request, so it starts anew whenever
         // some of an upload has gone.
-        if waiting.armed_at != Some(self.written) {
-            waiting.armed_at = Some(self.written);
+        if self.armed_at != Some(self.written) {
+            self.armed_at = Some(self.written);
             self.arm(time);
         }
         ready!(self.poll_deadline(cx));
@@ -402,14 +416,6 @@ impl Session {
             }
         }
     }
-}
-
-/// What is remembered while the head of a response is waited for.
-#[derive(Default)]
-pub struct Waiting {
-    parser: HeadParser,
-    interim: u8,
-    armed_at: Option<u64>,
 }
 
 impl Stream for Session {

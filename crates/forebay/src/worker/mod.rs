@@ -81,7 +81,8 @@ struct Spare {
     outs: Vec<Out>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     desks: Vec<Box<Desk>>,
-    fields: Vec<Fields>,
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    fields: Vec<Box<Fields>>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     exchanges: Vec<Box<Exchange>>,
 }
@@ -289,12 +290,12 @@ impl Worker {
     }
 
     /// Empty fields, with room from their last use.
-    pub fn fields(&self) -> Fields {
+    pub fn fields(&self) -> Box<Fields> {
         self.spare.borrow_mut().fields.pop().unwrap_or_default()
     }
 
     /// Takes fields back.
-    pub fn give_back_fields(&self, mut fields: Fields) {
+    pub fn give_back_fields(&self, mut fields: Box<Fields>) {
         fields.clear();
         let mut spare = self.spare.borrow_mut();
         if spare.fields.len() < SPARE {

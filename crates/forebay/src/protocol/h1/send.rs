@@ -92,8 +92,8 @@ pub fn leftover(link: &Link) -> Leftover {
 /// Queues a response that is there as a whole, behind a request body that is over.
 pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response: Response) -> Next {
     dress(exchange, &mut response);
-    let keep = asked.keep && !link.is_ending();
-    let form = write_head(link, asked, &mut response, keep);
+    let mut keep = asked.keep && !link.is_ending();
+    let form = write_head(link, asked, &mut response, &mut keep);
     if let (Body::Bytes(bytes), Form::Length(_)) = (std::mem::take(&mut response.body), form) {
         link.with_desk(|desk| desk.out.push(bytes));
     }
@@ -121,7 +121,13 @@ pub fn refusal(link: &Link, fault: Fault) {
 }
 
 /// Queues the head; says how the body's end is told.
-pub fn write_head(link: &Link, asked: Asked, response: &mut Response, keep: bool) -> Form {
+/// `keep` becomes false where the end of the connection is the end of the body.
+pub fn write_head(
+    link: &Link,
+    asked: Asked,
+    response: &mut Response,
+    keep: &mut bool,
+) -> Form {
     let worker = &link.worker;
     worker.counters.status(response.status);
     if let Some(fault) = &response.fault {
@@ -131,6 +137,7 @@ pub fn write_head(link: &Link, asked: Asked, response: &mut Response, keep: bool
         }
     }
     let form = form_of(asked, response);
+    *keep &= form != Form::UntilClose;
     link.with_desk(|desk| {
         let out = desk.out.tail();
         write_status_line(out, response.status, None);
@@ -159,7 +166,7 @@ pub fn write_head(link: &Link, asked: Asked, response: &mut Response, keep: bool
         if form == Form::Chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        match (asked.version, keep) {
+        match (asked.version, *keep) {
             (Version::Http11, true) => {}
             (Version::Http10, true) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (_, false) => out.extend_from_slice(b"Connection: close\r\n"),

@@ -40,8 +40,8 @@ pub async fn finish(
     // Whatever the steps have not taken of the request's body nobody will want any more.
     exchange.request.set_body(Body::Empty);
     let leftover = send::leftover(link);
-    let keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
-    let form = send::write_head(link, asked, &mut response, keep);
+    let mut keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
+    let form = send::write_head(link, asked, &mut response, &mut keep);
     // The site is needed no more: a slow download must not keep an old configuration in memory.
     exchange.site = None;
     let body = std::mem::take(&mut response.body);
@@ -69,7 +69,7 @@ pub async fn finish(
     }
     match leftover {
         Leftover::Large => Next::Linger,
-        _ if keep && form != Form::UntilClose => Next::Go,
+        _ if keep => Next::Go,
         _ => send::ended(link),
     }
 }

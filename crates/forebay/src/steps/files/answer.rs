@@ -111,7 +111,7 @@ fn mix(mut z: u64) -> u64 {
 #[inline]
 pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Response {
     let mut response = Response::new(exchange, 200);
-    response.fields.clone_from(&kept.fields);
+    (*response.fields).clone_from(&kept.fields);
     let len = kept.body.len() as u64;
     let decision = if is_conditional(exchange) {
         let validators = Validators {

@@ -113,6 +113,14 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         let help = "files are immutable while they are fresh";
         builder.report.mistake(call.place_of("immutable"), Code::Conflict, message, help);
     }
+    for node in call.get::<&[Node]>("index") {
+        let name: &str = node.get();
+        if !path::is_plain(name.as_bytes()) {
+            let message = format!("files: `index` cannot be \"{name}\"");
+            let help = "expected the name of a file";
+            builder.report.mistake(node.place, Code::BadValue, message, help);
+        }
+    }
     let patterns = call.get::<&[Node]>("hide").iter().map(|node| node.get::<&Match>().clone());
     let names = call.get::<&[Node]>("index").iter();
     Some(Box::new(FilesStep {

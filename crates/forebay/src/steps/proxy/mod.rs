@@ -1,7 +1,8 @@
 //! `proxy`: passes requests on to an HTTP server and its answers back.
 
+mod head;
+
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,12 @@ use forebay_balance::{
     Tick, Tried,
 };
 use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
-use forebay_fields::{Known, KnownSet, append_decimal};
-use forebay_http1::{Method, ResponseHead, Version, write_request_line};
 
 use crate::control::build::Builder;
 use crate::exchange::{
-    Body, Exchange, Fault, Flow, Local, Reason, Response, Step, expand,
+    Body, Exchange, Fault, Flow, Local, Reason, Response, Step,
 };
-use crate::upstream::{Idle, Seat, Session, Times, Upstream, Waiting, connect};
+use crate::upstream::{Idle, Seat, Session, Times, Upstream, connect};
 use crate::worker::Worker;
 
 const TIMEOUT: Type = Type::Duration {
@@ -79,14 +78,6 @@ pub static DIRECTIVE: Directive = Directive::handler(
     .default("false"),
 ])
 .example(r#"proxy "127.0.0.1:3000" { read_timeout = "5m" }"#);
-
-/// Fields of a request that are written anew or go no further.
-const NOT_PASSED: KnownSet = KnownSet::HOP_BY_HOP
-    .union(KnownSet::FORWARDING)
-    .union(KnownSet::of(&[Known::ContentLength, Known::Expect]));
-
-/// A request that has come through this server this often is in a loop.
-const LOOPS: usize = 2;
 
 struct Proxy {
     upstream: Arc<Upstream>,
@@ -152,7 +143,7 @@ impl Step for Proxy {
     }
 
     fn on_request(&self, exchange: &mut Exchange) -> Flow {
-        if loops(exchange) {
+        if head::loops(exchange) {
             return Flow::Fail(Reason::Loop.into());
         }
         Flow::Wait
@@ -284,12 +275,11 @@ impl Proxy {
                 }
             },
         };
-        let mut session =
-            Session::new(&worker, idle, seat, conn, self.times, self.buffer);
+        let mut session = Session::new(&worker, idle, seat, conn, self.times, self.buffer);
         if !reused && let Some(header) = self.upstream.definition.send_proxy {
-            header.write(&exchange.remote, session.head());
+            header.write(&exchange.remote, session.request());
         }
-        let chunked = match self.write_head(exchange, &body, session.head()) {
+        let chunked = match head::write(exchange, self.host.as_ref(), &body, session.request()) {
             Ok(chunked) => chunked,
             Err(fault) => {
                 let failure = Failure::Garbage;
@@ -297,15 +287,9 @@ impl Proxy {
             }
         };
         session.send_body(body, chunked);
-        let mut head = ResponseHead::new();
-        head.fields = worker.fields();
-        let mut waiting = Waiting::default();
-        let interim = exchange.interim.clone();
+        let interim = exchange.interim.as_ref();
         let method = exchange.request.method;
-        let result = poll_fn(|cx| {
-            session.poll_head(&method, &mut head, &mut waiting, interim.as_ref(), cx)
-        })
-        .await;
+        let result = poll_fn(|cx| session.poll_head(&method, interim, cx)).await;
         if let Err(fault) = result {
             let failure = match fault.reason {
                 Reason::UpstreamReset if reused && !session.heard => Failure::Stale,
@@ -319,15 +303,16 @@ impl Proxy {
             let body = session.take_body();
             return Err(Failed { fault, failure, sent, body, response: None });
         }
-        if head.status == 101 || head.status > 599 {
+        let status = session.head.status;
+        if status == 101 || status > 599 {
             // Nothing was offered to switch to.
-            let fault = Fault::with(Reason::BadResponse, format!("status {}", head.status));
+            let fault = Fault::with(Reason::BadResponse, format!("status {status}"));
             let (failure, sent) = (Failure::Garbage, session.sent);
             return Err(Failed { fault, failure, sent, body: None, response: None });
         }
-        let listed = self.policy.on.lists(Failure::Status(head.status));
+        let listed = self.policy.on.lists(Failure::Status(status));
         let body = if listed { session.take_body() } else { None };
-        let response = response_of(head, session);
+        let response = response_of(&worker, session);
         if listed {
             let fault = Reason::StatusRetried.into();
             let failure = Failure::Status(response.status);
@@ -335,165 +320,20 @@ impl Proxy {
         }
         Ok(response)
     }
-
-    /// Writes the request's head; says whether its body is chunked.
-    fn write_head(
-        &self,
-        exchange: &mut Exchange,
-        body: &Body,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, Fault> {
-        // Once; what it has removed stays removed for another try.
-        if exchange.request.fields.contains(Known::Connection) {
-            exchange.request.fields.remove_hop_by_hop();
-        }
-        let request = &exchange.request;
-        let start = out.len();
-        if request.is_as_received() {
-            let target = request.original_uri().as_bytes();
-            if !write_request_line(out, &request.method, target, Version::Http11) {
-                return Err(Reason::BadRequest.into());
-            }
-        } else {
-            let mut uri = Vec::with_capacity(request.path().len() + 16);
-            request.write_uri(&mut uri);
-            if !write_request_line(out, &request.method, &uri, Version::Http11) {
-                out.truncate(start);
-                return Err(Fault::with(Reason::BadPath, "after `rewrite`"));
-            }
-        }
-        let mut skip = NOT_PASSED;
-        if let Some(host) = &self.host {
-            let mut value = Vec::new();
-            expand(host, exchange, None, &mut value);
-            if !forebay_fields::is_value(&value) {
-                return Err(Fault::with(Reason::BadRequest, "`host` of proxy"));
-            }
-            skip.insert(Known::Host);
-            line(out, b"Host", &value);
-        } else if !request.fields.contains(Known::Host) {
-            // An HTTP/1.0 client may name none, an HTTP/1.1 server must be given one.
-            line(out, b"Host", request.host().as_bytes());
-        }
-        request.fields.write_without(out, skip);
-        forwarded(exchange, out);
-        let chunked = match body.len_bytes() {
-            None => {
-                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-                true
-            }
-            // RFC 9110 §8.6: a method that means something by its content says when there is none.
-            Some(0) if !matches!(request.method, Method::Post | Method::Put | Method::Patch) => {
-                false
-            }
-            Some(len) => {
-                out.extend_from_slice(b"Content-Length: ");
-                append_decimal(out, len);
-                out.extend_from_slice(b"\r\n");
-                false
-            }
-        };
-        out.extend_from_slice(b"\r\n");
-        Ok(chunked)
-    }
 }
 
 /// The peer's head and body as a response of our own.
-fn response_of(mut head: ResponseHead, session: Session) -> Response {
+fn response_of(worker: &Worker, mut session: Box<Session>) -> Response {
+    let head = &mut session.head;
     head.fields.remove_hop_by_hop();
+    let mut fields = worker.fields();
+    std::mem::swap(&mut *fields, &mut head.fields);
     Response {
         status: head.status,
-        fields: std::mem::take(&mut head.fields),
-        body: session.into_body(),
+        fields,
         announced_len: head.content_length,
+        body: session.into_body(),
         from_upstream: true,
         ..Response::default()
     }
-}
-
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Tells the peer about the client (RFC 7239, and the older fields that applications read), and
-/// that the request has come through here (RFC 9110 §7.6.3, RFC 8586).
-fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
-    let ip = exchange.client_ip();
-    let host = exchange.request.fields.get(Known::Host).unwrap_or(b"");
-    let scheme = exchange.scheme().as_bytes();
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    write_ip(ip, out);
-    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-    out.extend_from_slice(scheme);
-    out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
-    append_decimal(out, u64::from(exchange.remote.local.port()));
-    if !host.is_empty() {
-        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
-        out.extend_from_slice(host);
-    }
-    if let Some(prefix) = &exchange.request.prefix {
-        out.extend_from_slice(b"\r\nX-Forwarded-Prefix: ");
-        out.extend_from_slice(prefix.as_bytes());
-    }
-    out.extend_from_slice(b"\r\nForwarded: for=");
-    match ip {
-        IpAddr::V4(_) => write_ip(ip, out),
-        IpAddr::V6(_) => {
-            out.extend_from_slice(b"\"[");
-            write_ip(ip, out);
-            out.extend_from_slice(b"]\"");
-        }
-    }
-    // A host is of letters, digits, `-._~`, `:` and brackets only: nothing in it needs a backslash.
-    if !host.is_empty() {
-        out.extend_from_slice(b";host=\"");
-        out.extend_from_slice(host);
-        out.push(b'"');
-    }
-    out.extend_from_slice(b";proto=");
-    out.extend_from_slice(scheme);
-    out.extend_from_slice(b"\r\nVia: 1.1 ");
-    out.extend_from_slice(own_name().as_bytes());
-    out.extend_from_slice(b"\r\nCDN-Loop: ");
-    out.extend_from_slice(own_name().as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    use std::io::Write;
-    // Writing into memory does not fail.
-    let _ = write!(out, "{ip}");
-}
-
-/// This process's name in `Via` and `CDN-Loop`. Its own: two servers behind one another are no
-/// loop.
-fn own_name() -> &'static str {
-    use std::hash::{BuildHasher, Hasher};
-    use std::sync::OnceLock;
-    static NAME: OnceLock<String> = OnceLock::new();
-    NAME.get_or_init(|| {
-        let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        format!("forebay-{:08x}", number & 0xffff_ffff)
-    })
-}
-
-/// Whether the request has been here before, too often.
-fn loops(exchange: &Exchange) -> bool {
-    let fields = &exchange.request.fields;
-    let seen = |name: Known| {
-        if !fields.contains(name) {
-            return 0;
-        }
-        fields
-            .list(name)
-            .filter(|item| {
-                let mut words = item.split(|&b| b == b' ' || b == b';');
-                words.any(|word| word == own_name().as_bytes())
-            })
-            .count()
-    };
-    seen(Known::CdnLoop).max(seen(Known::Via)) >= LOOPS
 }
