@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -254,13 +255,25 @@ impl Builder {
         self
     }
 
-    /// Starts it and waits until it accepts connections.
+    /// Starts it and waits until it accepts connections and commands.
     ///
     /// # Panics
     /// When it ends or does not listen within [`PATIENCE`]; its standard error is printed.
     #[track_caller]
     #[must_use]
     pub fn start(self) -> Server {
+        let mut server = self.start_in_haste();
+        server.wait_commands();
+        server
+    }
+
+    /// Starts it and waits for no more than that it accepts a connection.
+    ///
+    /// # Panics
+    /// As [`Builder::start`].
+    #[track_caller]
+    #[must_use]
+    pub fn start_in_haste(self) -> Server {
         let addr = self.port.addr();
         let (config, limit, env) = (self.config.clone(), self.limit.clone(), self.env.clone());
         let mut server = self.into_server(addr);
@@ -580,7 +593,7 @@ impl Server {
             .expect("the forebay binary to run");
         self.follow_stderr(&mut child);
         self.child = Some(child);
-        self.wait_ready();
+        self.wait_listening();
     }
 
     fn follow_stderr(&mut self, child: &mut Child) {
@@ -605,10 +618,25 @@ impl Server {
         }
     }
 
+    /// Until it listens: what is sent to it from then on must not be lost.
     #[track_caller]
-    fn wait_ready(&mut self) {
+    fn wait_listening(&mut self) {
+        let addr = self.addr;
+        self.wait_while(|| TcpStream::connect(addr).is_err());
+    }
+
+    /// Until it also hears commands: the admin socket is not among what it serves, so nothing says
+    /// which of them is there first.
+    #[track_caller]
+    fn wait_commands(&mut self) {
+        let admin = self.admin.clone();
+        self.wait_while(|| UnixStream::connect(&admin).is_err());
+    }
+
+    #[track_caller]
+    fn wait_while(&mut self, not_yet: impl Fn() -> bool) {
         let end = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(self.addr).is_err() {
+        while not_yet() {
             if !self.is_running() {
                 self.join_reader();
                 panic!("the server ended at its start:\n{}", self.stderr());

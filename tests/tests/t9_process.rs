@@ -26,31 +26,17 @@ fn each_worker_has_a_socket_of_its_own() {
 #[test]
 fn a_port_alone_means_ipv4_and_ipv6() {
     let port = Reserved::any();
-    let server = Server::builder(&format!("listen \":{}\" {HELLO}", port.port())).start();
-    for address in ["127.0.0.1", "[::1]"] {
-        let addr = format!("{address}:{}", port.port())
-            .parse()
-            .expect("an address");
-        assert_eq!(
-            forebay_tests::Client::tcp(addr).get("/").text(),
-            "hello",
-            "{address}"
-        );
-    }
-    drop(server);
-    let server = Server::builder(&format!(
+    let server = Server::start(&format!(
         "listen \":{}\" site {{ \"*\", respond(200, \"$client_ip\") }}",
         port.port()
-    ))
-    .start();
-    let addr = format!("127.0.0.1:{}", port.port())
-        .parse()
-        .expect("an address");
-    assert_eq!(
-        forebay_tests::Client::tcp(addr).get("/").text(),
-        "127.0.0.1",
-        "not ::ffff:…"
-    );
+    ));
+    // An IPv4 client is one of IPv4, not `::ffff:127.0.0.1`.
+    for (address, client_ip) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+        let addr = format!("{address}:{}", port.port());
+        let client = forebay_tests::Client::tcp(addr.parse().expect("an address"));
+        wait::until("it to listen there, too", || client.try_connect().is_ok());
+        assert_eq!(client.get("/").text(), client_ip);
+    }
     drop(server);
 }
 
@@ -148,6 +134,21 @@ fn sigint_ends_it_too() {
 }
 
 #[test]
+fn a_signal_right_after_the_start_is_not_lost() {
+    // Who sees it listen may tell it to reload or to stop: its handlers have to be there by then.
+    for _ in 0..5 {
+        let mut server = Server::builder(HELLO).start_in_haste();
+        server.signal(Signal::HUP);
+        assert_eq!(server.client().get("/").expect(200).text(), "hello");
+        server.signal(Signal::TERM);
+        assert!(server.wait_exit(Duration::from_secs(5)).success());
+    }
+    let mut server = Server::builder(HELLO).start_in_haste();
+    server.signal(Signal::TERM);
+    assert!(server.wait_exit(Duration::from_secs(5)).success());
+}
+
+#[test]
 fn a_killed_server_leaves_no_helper_behind() {
     let mut server = Server::start(HELLO);
     let all = proc::tree(server.pid());
@@ -233,7 +234,7 @@ fn running_out_of_descriptors_towards_an_origin_is_survived() {
     for conn in &mut held {
         let _ = conn.try_raw("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    origin.wait_for("some of them", |requests, _| requests.len() >= 10);
+    origin.wait_for("some of them", |requests, _| !requests.is_empty());
     gate.open();
     for conn in &mut held {
         match conn.try_read_response() {
