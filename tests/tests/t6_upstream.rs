@@ -670,6 +670,7 @@ fn a_proxy_header_is_sent() {
            site { "*", route "/1" { proxy(one) }, route "/2" { proxy(two) } }"#,
     )
     .origin("origin", &origin)
+    .workers(1)
     .start();
     let mut conn = server.client().from("127.0.0.5").connect();
     let port = conn.local_port().expect("TCP");
