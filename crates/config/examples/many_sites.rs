@@ -52,8 +52,12 @@ fn main() {
         std::fs::write(path, &text).expect("the file can be written");
     }
     let registry = Registry::new([&SITE, &UPSTREAM, &ROUTE, &HEADERS, &LIMIT, &FILES, &PROXY]);
+    let rounds = std::env::var("ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(5);
     let mut least = Duration::MAX;
-    for _ in 0..5 {
+    for _ in 0..rounds {
         let (copy, began) = (text.clone().into_bytes(), Instant::now());
         let loaded = load_text(
             Path::new("many.lua"),

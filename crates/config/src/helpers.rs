@@ -132,12 +132,11 @@ fn texts(
             let unknown = matches!(value, Value::Table(table) if table.has_metatable());
             if !unknown {
                 let place = state.argument_place(site, index);
-                let what = if index < most {
-                    "cannot be"
-                } else {
-                    "takes no"
+                let what = noun(value);
+                let message = match index < most {
+                    true => format!("{name} cannot be {what}"),
+                    false => format!("{name}: {what} is one too many"),
                 };
-                let message = format!("{name} {what} a {}", value.type_name());
                 state.mistake(place, Code::BadValue, message, usage(name));
             }
             return None;
@@ -145,7 +144,7 @@ fn texts(
         found.push(text);
     }
     if found.len() < least {
-        let place = state.site_place(site);
+        let place = state.call_place(site);
         state.mistake(
             place,
             Code::Missing,
@@ -155,6 +154,18 @@ fn texts(
         return None;
     }
     Some((site, found))
+}
+
+fn noun(value: &Value) -> &'static str {
+    match value {
+        Value::Nil => "nil",
+        Value::Boolean(_) => "a boolean",
+        Value::Integer(_) | Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Table(_) => "a table",
+        Value::Function(_) => "a function",
+        _ => "this value",
+    }
 }
 
 fn usage(name: &str) -> &'static str {
@@ -370,9 +381,16 @@ fn require(_: &Lua, state: &Shared, args: MultiValue) -> mlua::Result<Value> {
             .map(|name| names.push(name.to_owned()))
             .is_ok(),
         [Value::Table(list)] if !list.has_metatable() => {
-            let all = list.sequence_values::<String>();
-            all.map(|name| name.map(|name| names.push(name)))
-                .all(|pushed| pushed.is_ok())
+            let mut add = |value: mlua::Result<Value>| match value {
+                Ok(Value::String(name)) => name
+                    .to_str()
+                    .map(|name| names.push(name.to_owned()))
+                    .is_ok(),
+                _ => false,
+            };
+            // All of them, so that one wrong name does not hide the rest.
+            list.sequence_values::<Value>()
+                .fold(true, |right, value| add(value) && right)
         }
         // What came of an unknown name was reported where it is.
         [Value::Table(_)] => return Ok(Value::Nil),

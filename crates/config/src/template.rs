@@ -111,10 +111,23 @@ const TLS: [&str; 3] = ["tls.version", "tls.sni", "tls.client_subject"];
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongTemplate {
-    /// The unknown variable, with its `$`, if that is what is wrong.
-    pub unknown: Option<String>,
+    /// The variable, with its `$`, if one is what is wrong.
+    pub variable: Option<String>,
+    /// Whether there is such a variable, but not here.
+    pub misplaced: bool,
     /// What was expected, or the nearest name.
     pub help: String,
+}
+
+impl WrongTemplate {
+    /// Something else than a variable is wrong.
+    pub(crate) fn text(help: impl Into<String>) -> WrongTemplate {
+        WrongTemplate {
+            variable: None,
+            misplaced: false,
+            help: help.into(),
+        }
+    }
 }
 
 impl Template {
@@ -174,15 +187,11 @@ fn flush(plain: &mut String, parts: &mut Vec<Part>) {
 
 /// Splits what follows a `$` into the variable's name and the rest of the text.
 fn variable_name(text: &str) -> Result<(&str, &str), WrongTemplate> {
-    let lone = || WrongTemplate {
-        unknown: None,
-        help: "write `$$` for a dollar sign".to_owned(),
-    };
+    let lone = || WrongTemplate::text("write `$$` for a dollar sign");
     if let Some(inner) = text.strip_prefix('{') {
-        return inner.split_once('}').ok_or_else(|| WrongTemplate {
-            unknown: None,
-            help: "a `}` is missing behind `${`".to_owned(),
-        });
+        return inner
+            .split_once('}')
+            .ok_or_else(|| WrongTemplate::text("a `}` is missing behind `${`"));
     }
     let bytes = text.as_bytes();
     if bytes.first().is_some_and(u8::is_ascii_digit) {
@@ -251,17 +260,20 @@ fn is_below(name: &str) -> bool {
 
 fn misplaced(name: &str, help: &str) -> WrongTemplate {
     WrongTemplate {
-        unknown: Some(format!("${name}")),
+        variable: Some(format!("${name}")),
+        misplaced: true,
         help: help.to_owned(),
     }
 }
 
 fn unknown(name: &str, vars: Vars) -> WrongTemplate {
-    let unknown = Some(format!("${name}"));
+    let variable = Some(format!("${name}"));
     if FAMILIES.contains(&name) && name != "tls" {
+        let help = format!("expected a name behind it, `${name}.NAME`");
         return WrongTemplate {
-            unknown,
-            help: format!("expected a name behind it, `${name}.NAME`"),
+            variable,
+            misplaced: false,
+            help,
         };
     }
     let plain = PLAIN
@@ -284,7 +296,11 @@ fn unknown(name: &str, vars: Vars) -> WrongTemplate {
             None => String::new(),
         },
     };
-    WrongTemplate { unknown, help }
+    WrongTemplate {
+        variable,
+        misplaced: false,
+        help,
+    }
 }
 
 /// A path in the file system with variables.
@@ -300,12 +316,7 @@ pub struct PathTemplate {
 impl PathTemplate {
     /// Reads a path template; a relative one starts from `dir`.
     pub fn parse(text: &str, dir: &Path) -> Result<PathTemplate, WrongTemplate> {
-        let wrong = |help: &str| {
-            Err(WrongTemplate {
-                unknown: None,
-                help: help.to_owned(),
-            })
-        };
+        let wrong = |help: &str| Err(WrongTemplate::text(help));
         if text.is_empty() || text.contains('\0') {
             return wrong("expected a path");
         }
@@ -325,12 +336,8 @@ impl PathTemplate {
             .variables()
             .find(|variable| !variable.is_safe_in_path())
         {
-            let unknown = Some(variable.show());
             let help = "in a path stand `$host` `$path` `$rest` `$params.NAME` `$vars.NAME`";
-            return Err(WrongTemplate {
-                unknown,
-                help: help.to_owned(),
-            });
+            return Err(misplaced(&variable.show()[1..], help));
         }
         let mut parts = template.parts;
         let mut base = "";
@@ -469,7 +476,7 @@ mod tests {
         for (input, name, help) in table {
             let wrong = Template::parse(input, Vars::Request).unwrap_err();
             assert_eq!(
-                (wrong.unknown.as_deref(), &*wrong.help),
+                (wrong.variable.as_deref(), &*wrong.help),
                 (name, help),
                 "{input}"
             );
@@ -502,7 +509,7 @@ mod tests {
             assert_eq!(parse(input), Ok(path), "{input}");
         }
         assert_eq!(
-            parse("/srv/$uri").unwrap_err().unknown.as_deref(),
+            parse("/srv/$uri").unwrap_err().variable.as_deref(),
             Some("$uri")
         );
         assert!(

@@ -191,12 +191,12 @@ fn bad_values() {
         (
             r#"compress { encodings = «"lz4"» }"#,
             r#"compress: `encodings` cannot be "lz4""#,
-            r#"expected "zstd", "br" or "gzip", or a list"#,
+            r#"expected "zstd", "br" or "gzip""#,
         ),
         (
             r#"cors { origins = «"a*b"» }"#,
             r#"cors: `origins` cannot be "a*b""#,
-            r#"expected a match, as "abc", "abc*", "*abc", "*abc*" or `regex "…"`, or a list"#,
+            r#"expected a match, as "abc", "abc*", "*abc", "*abc*" or `regex "…"`"#,
         ),
         (
             r#"cors { origins = «regex "("» }"#,
@@ -649,7 +649,7 @@ fn lua_errors() {
     check(
         "local o = { root = \"/a\" }\nfastcgi \"unix:/x\" (o)\no.root = \"/b\"",
         &[
-            "3:1: a table that was given to a directive is changed afterwards (make a new table instead)",
+            "3:1: this table cannot be changed (what was given to a directive stays as it was: make a new table)",
         ],
     );
     check(

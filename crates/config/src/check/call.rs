@@ -353,7 +353,7 @@ impl Checker {
     /// What can only be looked at in a call whose values are right.
     fn finish(&mut self, call: Call) -> Option<Arc<Call>> {
         let directive = call.directive();
-        if !self.note_depth(&call) {
+        if !self.note_inner(&call) {
             return None;
         }
         if let Some(check) = directive.check {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::matching::Match;
 use crate::place::Place;
@@ -26,7 +26,7 @@ pub(crate) use literal::literal;
 
 /// Values looked at in one load: a few tables that hold each other many times over could stand for
 /// more than any machine has room for.
-const MAX_VALUES: usize = 10_000_000;
+const MAX_VALUES: usize = 5_000_000;
 
 /// Checks uses and keeps what came out.
 pub(crate) struct Checker {
@@ -42,8 +42,10 @@ pub(crate) struct Checker {
     /// How often each use stands somewhere.
     used: Vec<bool>,
     regexes: FxHashMap<Rc<str>, Result<Match, String>>,
-    /// Whether a call, or a step in it, keeps clients out; by the call's number.
-    guards: FxHashMap<u32, bool>,
+    /// Routes in which a step keeps clients out.
+    guards: FxHashSet<u32>,
+    /// Conditions that look at the response, themselves or in what they hold.
+    responses: FxHashSet<u32>,
     /// Steps within steps, by the call's number.
     depths: FxHashMap<u32, usize>,
     next_id: u32,
@@ -114,7 +116,8 @@ impl Checker {
             states: Vec::new(),
             used: Vec::new(),
             regexes: FxHashMap::default(),
-            guards: FxHashMap::default(),
+            guards: FxHashSet::default(),
+            responses: FxHashSet::default(),
             depths: FxHashMap::default(),
             next_id: 0,
             budget: MAX_VALUES,
@@ -216,7 +219,15 @@ impl Checker {
             slot.label(),
             self.shown(raw)
         );
-        self.mistake(raw.place, Code::BadValue, &message, help);
+        let refused = match &raw.value {
+            RawValue::Table(table) => table.refused,
+            _ => None,
+        };
+        let help = match refused {
+            Some(reason) => format!("{help}, but this table {reason}"),
+            None => help.to_owned(),
+        };
+        self.mistake(raw.place, Code::BadValue, &message, &help);
     }
 
     /// Steps and pools that stand nowhere.

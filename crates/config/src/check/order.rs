@@ -148,18 +148,18 @@ impl Checker {
         if call.directive().access_control {
             return Some(call.place);
         }
-        if !self.guards.get(&call.id).copied().unwrap_or(false) {
+        if !self.guards.contains(&call.id) {
             return None;
         }
         call.steps.iter().find_map(|inner| self.guard_in(inner))
     }
 
-    /// Notes how deep a call's steps are nested and whether they guard; false if it is too deep,
-    /// and then that is reported.
-    pub(super) fn note_depth(&mut self, call: &Call) -> bool {
-        let deepest = call
-            .steps
-            .iter()
+    /// Notes what is asked of a call by those that hold it: how deep its steps are nested, whether
+    /// they guard, whether they look at the response. Once for each call, because the same steps
+    /// may stand in many places. False if they are too deep, and then that is reported.
+    pub(super) fn note_inner(&mut self, call: &Call) -> bool {
+        let inner = || call.steps.iter();
+        let deepest = inner()
             .chain(&call.when)
             .map(|inner| self.depth_of(inner))
             .max();
@@ -170,15 +170,19 @@ impl Checker {
         }
         if depth > 1 {
             self.depths.insert(call.id, depth);
-            let guard = |inner: &Arc<Call>| {
-                inner.directive().access_control
-                    || self.guards.get(&inner.id).copied().unwrap_or(false)
-            };
-            if call.steps.iter().any(guard) {
-                self.guards.insert(call.id, true);
-            }
+        }
+        if inner().any(|inner| inner.directive().access_control || self.guards.contains(&inner.id))
+        {
+            self.guards.insert(call.id);
+        }
+        if call.directive().response_only || inner().any(|inner| self.looks_at_response(inner)) {
+            self.responses.insert(call.id);
         }
         true
+    }
+
+    pub(super) fn looks_at_response(&self, call: &Call) -> bool {
+        self.responses.contains(&call.id)
     }
 
     fn depth_of(&self, call: &Call) -> usize {

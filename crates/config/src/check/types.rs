@@ -43,10 +43,9 @@ impl Checker {
             return None;
         }
         if let RawValue::Table(table) = &raw.value
-            && let Some(reason) = table.refused
+            && table.refused.is_some()
         {
-            let help = format!("{}, but this table {reason}", expected(ty));
-            self.bad_value(raw, slot, &help);
+            self.bad_value(raw, slot, &expected(ty));
             return None;
         }
         match ty {
@@ -82,26 +81,22 @@ impl Checker {
     }
 
     fn wrong(&mut self, raw: &Raw, wrong: WrongTemplate, slot: &Slot<'_>) {
-        let Some(variable) = wrong.unknown else {
+        let Some(variable) = wrong.variable else {
             return self.bad_value(raw, slot, &wrong.help);
         };
         let (subject, label) = ((slot.subject)(), slot.label());
-        let known = wrong.help.starts_with("did you") || !wrong.help.contains("stand");
-        let what = if known {
-            "unknown variable"
+        let what = if wrong.misplaced {
+            "misplaced"
         } else {
-            "misplaced variable"
+            "unknown"
         };
-        let message = format!("{subject}: {label}: {what} `{variable}`");
+        let message = format!("{subject}: {label}: {what} variable `{variable}`");
         self.mistake(raw.place, Code::UnknownName, &message, &wrong.help);
     }
 
     /// A type without parts, and without side effects: the error is the help of a message.
     fn scalar(&mut self, raw: &Raw, ty: &Type) -> Result<Value, WrongTemplate> {
-        let plain = |help: String| WrongTemplate {
-            unknown: None,
-            help,
-        };
+        let plain = |help: String| WrongTemplate::text(help);
         let not = || plain(expected(ty));
         match (&raw.value, ty) {
             (RawValue::Boolean(value), Type::Boolean) => return Ok(Value::Boolean(*value)),
@@ -135,10 +130,7 @@ impl Checker {
 
     /// A type that is written as text; `None` where only the type's own description helps.
     fn textual(&mut self, text: &str, ty: &Type) -> Result<Option<Value>, WrongTemplate> {
-        let help = |help: String| WrongTemplate {
-            unknown: None,
-            help,
-        };
+        let help = |help: String| WrongTemplate::text(help);
         Ok(match ty {
             Type::Duration { min, max } => scalar::duration(text)
                 .filter(|duration| (*min..=*max).contains(duration))
@@ -220,10 +212,7 @@ impl Checker {
         }
         // With one type of the right shape, its own words help more than the list of all.
         let own = if fitting == 1 { tried } else { None };
-        let all = || WrongTemplate {
-            unknown: None,
-            help: format!("expected {}", all_of(types)),
-        };
+        let all = || WrongTemplate::text(format!("expected {}", all_of(types)));
         self.wrong(raw, own.unwrap_or_else(all), slot);
         None
     }
@@ -438,10 +427,7 @@ impl Checker {
                 return Ok(value);
             }
         }
-        Err(WrongTemplate {
-            unknown: None,
-            help: expected(ty),
-        })
+        Err(WrongTemplate::text(expected(ty)))
     }
 
     pub(super) fn no_items(&mut self, table: &RawTable, slot: &Slot<'_>) -> bool {
@@ -737,7 +723,7 @@ impl Checker {
                 let Some(call) = self.called(raw) else {
                     return false;
                 };
-                let right = response || !looks_at_response(&call);
+                let right = response || !self.looks_at_response(&call);
                 if !right {
                     let name = call.name();
                     let message = format!("{}: `{name}` looks at the response", (slot.subject)());
@@ -757,10 +743,6 @@ impl Checker {
             }
         }
     }
-}
-
-fn looks_at_response(call: &Call) -> bool {
-    call.directive().response_only || call.steps.iter().any(|inner| looks_at_response(inner))
 }
 
 /// "A or B", behind "expected".
@@ -831,10 +813,7 @@ fn is_field_name(name: &str) -> bool {
 
 /// A path under a directory that is given elsewhere.
 fn path_under(text: &str, query: bool) -> Result<Template, WrongTemplate> {
-    let wrong = |help: &str| WrongTemplate {
-        unknown: None,
-        help: help.to_owned(),
-    };
+    let wrong = |help: &str| WrongTemplate::text(help.to_owned());
     let (path, rest) = match text.split_once('?') {
         Some((path, _)) if query => (path, true),
         _ => (text, false),
@@ -848,10 +827,10 @@ fn path_under(text: &str, query: bool) -> Result<Template, WrongTemplate> {
         return Err(wrong("`..` leads out of the directory"));
     }
     if !rest && text.contains('?') {
-        return Err(WrongTemplate {
-            unknown: None,
-            help: format!("{} has no query", quoted(text)),
-        });
+        return Err(WrongTemplate::text(format!(
+            "{} has no query",
+            quoted(text)
+        )));
     }
     Template::parse(text, Vars::Request)
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mlua::chunk::ChunkMode;
+use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value, VmState};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -312,6 +312,9 @@ impl Machine {
             .load(code)
             .set_name(format!("={name}"))
             .set_mode(ChunkMode::Text)
+            // The code runs once: optimising it costs more than it saves (10,000 sites: half of
+            // the compiler's time).
+            .set_compiler(Compiler::new().set_optimization_level(0).set_debug_level(1))
             .set_environment(self.prelude.env.clone())
             .into_function()
     }

@@ -160,10 +160,13 @@ impl State {
         self.parts.get(first..end).unwrap_or(&[])
     }
 
-    /// The place of a site: the called name, the table, the line.
-    pub(crate) fn site_place(&self, number: usize) -> Place {
+    /// The place of a call: the called name, or only the line.
+    pub(crate) fn call_place(&self, number: usize) -> Place {
         self.located(number).map_or(Place::NONE, |located| {
-            place(located.file, located.site.span)
+            place(
+                located.file,
+                located.site.called.unwrap_or(located.site.span),
+            )
         })
     }
 
@@ -172,6 +175,9 @@ impl State {
         let Some(located) = self.located(number) else {
             return Place::NONE;
         };
+        if located.site.called.is_some() {
+            return place(located.file, located.site.span);
+        }
         let parts = self.parts_of(located.site);
         // A function in the last place may have given several values.
         match parts.get(index).or(parts.last()) {
@@ -191,6 +197,7 @@ impl State {
         let whole = self.sources.line_place(file, line);
         let site = Site {
             span: whole.offsets(),
+            called: None,
             first: 0,
             count: 0,
         };
@@ -298,10 +305,15 @@ impl State {
             "" => split_position(text, &self.chunk_name(file)),
             source => split_position(text, source),
         };
+        // What goes wrong in the code of ours is the fault of who called it.
+        let what = match split_position(what, "prelude") {
+            (0, _) => what,
+            (_, rest) => rest,
+        };
         let line = if line > 0 { line } else { written };
         let file = self.file_named(source).unwrap_or(file);
         let place = match line {
-            0 => self.site_place(called),
+            0 => self.call_place(called),
             line => self.sources.line_place(file, line),
         };
         // What cannot be done with an unknown name is no mistake of its own.
@@ -315,8 +327,8 @@ impl State {
         let what = what.lines().next().unwrap_or_default();
         let (message, help) = match what {
             "attempt to modify a readonly table" => (
-                "a table that was given to a directive is changed afterwards".to_owned(),
-                "make a new table instead",
+                "this table cannot be changed".to_owned(),
+                "what was given to a directive stays as it was: make a new table",
             ),
             _ if what.contains("not enough memory") => (
                 format!(

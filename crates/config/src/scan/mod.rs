@@ -29,6 +29,8 @@ pub struct Scan {
 pub struct Site {
     /// The called name (`upstream`, `steps.cache`), or the table with its braces.
     pub span: (u32, u32),
+    /// Of a table that is all that is given in a call, `server { … }`: the called name.
+    pub called: Option<(u32, u32)>,
     /// Its first part, in [`Scan::parts`].
     pub first: u32,
     /// The number of its parts.

@@ -510,7 +510,9 @@ impl<'a> Parser<'a> {
     /// Methods are never directives: their arguments need no marks of their own.
     fn method_arguments(&mut self) {
         match self.current.token {
-            Token::Op(b"{") => self.table(),
+            Token::Op(b"{") => {
+                self.table();
+            }
             Token::String => self.advance(),
             _ => {
                 self.expect_op(b"(");
@@ -523,39 +525,51 @@ impl<'a> Parser<'a> {
     }
 
     /// `f(a, b)` becomes `f(C(n,a, b))`: the arguments come first, then C notes the number, then f
-    /// is called, with nothing in between.
+    /// is called, with nothing in between. `f{…}` becomes `f(T(n,{…}))`, where T does the same.
     fn call(&mut self, span: (usize, usize)) {
         let mark = self.pending.len();
-        let number = self.open_site();
         let callee_end = self.last_end;
-        if self.take_op(b"(") {
-            let empty = self.is_op(b")");
-            let comma = if empty { "" } else { "," };
-            self.insert(
-                self.last_end,
-                &format!("{CALL}({}{comma}", number + self.base),
-            );
-            if !empty {
-                self.argument();
-                while !self.failed && self.take_op(b",") {
-                    self.argument();
+        let start = self.current.start;
+        match self.current.token {
+            Token::Op(b"{") => {
+                // The parenthesis stands where the name ends: behind a line's end, Luau would take
+                // it for the start of another statement.
+                self.insert(callee_end, "(");
+                let number = self.table();
+                self.insert(self.last_end, ")");
+                if let Some(site) = self.found.sites.get_mut(number - 1) {
+                    site.called = Some(offsets(span.0, span.1));
                 }
+                return;
             }
-            self.insert(self.current.start, ")");
-            self.expect_op(b")");
-        } else {
-            // The parenthesis stands where the name ends: behind a line's end, Luau would take it
-            // for the start of another statement.
-            self.insert(callee_end, &format!("({CALL}({},", number + self.base));
-            let start = self.current.start;
-            match self.current.token {
-                Token::String => self.advance(),
-                _ => self.table(),
+            Token::String => {
+                let number = self.open_site();
+                self.insert(callee_end, &format!("({CALL}({},", number + self.base));
+                self.advance();
+                self.push_argument(start);
+                self.insert(self.last_end, "))");
+                self.close_site(number, span, mark);
             }
-            self.push_argument(start);
-            self.insert(self.last_end, "))");
+            _ => {
+                let number = self.open_site();
+                self.expect_op(b"(");
+                let empty = self.is_op(b")");
+                let comma = if empty { "" } else { "," };
+                self.insert(
+                    self.last_end,
+                    &format!("{CALL}({}{comma}", number + self.base),
+                );
+                if !empty {
+                    self.argument();
+                    while !self.failed && self.take_op(b",") {
+                        self.argument();
+                    }
+                }
+                self.insert(self.current.start, ")");
+                self.expect_op(b")");
+                self.close_site(number, span, mark);
+            }
         }
-        self.close_site(number, span, mark);
     }
 
     fn argument(&mut self) {
@@ -573,8 +587,8 @@ impl<'a> Parser<'a> {
         });
     }
 
-    /// `{…}` becomes `T(n,{…},m)`; m items at its start must not be nil.
-    fn table(&mut self) {
+    /// `{…}` becomes `T(n,{…},m)`; m items at its start must not be nil. Returns n.
+    fn table(&mut self) -> usize {
         let mark = self.pending.len();
         let number = self.open_site();
         let start = self.current.start;
@@ -600,6 +614,7 @@ impl<'a> Parser<'a> {
             false => self.insert(self.last_end, ")"),
         }
         self.close_site(number, (start, self.last_end), mark);
+        number
     }
 
     /// An entry of a table: whether it is an item, and what its value is.
@@ -637,6 +652,7 @@ impl<'a> Parser<'a> {
     fn open_site(&mut self) -> usize {
         self.found.sites.push(Site {
             span: (0, 0),
+            called: None,
             first: 0,
             count: 0,
         });
@@ -650,6 +666,7 @@ impl<'a> Parser<'a> {
         if let Some(site) = self.found.sites.get_mut(number - 1) {
             *site = Site {
                 span: offsets(span.0, span.1),
+                called: None,
                 first,
                 count: end - first,
             };
