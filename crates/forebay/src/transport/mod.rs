@@ -6,12 +6,14 @@
 
 mod out;
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
-use tokio::io::AsyncWrite;
+use socket2::SockRef;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 pub use out::Out;
@@ -73,12 +75,50 @@ impl Transport {
         }
     }
 
+    /// Whether [`poll_send_file`](Transport::poll_send_file) works here: not where bytes must pass
+    /// through us to be encrypted.
+    pub fn sends_files(&self) -> bool {
+        matches!(self, Transport::Tcp(_))
+    }
+
+    /// Writes some of `bytes`, telling the kernel that more follows at once, so that a head leaves
+    /// in one segment with the beginning of its file.
+    pub fn poll_write_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Transport::Tcp(s) => poll_try(s, cx, || {
+                SockRef::from(&*s).send_with_flags(bytes, MSG_MORE)
+            }),
+            Transport::Unix(_) => self.poll_write(cx, bytes),
+        }
+    }
+
+    /// Sends up to `max` bytes of a file, from the kernel's memory to the socket without a copy.
+    /// Whoever calls has made sure that they are in memory. `Ok(0)` is the end of the file.
+    pub fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Transport::Tcp(s) => {
+                poll_try(s, cx, || forebay_sys::files::send_file(&*s, file, offset, max))
+            }
+            Transport::Unix(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
     /// Ends the sending side; the remote reads what was sent and then the end.
     pub fn shutdown(&mut self) -> io::Result<()> {
         use std::net::Shutdown;
         match self {
-            Transport::Tcp(s) => socket2::SockRef::from(&*s).shutdown(Shutdown::Write),
-            Transport::Unix(s) => socket2::SockRef::from(&*s).shutdown(Shutdown::Write),
+            Transport::Tcp(s) => SockRef::from(&*s).shutdown(Shutdown::Write),
+            Transport::Unix(s) => SockRef::from(&*s).shutdown(Shutdown::Write),
         }
     }
 
@@ -87,7 +127,25 @@ impl Transport {
     pub fn reset_on_close(&self) {
         if let Transport::Tcp(s) = self {
             // Fails only on a socket that is gone already, which is what is wanted.
-            let _ = socket2::SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
+            let _ = SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+/// `MSG_MORE` of send(2): the same number on every Linux. Elsewhere the kernel decides itself.
+const MSG_MORE: i32 = if cfg!(target_os = "linux") { 0x8000 } else { 0 };
+
+/// Calls `write` when the socket is writable, again if it was not after all.
+fn poll_try(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match stream.try_io(Interest::WRITABLE, &mut write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
         }
     }
 }

@@ -88,6 +88,27 @@ impl Out {
         Poll::Ready(Ok(()))
     }
 
+    /// As [`poll_flush`](Out::poll_flush), saying that more follows at once.
+    pub fn poll_flush_more(
+        &mut self,
+        io: &mut Transport,
+        cx: &mut Context<'_>,
+        count: &mut u64,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            if !self.pieces.is_empty() {
+                return self.poll_flush(io, cx, count);
+            }
+            let sent = ready!(io.poll_write_more(cx, &self.tail[self.sent..]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *count += sent as u64;
+            self.consume(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// The first pieces and what goes between them; says how many slices that makes.
     fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
         let mut used = 0;

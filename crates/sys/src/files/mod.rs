@@ -5,6 +5,7 @@
 //! once as a call that may wait and belongs on a thread pool ([`Root::open`], [`read_at`]).
 
 mod read;
+mod resident;
 mod root;
 mod walk;
 
@@ -15,6 +16,7 @@ use rustix::{
     io::retry_on_intr,
 };
 
+pub use resident::is_resident;
 pub use read::{fill_at, read_at, read_now, send_file};
 pub use root::{Links, Resolver, Root, is_link_refused};
 

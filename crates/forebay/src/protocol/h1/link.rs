@@ -2,6 +2,7 @@
 //! worker that may close it.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -220,6 +221,52 @@ impl Link {
         } else if desk.pace_out.is_waiting() {
             desk.pace_out.moved(self.worker.now_ms(), sent);
             self.deadline.clear();
+        }
+        result
+    }
+
+    /// Whether [`poll_send_file`](Link::poll_send_file) works here.
+    pub fn sends_files(&self) -> bool {
+        self.io.borrow().sends_files()
+    }
+
+    /// Sends what is queued and then some of a file. Pending: the client takes nothing, and the
+    /// deadline runs.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        max: u64,
+    ) -> Poll<io::Result<u64>> {
+        let mut desk = self.desk.borrow_mut();
+        let Some(desk) = desk.as_mut() else { return Poll::Ready(Ok(0)) };
+        let mut io = self.io.borrow_mut();
+        let mut queued = 0;
+        let result = match desk.out.poll_flush_more(&mut io, cx, &mut queued) {
+            Poll::Ready(Ok(())) => {
+                let max = usize::try_from(max).unwrap_or(usize::MAX);
+                io.poll_send_file(cx, file, offset, max).map_ok(|sent| sent as u64)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        let sent = queued + if let Poll::Ready(Ok(sent)) = result { sent } else { 0 };
+        self.worker.counters.sent_bytes.add(sent);
+        let is_blocked = result.is_pending();
+        if is_blocked || desk.pace_out.is_waiting() {
+            let now = self.worker.now_ms();
+            if !desk.pace_out.moved(now, sent) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            if is_blocked {
+                desk.pace_out.wait(now);
+                if sent > 0 || !self.deadline.is_set() {
+                    self.deadline.set(now, self.listener.times().write);
+                }
+            } else {
+                self.deadline.clear();
+            }
         }
         result
     }

@@ -16,6 +16,7 @@
 //! connection stays small.
 
 mod body;
+mod files;
 mod link;
 mod pace;
 mod send;

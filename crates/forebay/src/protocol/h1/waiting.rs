@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::files;
 use super::send::{self, Form, Leftover};
 use super::{Asked, Link, Next};
 use crate::exchange::{Body, Exchange, Fault, Pulled, Reason, Response, Stream, dress, guard};
@@ -53,6 +54,9 @@ pub async fn finish(
         Body::Bytes(bytes) => {
             send::write_data(link, form, bytes);
             Ok(())
+        }
+        Body::File(range) if link.sends_files() && form != Form::Chunked => {
+            files::send(link, range).await
         }
         Body::File(range) => {
             send_stream(link, form, &mut FileStream::new(&link.worker, range)).await
@@ -117,7 +121,7 @@ fn poll_gone(link: &Link, cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// Sends a body as it comes.
-async fn send_stream(link: &Link, form: Form, stream: &mut dyn Stream) -> Result<(), Fault> {
+pub async fn send_stream(link: &Link, form: Form, stream: &mut dyn Stream) -> Result<(), Fault> {
     let ahead = stream.read_ahead_bytes();
     let mut flow = Flow {
         ended: false,
