@@ -193,7 +193,10 @@ mod tests {
         assert!(TYPES.is_sorted_by(|a, b| a.0 < b.0));
         for (ending, kind) in TYPES {
             assert!(ending.len() <= LONGEST, "{ending}");
-            assert!(!ending.bytes().any(|byte| byte.is_ascii_uppercase()), "{ending}");
+            assert!(
+                !ending.bytes().any(|byte| byte.is_ascii_uppercase()),
+                "{ending}"
+            );
             assert!(kind.contains('/') && kind.is_ascii(), "{kind}");
         }
     }

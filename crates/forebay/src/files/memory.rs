@@ -182,7 +182,10 @@ impl Memory {
     /// Makes everything be looked at again at its next use.
     #[cfg(test)]
     pub fn expire(&mut self) {
-        let kept = self.slots.iter_mut().filter_map(|(_, slot)| slot.kept.as_mut());
+        let kept = self
+            .slots
+            .iter_mut()
+            .filter_map(|(_, slot)| slot.kept.as_mut());
         kept.for_each(|kept| kept.checked_ms = 0);
     }
 

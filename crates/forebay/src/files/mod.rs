@@ -50,7 +50,10 @@ pub struct OpenFile {
 impl OpenFile {
     /// A file with its facts.
     pub fn new(file: File, facts: Facts) -> Rc<OpenFile> {
-        Rc::new(OpenFile { file: Arc::new(file), facts })
+        Rc::new(OpenFile {
+            file: Arc::new(file),
+            facts,
+        })
     }
 }
 
@@ -87,6 +90,7 @@ impl Files {
     }
 
     /// Works with an empty buffer that keeps its room from one use to the next.
+    #[inline]
     pub fn with_key<R>(&self, work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let mut key = self.key.take();
         key.clear();

@@ -8,9 +8,7 @@
 //! come, and shrink to [`BUFFER_BYTES`] when it does not: what a slow client has not taken yet is
 //! what its download costs, and there may be thousands of them.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -18,7 +16,7 @@ use bytes::BytesMut;
 use forebay_sys::files::Facts;
 
 use super::OpenFile;
-use crate::exchange::{Fault, FileRange, Pulled, Reason, Stream};
+use crate::exchange::{Fault, FileRange, Local, Pulled, Reason, Stream};
 use crate::worker::{BUFFER_BYTES, LARGE_BUFFER_BYTES, Worker};
 
 /// The first window of a long body.
@@ -47,7 +45,7 @@ pub struct FileStream {
     /// Sent since the client was last slow.
     fast_bytes: u64,
     pulled_ms: u64,
-    waiting: Option<Pin<Box<dyn Future<Output = Result<Window, Fault>>>>>,
+    waiting: Option<Local<'static, Result<Window, Fault>>>,
 }
 
 /// What the pool has read.

@@ -25,7 +25,10 @@ pub struct ColdDisk {
 impl ColdDisk {
     /// One whose names are in memory, but no bytes.
     pub fn with_names() -> Arc<ColdDisk> {
-        Arc::new(ColdDisk { opens_now: true, ..ColdDisk::default() })
+        Arc::new(ColdDisk {
+            opens_now: true,
+            ..ColdDisk::default()
+        })
     }
 
     /// Stops it, or lets it go on.
@@ -74,13 +77,7 @@ impl Disk for ColdDisk {
         Kernel.open(root, path, links)
     }
 
-    fn read_now(
-        &self,
-        _: &File,
-        _: u64,
-        _: &mut BytesMut,
-        _: usize,
-    ) -> io::Result<Option<usize>> {
+    fn read_now(&self, _: &File, _: u64, _: &mut BytesMut, _: usize) -> io::Result<Option<usize>> {
         self.check()?;
         Ok(None)
     }

@@ -38,7 +38,9 @@ fn worker(disk: Arc<dyn Disk>) -> Rc<Worker> {
 
 /// Bytes of which no two windows are equal.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from((at ^ (at >> 8) ^ (at >> 16)) & 0xff).unwrap()).collect()
+    (0..len)
+        .map(|at| u8::try_from((at ^ (at >> 8) ^ (at >> 16)) & 0xff).unwrap())
+        .collect()
 }
 
 fn open(path: &Path) -> Rc<OpenFile> {
@@ -48,7 +50,14 @@ fn open(path: &Path) -> Rc<OpenFile> {
 }
 
 fn stream(worker: &Rc<Worker>, file: &Rc<OpenFile>, start: u64, end: u64) -> FileStream {
-    FileStream::new(worker, FileRange { file: file.clone(), start, end })
+    FileStream::new(
+        worker,
+        FileRange {
+            file: file.clone(),
+            start,
+            end,
+        },
+    )
 }
 
 async fn pull(stream: &mut FileStream) -> Pulled {
@@ -86,10 +95,19 @@ fn a_part_is_streamed_whole_from_memory_and_from_the_disk() {
     for disk in disks {
         let worker = worker(disk);
         runtime().block_on(async {
-            for (start, end) in [(0, 6_000_003), (0, 1), (5, 5), (65_535, 65_537), (99, 5_999_999)] {
+            for (start, end) in [
+                (0, 6_000_003),
+                (0, 1),
+                (5, 5),
+                (65_535, 65_537),
+                (99, 5_999_999),
+            ] {
                 let mut stream = stream(&worker, &file, start as u64, end as u64);
                 assert_eq!(stream.len_bytes(), Some((end - start) as u64));
-                assert!(all(&mut stream).await.unwrap() == bytes[start..end], "{start}..{end}");
+                assert!(
+                    all(&mut stream).await.unwrap() == bytes[start..end],
+                    "{start}..{end}"
+                );
             }
         });
     }
@@ -177,7 +195,8 @@ fn a_file_that_changes_in_place_is_broken_off() {
         ("other bytes", |file| {
             file.write_all_at(b"x", 0).unwrap();
             // The kernel's clock may stand still for a tick.
-            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+                .unwrap();
         }),
     ];
     let disks: [Arc<dyn Disk>; 2] = [Arc::new(Kernel), Arc::new(ColdDisk::default())];
@@ -240,7 +259,7 @@ fn a_file_system_that_hangs_keeps_half_of_the_threads_at_most() {
         for _ in 0..2 * THREADS {
             let gate = gate.clone();
             // Ends when the sender is dropped.
-            let work = move || drop(gate.lock().recv());
+            let work = move || gate.lock().recv().is_ok();
             hanging.push(tokio::task::spawn_local(pool.run(1, work)));
         }
         tokio::task::yield_now().await;
@@ -264,7 +283,7 @@ fn more_than_may_wait_are_refused_and_who_leaves_makes_room() {
         let mut waiting = Vec::new();
         let refused = loop {
             let gate = gate.clone();
-            let work = move || drop(gate.lock().recv());
+            let work = move || gate.lock().recv().is_ok();
             let job = pool.run_or_refuse(1, work);
             let mut job = Box::pin(job);
             match poll_fn(|cx| std::task::Poll::Ready(job.as_mut().poll(cx))).await {
@@ -314,8 +333,14 @@ fn a_disk_that_stands_still_stops_nobody_else() {
     let address = socket.local_addr().unwrap();
     let get = |path: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         move || {
             let mut all = Vec::new();
             stream.read_to_end(&mut all).unwrap();
@@ -329,7 +354,9 @@ fn a_disk_that_stands_still_stops_nobody_else() {
         let (snapshot, of_worker) = (bench.built.snapshot.clone(), disk.clone());
         scope.spawn(move || {
             runtime().block_on(async move {
-                process.max_connections.store(100, std::sync::atomic::Ordering::Relaxed);
+                process
+                    .max_connections
+                    .store(100, std::sync::atomic::Ordering::Relaxed);
                 let counters = Arc::default();
                 let mut worker = Worker::new(0, snapshot, counters, process);
                 Rc::get_mut(&mut worker).unwrap().files = Files::new(of_worker);
@@ -344,7 +371,10 @@ fn a_disk_that_stands_still_stops_nobody_else() {
         let stuck = [get("/big"), get("/small"), get("/none"), get("/big")];
         let start = Instant::now();
         while disk.waiting() < stuck.len() {
-            assert!(start.elapsed() < Duration::from_secs(20), "they do not get to the disk");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "they do not get to the disk"
+            );
             std::thread::yield_now();
         }
         // All of them wait for the disk now; the others do not notice.

@@ -94,7 +94,12 @@ fn etag(facts: &Facts, is_strong: bool) -> SmallVec<[u8; 24]> {
     }
     tag.push(b'"');
     let digits = mixed.to_be_bytes();
-    tag.extend(digits.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|n| HEX[usize::from(n)]));
+    tag.extend(
+        digits
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|n| HEX[usize::from(n)]),
+    );
     tag.push(b'"');
     tag
 }
@@ -113,20 +118,26 @@ pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Response {
     let mut response = Response::new(exchange, 200);
     (*response.fields).clone_from(&kept.fields);
     let len = kept.body.len() as u64;
-    let decision = if is_conditional(exchange) {
-        let validators = Validators {
-            etag: kept.fields.get(Known::Etag),
-            last_modified: kept.last_modified,
-            now: clock::coarse_unix_seconds(),
-        };
-        decide(exchange, &validators, len)
-    } else {
-        Decision::Whole
+    // What nearly all ask for, apart from the rest: a response is a big thing to hand around.
+    if !is_conditional(exchange) && exchange.request.method == Method::Get {
+        response.body = kept.body.clone().into();
+        return response;
+    }
+    let validators = Validators {
+        etag: kept.fields.get(Known::Etag),
+        last_modified: kept.last_modified,
+        now: clock::coarse_unix_seconds(),
     };
+    let decision = decide(exchange, &validators, len);
     finish(exchange, response, decision, len, |part| {
-        let end = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(kept.body.len());
-        kept.body.slice(end(part.start)..end(part.end)).into()
+        slice(&kept.body, &part)
     })
+}
+
+/// A part of a body that is in memory.
+pub fn slice(body: &Bytes, part: &Range<u64>) -> Body {
+    let end = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(body.len());
+    body.slice(end(part.start)..end(part.end)).into()
 }
 
 /// What of a file that is not in memory is to be sent.
@@ -140,7 +151,11 @@ pub fn decision(exchange: &Exchange, description: &Description, len: u64) -> Dec
 
 #[inline]
 fn is_conditional(exchange: &Exchange) -> bool {
-    exchange.request.fields.present().intersects(conditional::FIELDS)
+    exchange
+        .request
+        .fields
+        .present()
+        .intersects(conditional::FIELDS)
 }
 
 fn decide(exchange: &Exchange, validators: &Validators<'_>, len: u64) -> Decision {
@@ -154,7 +169,6 @@ fn decide(exchange: &Exchange, validators: &Validators<'_>, len: u64) -> Decisio
 }
 
 /// Completes a response that has the description's fields; `body` gives a part of the file.
-#[inline]
 pub fn finish(
     exchange: &mut Exchange,
     mut response: Response,
@@ -244,10 +258,8 @@ pub fn read_whole(
 }
 
 /// Reads a whole file that is in memory.
-pub fn read_whole_now(
-    disk: &dyn Disk,
-    file: &std::fs::File,
-    facts: &Facts,
-) -> io::Result<Content> {
-    read_whole(facts, file, |at, buffer, left| disk.read_now(file, at, buffer, left))
+pub fn read_whole_now(disk: &dyn Disk, file: &std::fs::File, facts: &Facts) -> io::Result<Content> {
+    read_whole(facts, file, |at, buffer, left| {
+        disk.read_now(file, at, buffer, left)
+    })
 }

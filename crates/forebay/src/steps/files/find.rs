@@ -130,7 +130,9 @@ pub fn is_absent(error: &io::Error) -> bool {
 
 /// Whether the machine has run out of something, so that what is in memory is the best there is.
 pub fn is_exhausted(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOMEM].into_iter().any(|errno| is(error, errno))
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
+        .into_iter()
+        .any(|errno| is(error, errno))
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {

@@ -23,14 +23,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_config::{Arg, Call, Directive, Match, Node, Opt, PathTemplate, Template, Type};
 use forebay_config::{Answers, Code, Part, Variable};
+use forebay_config::{Arg, Call, Directive, Match, Node, Opt, PathTemplate, Template, Type};
 use forebay_fields::Known;
 use forebay_http1::Method;
 use forebay_sys::files::{Facts, Links};
 
 use crate::control::build::Builder;
-use crate::exchange::conditional::Decision;
 use crate::exchange::{Body, Exchange, Fault, FileRange, Flow, Local, Reason, Response, Step};
 use crate::files::{CHECK_MS, Disk, Files, Kept, OpenFile, Opened, Roots};
 use crate::snapshot::resource_id;
@@ -52,13 +51,29 @@ pub static DIRECTIVE: Directive = Directive::handler(
         "Tried in order under ROOT.",
     )
     .default(r#""$path""#),
-    Opt::new("index", Type::List(&Type::Text), "The file that stands for its directory.")
-        .default(r#""index.html""#),
-    Opt::new("max_age", Type::DURATION, "`Cache-Control: public, max-age`; `0s` is `no-cache`."),
-    Opt::new("immutable", Type::Boolean, "Files never change while they are fresh.")
-        .default("false"),
-    Opt::new("hide", Type::List(&Type::Match), "Names of files that are passed over.")
-        .default(r#"{ "*.php", "*.phtml", "*.phar", "*.cgi" }"#),
+    Opt::new(
+        "index",
+        Type::List(&Type::Text),
+        "The file that stands for its directory.",
+    )
+    .default(r#""index.html""#),
+    Opt::new(
+        "max_age",
+        Type::DURATION,
+        "`Cache-Control: public, max-age`; `0s` is `no-cache`.",
+    ),
+    Opt::new(
+        "immutable",
+        Type::Boolean,
+        "Files never change while they are fresh.",
+    )
+    .default("false"),
+    Opt::new(
+        "hide",
+        Type::List(&Type::Match),
+        "Names of files that are passed over.",
+    )
+    .default(r#"{ "*.php", "*.phtml", "*.phar", "*.cgi" }"#),
     Opt::new(
         "symlinks",
         Type::OneOf(&["inside", "any", "none"]),
@@ -111,24 +126,37 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
     if immutable && max_age.is_none_or(|age| age.is_zero()) {
         let message = "files: `immutable` without a `max_age` means nothing";
         let help = "files are immutable while they are fresh";
-        builder.report.mistake(call.place_of("immutable"), Code::Conflict, message, help);
+        builder
+            .report
+            .mistake(call.place_of("immutable"), Code::Conflict, message, help);
     }
     for node in call.get::<&[Node]>("index") {
         let name: &str = node.get();
         if !path::is_plain(name.as_bytes()) {
             let message = format!("files: `index` cannot be \"{name}\"");
             let help = "expected the name of a file";
-            builder.report.mistake(node.place, Code::BadValue, message, help);
+            builder
+                .report
+                .mistake(node.place, Code::BadValue, message, help);
         }
     }
-    let patterns = call.get::<&[Node]>("hide").iter().map(|node| node.get::<&Match>().clone());
+    let patterns = call
+        .get::<&[Node]>("hide")
+        .iter()
+        .map(|node| node.get::<&Match>().clone());
     let names = call.get::<&[Node]>("index").iter();
     Some(Box::new(FilesStep {
         id: resource_id(),
         root: call.get::<&PathTemplate>("ROOT").clone(),
-        tries: call.get::<&[Node]>("try").iter().map(|node| Try::new(node.get())).collect(),
+        tries: call
+            .get::<&[Node]>("try")
+            .iter()
+            .map(|node| Try::new(node.get()))
+            .collect(),
         indexes: Arc::new(Indexes {
-            names: names.map(|node| node.get::<&str>().as_bytes().into()).collect(),
+            names: names
+                .map(|node| node.get::<&str>().as_bytes().into())
+                .collect(),
             hide: path::Hide::new(patterns),
         }),
         links: match call.get("symlinks") {
@@ -192,13 +220,13 @@ impl FilesStep {
             return None;
         }
         let worker = exchange.worker.clone();
-        worker.files.with_key(|key| {
+        let mut memory = worker.files.memory.borrow_mut();
+        let kept = worker.files.with_key(|key| {
             self.key(exchange, number, key)?;
-            let mut memory = worker.files.memory.borrow_mut();
-            let kept = memory.get(key)?;
-            let age_ms = worker.now_ms().saturating_sub(kept.checked_ms);
-            (age_ms < CHECK_MS).then(|| answer::from_memory(exchange, kept))
-        })
+            memory.get(key)
+        })?;
+        let age_ms = worker.now_ms().saturating_sub(kept.checked_ms);
+        (age_ms < CHECK_MS).then(|| answer::from_memory(exchange, kept))
     }
 
     /// The name in memory of the file that this try leads to: of the step, the try, the root if it
@@ -313,8 +341,11 @@ impl FilesStep {
         }
         let search = self.search(exchange, &worker.files, opened);
         let device = search.opened.device;
-        let (number, outcome) =
-            worker.files.pool.run_or_refuse(device, move || search.run()).await?;
+        let (number, outcome) = worker
+            .files
+            .pool
+            .run_or_refuse(device, move || search.run())
+            .await?;
         // Those before it have come to nothing, whatever the memory says.
         for passed in 0..number {
             self.forget(exchange, passed);
@@ -480,9 +511,9 @@ impl FilesStep {
         };
         Some(match sent {
             Ok(Sent::Memory(bytes, facts)) => {
-                Looked::Answer(self.from_bytes(exchange, number, candidate, facts, bytes))
+                Looked::Answer(self.answer_bytes(exchange, number, candidate, facts, bytes))
             }
-            Ok(Sent::File) => Looked::Answer(self.from_file(exchange, candidate)),
+            Ok(Sent::File) => Looked::Answer(self.answer_file(exchange, candidate)),
             Ok(Sent::Wait) => Looked::Wait,
             Err(error) => Looked::Answer(self.failed(exchange, number, &error)),
         })
@@ -538,12 +569,11 @@ impl FilesStep {
         let mut memory = files.memory.borrow_mut();
         let fits = usize::try_from(facts.len).is_ok_and(|len| len <= memory.max_file());
         fits && Description::new(facts).is_settled
-            && files.with_key(|key| {
-                self.key(exchange, number, key).is_some() && memory.is_wanted(key)
-            })
+            && files
+                .with_key(|key| self.key(exchange, number, key).is_some() && memory.is_wanted(key))
     }
 
-    fn from_bytes(
+    fn answer_bytes(
         &self,
         exchange: &mut Exchange,
         number: usize,
@@ -572,28 +602,35 @@ impl FilesStep {
             });
         }
         let decision = answer::decision(exchange, &description, facts.len);
-        Flow::Answer(answer::finish(exchange, response, decision, facts.len, |part| {
-            let end = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(body.len());
-            body.slice(end(part.start)..end(part.end)).into()
-        }))
+        Flow::Answer(answer::finish(
+            exchange,
+            response,
+            decision,
+            facts.len,
+            |part| answer::slice(&body, &part),
+        ))
     }
 
-    fn from_file(&self, exchange: &mut Exchange, candidate: Candidate) -> Flow {
+    fn answer_file(&self, exchange: &mut Exchange, candidate: Candidate) -> Flow {
         let Candidate { file, facts, name } = candidate;
         let description = Description::new(&facts);
         let mut response = Response::new(exchange, 200);
         description.write(&name, self.cache_control.as_deref(), &mut response.fields);
         let decision = answer::decision(exchange, &description, facts.len);
-        Flow::Answer(answer::finish(exchange, response, decision, facts.len, |part| {
-            match part.is_empty() {
+        Flow::Answer(answer::finish(
+            exchange,
+            response,
+            decision,
+            facts.len,
+            |part| match part.is_empty() {
                 true => Body::Empty,
                 false => Body::File(FileRange {
                     file: OpenFile::new(file, facts),
                     start: part.start,
                     end: part.end,
                 }),
-            }
-        }))
+            },
+        ))
     }
 
     /// What is answered where a file could not be opened or read.

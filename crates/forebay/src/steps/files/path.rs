@@ -52,7 +52,9 @@ impl Hide {
 /// Whether every segment of a relative path is a name: none is empty, `.` or `..`.
 pub fn is_plain(path: &[u8]) -> bool {
     memchr::memchr2(0, b'\\', path).is_none()
-        && path.split(|&byte| byte == b'/').all(|name| !matches!(name, b"" | b"." | b".."))
+        && path
+            .split(|&byte| byte == b'/')
+            .all(|name| !matches!(name, b"" | b"." | b".."))
 }
 
 /// Appends a path's segments, decoded; false if one holds an escaped slash.
@@ -105,7 +107,9 @@ pub fn expand<'a>(template: &'a Template, exchange: &'a Exchange, out: &mut Vec<
             }
             Part::Var(variable) => {
                 let before = out.len();
-                let template = Template { parts: vec![Part::Var(variable.clone())] };
+                let template = Template {
+                    parts: vec![Part::Var(variable.clone())],
+                };
                 crate::exchange::expand(&template, exchange, None, out);
                 out.len() > before
             }
@@ -130,15 +134,45 @@ mod tests {
     fn names_that_are_passed_over() {
         let hide = hide();
         for path in [
-            ".env", ".git/config", "a/.htaccess", "a/.git/", "x.php", "X.PHP", "a.Cgi", "private/a",
-            "a/private", "Private/a", "a//b", "/a", "a//", "a/../b", "..", "./a", "a\\b", "a\0",
-            "x.php/", ".well-known/.x", "/", "..a",
+            ".env",
+            ".git/config",
+            "a/.htaccess",
+            "a/.git/",
+            "x.php",
+            "X.PHP",
+            "a.Cgi",
+            "private/a",
+            "a/private",
+            "Private/a",
+            "a//b",
+            "/a",
+            "a//",
+            "a/../b",
+            "..",
+            "./a",
+            "a\\b",
+            "a\0",
+            "x.php/",
+            ".well-known/.x",
+            "/",
+            "..a",
         ] {
             assert!(hide.refuses(path.as_bytes()), "{path}");
         }
         for path in [
-            "", "a", "a/", "a/b.txt", ".well-known/acme", "a/.well-known/x", "x.php.txt", "php",
-            "a b", "\u{fc}", "a..b", "~a", "publicprivate",
+            "",
+            "a",
+            "a/",
+            "a/b.txt",
+            ".well-known/acme",
+            "a/.well-known/x",
+            "x.php.txt",
+            "php",
+            "a b",
+            "\u{fc}",
+            "a..b",
+            "~a",
+            "publicprivate",
         ] {
             assert!(!hide.refuses(path.as_bytes()), "{path}");
         }
@@ -166,8 +200,17 @@ mod tests {
     #[test]
     fn plain_paths() {
         for (path, plain) in [
-            ("a", true), ("a.b/c", true), (".a", true), ("", false), ("a/", false), ("/a", false),
-            ("a//b", false), ("a/../b", false), ("..", false), ("a/.", false), ("a\0", false),
+            ("a", true),
+            ("a.b/c", true),
+            (".a", true),
+            ("", false),
+            ("a/", false),
+            ("/a", false),
+            ("a//b", false),
+            ("a/../b", false),
+            ("..", false),
+            ("a/.", false),
+            ("a\0", false),
         ] {
             assert_eq!(is_plain(path.as_bytes()), plain, "{path}");
         }

@@ -50,13 +50,21 @@ impl Dir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
 
     /// A server of `www` with these options, then of these steps.
     fn bench(&self, options: &str, steps: &str) -> Bench {
         let www = self.path().join("www");
-        Bench::new(&format!("site {{ \"*\", files \"{}\" {options}{steps} }}", www.display()))
+        Bench::new(&format!(
+            "site {{ \"*\", files \"{}\" {options}{steps} }}",
+            www.display()
+        ))
     }
 }
 
@@ -93,7 +101,11 @@ fn content(got: &Got) -> String {
 fn each_way(options: &str, test: impl Fn(&str, &Bench)) {
     let dir = Dir::new();
     let bench = dir.bench(options, "");
-    bench.worker.files.memory.replace(crate::files::Memory::new(0));
+    bench
+        .worker
+        .files
+        .memory
+        .replace(crate::files::Memory::new(0));
     test("read anew", &bench);
 
     let bench = dir.bench(options, "");
@@ -124,19 +136,34 @@ fn bench_expired(dir: &Dir, options: &str) -> Bench {
 fn a_file_is_sent_with_what_is_known_of_it() {
     each_way("", |way, bench| {
         let got = bench.get("/a.txt").run();
-        assert_eq!((got.status(), got.text()), (200, DIGITS.to_owned()), "{way}");
+        assert_eq!(
+            (got.status(), got.text()),
+            (200, DIGITS.to_owned()),
+            "{way}"
+        );
         assert_eq!(got.field("content-type"), Some("text/plain; charset=utf-8"));
         assert_eq!(got.field("last-modified"), Some(SAME));
         assert_eq!(got.field("accept-ranges"), Some("bytes"));
         assert_eq!(got.field("cache-control"), None);
         let etag = got.field("etag").unwrap();
-        assert!(etag.len() == 18 && etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+        assert!(
+            etag.len() == 18 && etag.starts_with('"') && etag.ends_with('"'),
+            "{etag}"
+        );
         let head = bench.request("HEAD", "/a.txt").run();
-        assert_eq!((head.status(), head.field("etag")), (200, Some(etag)), "{way}");
+        assert_eq!(
+            (head.status(), head.field("etag")),
+            (200, Some(etag)),
+            "{way}"
+        );
         assert!(matches!(head.response.body, Body::Empty));
         assert_eq!(head.response.announced_len, Some(10));
         let empty = bench.get("/empty.txt").run();
-        assert_eq!((empty.status(), empty.text()), (200, String::new()), "{way}");
+        assert_eq!(
+            (empty.status(), empty.text()),
+            (200, String::new()),
+            "{way}"
+        );
         assert_eq!(bench.get("/missing").run().status(), 404, "{way}");
     });
 }
@@ -162,7 +189,10 @@ fn rfc9110_13_2_2_preconditions() {
         check("If-Unmodified-Since", BEFORE, 412);
         let same = bench.get("/a.txt").field("If-None-Match", &etag).run();
         assert_eq!(same.field("etag"), Some(etag.as_str()), "RFC 9110 §15.4.5");
-        assert_eq!((same.field("content-type"), same.field("last-modified")), (None, None));
+        assert_eq!(
+            (same.field("content-type"), same.field("last-modified")),
+            (None, None)
+        );
         assert!(matches!(same.response.body, Body::Empty));
     });
 }
@@ -178,21 +208,40 @@ fn rfc9110_14_ranges() {
             ("bytes=0-1,50-60", "01", "bytes 0-1/10"),
         ] {
             let got = ask(range);
-            assert_eq!((got.status(), got.text().as_str()), (206, text), "{way}: {range}");
+            assert_eq!(
+                (got.status(), got.text().as_str()),
+                (206, text),
+                "{way}: {range}"
+            );
             assert_eq!(got.field("content-range"), Some(content_range));
             assert!(got.field("etag").is_some() && got.field("content-type").is_some());
         }
         let got = ask("bytes=10-");
-        assert_eq!((got.status(), got.field("content-range")), (416, Some("bytes */10")), "{way}");
+        assert_eq!(
+            (got.status(), got.field("content-range")),
+            (416, Some("bytes */10")),
+            "{way}"
+        );
         assert_eq!(got.field("etag"), None);
         // Several ranges, and what is no range, are as if they were not there.
         for range in ["bytes=0-1,4-5", "bytes=0-4,3-6", "lines=1-2"] {
             let got = ask(range);
-            assert_eq!((got.status(), got.text().as_str()), (200, DIGITS), "{way}: {range}");
+            assert_eq!(
+                (got.status(), got.text().as_str()),
+                (200, DIGITS),
+                "{way}: {range}"
+            );
             assert_eq!(got.field("content-range"), None);
         }
-        let head = bench.request("HEAD", "/a.txt").field("Range", "bytes=0-1").run();
-        assert_eq!((head.status(), head.response.announced_len), (200, Some(10)), "{way}");
+        let head = bench
+            .request("HEAD", "/a.txt")
+            .field("Range", "bytes=0-1")
+            .run();
+        assert_eq!(
+            (head.status(), head.response.announced_len),
+            (200, Some(10)),
+            "{way}"
+        );
     });
 }
 
@@ -259,7 +308,10 @@ fn rfc9110_8_8_1_what_has_just_changed_has_a_weak_tag_and_is_not_kept() {
     let dir = Dir::new();
     fs::write(dir.path().join("www/new.txt"), "new").unwrap();
     let ahead = SystemTime::now() + Duration::from_secs(1_000_000);
-    let ahead = ahead.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let ahead = ahead
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     dir.file_at("www/ahead.txt", "ahead", ahead);
     let bench = dir.bench("", "");
     for _ in 0..3 {
@@ -287,11 +339,17 @@ fn a_directory_has_an_index_and_a_slash() {
         ("/s%75b", "/sub/"),
     ] {
         let got = bench.get(target).run();
-        assert_eq!((got.status(), got.field("location")), (301, Some(location)), "{target}");
+        assert_eq!(
+            (got.status(), got.field("location")),
+            (301, Some(location)),
+            "{target}"
+        );
         assert_eq!(bench.request("HEAD", target).run().status(), 301);
     }
     // Nothing to be found there: what stands below may know more.
-    for target in ["/none", "/none/", "/a.txt/", "/a.txt/x", "//sub", "//", "/sub//", "//a.txt"] {
+    for target in [
+        "/none", "/none/", "/a.txt/", "/a.txt/x", "//sub", "//", "/sub//", "//a.txt",
+    ] {
         assert_eq!(bench.get(target).run().text(), "next", "{target}");
     }
     assert_eq!(bench.request("POST", "/sub").run().text(), "next");
@@ -306,7 +364,10 @@ fn a_redirect_knows_what_a_rewrite_has_taken_off() {
         www.display()
     ));
     let got = bench.get("/docs/sub?q").run();
-    assert_eq!((got.status(), got.field("location")), (301, Some("/docs/sub/?q")));
+    assert_eq!(
+        (got.status(), got.field("location")),
+        (301, Some("/docs/sub/?q"))
+    );
 }
 
 #[test]
@@ -327,7 +388,14 @@ fn indexes_are_tried_in_order_and_looked_for_anew() {
 fn dotfiles_and_scripts_are_passed_over() {
     let dir = Dir::new();
     let hidden = [
-        ".env", ".git/config", "sub/.htaccess", "a.php", "x.PHP", "b.phtml", "c.phar", "d.cgi",
+        ".env",
+        ".git/config",
+        "sub/.htaccess",
+        "a.php",
+        "x.PHP",
+        "b.phtml",
+        "c.phar",
+        "d.cgi",
         "e.php/x.txt",
     ];
     for path in hidden {
@@ -354,14 +422,33 @@ fn nothing_outside_of_the_root_is_sent() {
     let dir = Dir::new();
     let bench = dir.bench("", "");
     for target in [
-        "/../secret.txt", "/sub/../../secret.txt", "/%2e%2e/secret.txt", "/%2e%2e%2fsecret.txt",
-        "/..%2fsecret.txt", "/..%5csecret.txt", "/..\\secret.txt", "/sub/..%2f..%2fsecret.txt",
-        "/%252e%252e/secret.txt", "/%c0%ae%c0%ae/secret.txt", "/..%00/secret.txt",
-        "/....//secret.txt", "/.%2e/secret.txt", "/a.txt%00.html", "//etc/passwd",
-        "/%2fetc/passwd", "/sub%2fb.txt", "/..;/secret.txt", "/a.txt%0a", "/./a.txt/.",
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/..%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/..\\secret.txt",
+        "/sub/..%2f..%2fsecret.txt",
+        "/%252e%252e/secret.txt",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/..%00/secret.txt",
+        "/....//secret.txt",
+        "/.%2e/secret.txt",
+        "/a.txt%00.html",
+        "//etc/passwd",
+        "/%2fetc/passwd",
+        "/sub%2fb.txt",
+        "/..;/secret.txt",
+        "/a.txt%0a",
+        "/./a.txt/.",
     ] {
         let got = bench.get(target).run();
-        assert!(matches!(got.status(), 400 | 404), "{target}: {}", got.status());
+        assert!(
+            matches!(got.status(), 400 | 404),
+            "{target}: {}",
+            got.status()
+        );
         assert!(!got.text().contains("secret"), "{target}");
     }
 }
@@ -385,8 +472,11 @@ fn names_are_decoded_once() {
             assert_eq!(bench.get(target).run().text(), text, "{target}");
         }
     }
-    for target in ["/per%20cent.txt".to_owned(), format!("/{}", "x".repeat(300)), "/x".repeat(3000)]
-    {
+    for target in [
+        "/per%20cent.txt".to_owned(),
+        format!("/{}", "x".repeat(300)),
+        "/x".repeat(3000),
+    ] {
         assert_eq!(bench.get(&target).run().status(), 404);
     }
 }
@@ -407,7 +497,11 @@ fn symbolic_links() {
             if let Some(disk) = disk {
                 bench = on(bench, disk);
             }
-            assert_eq!(bench.get(target).run().status(), status, "{symlinks} {target}");
+            assert_eq!(
+                bench.get(target).run().status(),
+                status,
+                "{symlinks} {target}"
+            );
         }
     };
     for (target, inside, any, none) in [
@@ -428,13 +522,18 @@ fn symbolic_links() {
 fn what_is_no_plain_file_is_passed_over() {
     let dir = Dir::new();
     let www = dir.path().join("www");
-    let made = std::process::Command::new("mkfifo").arg(www.join("pipe")).status();
+    let made = std::process::Command::new("mkfifo")
+        .arg(www.join("pipe"))
+        .status();
     assert!(made.unwrap().success());
     let _socket = std::os::unix::net::UnixListener::bind(www.join("sock")).unwrap();
     symlink("/dev/zero", www.join("zero")).unwrap();
     for bench in [
         dir.bench("{ symlinks = \"any\" }", ""),
-        on(dir.bench("{ symlinks = \"any\" }", ""), Arc::new(ColdDisk::default())),
+        on(
+            dir.bench("{ symlinks = \"any\" }", ""),
+            Arc::new(ColdDisk::default()),
+        ),
     ] {
         for target in ["/pipe", "/sock", "/zero"] {
             assert_eq!(bench.get(target).run().status(), 404, "{target}");
@@ -445,15 +544,25 @@ fn what_is_no_plain_file_is_passed_over() {
 #[test]
 fn other_methods_are_refused_only_where_there_is_a_file() {
     let dir = Dir::new();
-    for bench in [dir.bench("", ""), on(dir.bench("", ""), Arc::new(ColdDisk::default()))] {
+    for bench in [
+        dir.bench("", ""),
+        on(dir.bench("", ""), Arc::new(ColdDisk::default())),
+    ] {
         for method in ["POST", "PUT", "DELETE", "PATCH", "PROPFIND"] {
             let got = bench.request(method, "/a.txt").run();
             let allow = Some("GET, HEAD, OPTIONS");
             assert_eq!((got.status(), got.field("allow")), (405, allow), "{method}");
-            assert_eq!(bench.request(method, "/missing").run().status(), 404, "{method}");
+            assert_eq!(
+                bench.request(method, "/missing").run().status(),
+                404,
+                "{method}"
+            );
         }
         let got = bench.request("OPTIONS", "/a.txt").run();
-        assert_eq!((got.status(), got.field("allow")), (204, Some("GET, HEAD, OPTIONS")));
+        assert_eq!(
+            (got.status(), got.field("allow")),
+            (204, Some("GET, HEAD, OPTIONS"))
+        );
         assert_eq!(bench.request("OPTIONS", "/missing").run().status(), 404);
     }
     let bench = dir.bench("", ", respond(200, \"next\")");
@@ -511,7 +620,10 @@ fn cache_control() {
     let dir = Dir::new();
     for (options, expected) in [
         ("{ max_age = \"1h\" }", "public, max-age=3600"),
-        ("{ max_age = \"1y\", immutable = true }", "public, max-age=31536000, immutable"),
+        (
+            "{ max_age = \"1y\", immutable = true }",
+            "public, max-age=31536000, immutable",
+        ),
         ("{ max_age = \"0s\" }", "no-cache"),
     ] {
         let bench = dir.bench(options, "");
@@ -520,11 +632,17 @@ fn cache_control() {
             assert_eq!(got.field("cache-control"), Some(expected));
         }
         let same = bench.get("/a.txt").field("If-None-Match", "*").run();
-        assert_eq!((same.status(), same.field("cache-control")), (304, Some(expected)));
+        assert_eq!(
+            (same.status(), same.field("cache-control")),
+            (304, Some(expected))
+        );
     }
     for options in ["immutable = true", "immutable = true, max_age = \"0s\""] {
         let text = mistakes(&format!("site {{ \"*\", files \"/srv\" {{ {options} }} }}"));
-        assert!(text.contains("files: `immutable` without a `max_age`"), "{text}");
+        assert!(
+            text.contains("files: `immutable` without a `max_age`"),
+            "{text}"
+        );
     }
 }
 
@@ -540,8 +658,11 @@ fn a_root_with_variables_does_not_lead_out() {
         dir.path().display()
     ));
     for _ in 0..4 {
-        for (host, status, text) in [("a.test", 200, "a"), ("b.test", 200, "b"), ("c.test", 404, "")]
-        {
+        for (host, status, text) in [
+            ("a.test", 200, "a"),
+            ("b.test", 200, "b"),
+            ("c.test", 404, ""),
+        ] {
             let got = bench.get("/x.txt").host(host).run();
             assert_eq!(got.status(), status, "{host}");
             assert!(got.text().starts_with(text));
@@ -577,10 +698,26 @@ fn a_root_that_is_replaced_is_seen() {
 }
 
 #[test]
+fn a_root_may_be_written_with_dots() {
+    let dir = Dir::new();
+    let path = dir.path().join("www/sub/../../www");
+    let bench = Bench::new(&format!(r#"site {{ "*", files "{}" }}"#, path.display()));
+    for _ in 0..4 {
+        assert_eq!(bench.get("/a.txt").run().text(), DIGITS);
+        expire(&bench);
+    }
+    let bench = Bench::new(r#"site { "*", files "/nowhere/at/all", respond(200, "next") }"#);
+    assert_eq!(bench.get("/a.txt").run().text(), "next");
+}
+
+#[test]
 fn after_the_root_is_open_nothing_waits_for_what_is_in_memory() {
     let dir = Dir::new();
     let bench = dir.bench("", "");
-    assert!(bench.get("/a.txt").run().waited, "the root is opened on the pool");
+    assert!(
+        bench.get("/a.txt").run().waited,
+        "the root is opened on the pool"
+    );
     for target in ["/a.txt", "/sub/", "/sub", "/index.html"] {
         // Names are in the kernel's memory after the first look at the latest.
         bench.get(target).run();
@@ -630,18 +767,24 @@ fn failures_of_the_system() {
 fn a_file_that_may_not_be_read_is_forbidden() {
     let dir = Dir::new();
     let path = dir.path().join("www/a.txt");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let readable = fs::File::open(&path).is_ok();
     let bench = dir.bench("", ", respond(200, \"next\")");
     // Root may read everything.
-    assert_eq!(bench.get("/a.txt").run().status(), if readable { 200 } else { 403 });
+    assert_eq!(
+        bench.get("/a.txt").run().status(),
+        if readable { 200 } else { 403 }
+    );
 }
 
 #[test]
 fn what_the_configuration_cannot_mean_is_a_mistake() {
     for (options, message) in [
         ("{ index = \"\" }", "files: `index` cannot be \"\""),
-        ("{ index = { \"index.html\", \"/x\" } }", "files: `index` cannot be \"/x\""),
+        (
+            "{ index = { \"index.html\", \"/x\" } }",
+            "files: `index` cannot be \"/x\"",
+        ),
         ("{ index = \"../x\" }", "files: `index` cannot be \"../x\""),
         ("{ listing = true }", "files has no option `listing`"),
     ] {
