@@ -52,9 +52,15 @@ pub fn bind(server: &Server) -> Result<Option<Socket>, String> {
             server.admin
         ));
     };
-    let options = UnixOptions { mode: 0o600, ..UnixOptions::default() };
+    let options = UnixOptions {
+        mode: 0o600,
+        ..UnixOptions::default()
+    };
     match bind_unix(path, &options) {
-        Ok(listener) => Ok(Some(Socket { listener, path: path.clone() })),
+        Ok(listener) => Ok(Some(Socket {
+            listener,
+            path: path.clone(),
+        })),
         Err(error) if server.admin_is_set => Err(error.to_string()),
         Err(error) => {
             tracing::warn!("no admin socket: {error}; set `server {{ admin = \"unix:…\" }}`");
@@ -74,7 +80,9 @@ pub async fn serve(socket: Socket, commands: Commands) {
     };
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let Ok(place) = clients.clone().acquire_owned().await else { return };
+        let Ok(place) = clients.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let commands = commands.clone();
@@ -93,10 +101,7 @@ pub async fn serve(socket: Socket, commands: Commands) {
     }
 }
 
-async fn answer(
-    mut stream: UnixStream,
-    commands: &Commands,
-) -> std::io::Result<()> {
+async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<()> {
     let head = match tokio::time::timeout(PATIENCE, read_head(&mut stream)).await {
         Ok(Ok(Some(head))) => head,
         Ok(Ok(None)) | Err(_) => return Ok(()),
@@ -136,7 +141,9 @@ async fn answer(
         .as_bytes(),
     );
     out.extend_from_slice(body.as_bytes());
-    tokio::time::timeout(PATIENCE, stream.write_all(&out)).await.unwrap_or(Ok(()))
+    tokio::time::timeout(PATIENCE, stream.write_all(&out))
+        .await
+        .unwrap_or(Ok(()))
 }
 
 const JSON: &str = "application/json";
@@ -165,7 +172,9 @@ async fn read_head(stream: &mut UnixStream) -> std::io::Result<Option<RequestHea
             Ok(Progress::Complete) => return Ok(Some(head)),
             Ok(Progress::Partial) => {}
             Err(error) => {
-                stream.write_all(forebay_http1::canned_response(error.status())).await?;
+                stream
+                    .write_all(forebay_http1::canned_response(error.status()))
+                    .await?;
                 return Ok(None);
             }
         }

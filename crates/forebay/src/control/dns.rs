@@ -60,7 +60,10 @@ impl Names {
             return Vec::new();
         }
         let Some(resolver) = self.resolver() else {
-            return wanted.keys().map(|name| format!("`{name}`: no resolver")).collect();
+            return wanted
+                .keys()
+                .map(|name| format!("`{name}`: no resolver"))
+                .collect();
         };
         let mut first_answers = tokio::task::JoinSet::new();
         for (name, peers) in wanted {
@@ -72,7 +75,12 @@ impl Names {
             }
             let peers = Arc::new(Mutex::new(peers));
             let (told, answer) = tokio::sync::oneshot::channel();
-            let task = tokio::spawn(keep_fresh(resolver.clone(), name.clone(), peers.clone(), told));
+            let task = tokio::spawn(keep_fresh(
+                resolver.clone(),
+                name.clone(),
+                peers.clone(),
+                told,
+            ));
             let task = task.abort_handle();
             self.watched.insert(name.clone(), Watched { peers, task });
             first_answers.spawn(async move {
@@ -114,7 +122,11 @@ fn by_name(upstreams: &[Arc<Upstream>]) -> FxHashMap<Box<str>, Vec<PeerOf>> {
     for upstream in upstreams {
         for (index, peer) in upstream.peers.iter().enumerate() {
             if let Place::Name(name, port) = &peer.place {
-                let peer = PeerOf { upstream: Arc::downgrade(upstream), index, port: *port };
+                let peer = PeerOf {
+                    upstream: Arc::downgrade(upstream),
+                    index,
+                    port: *port,
+                };
                 names.entry(name.clone()).or_default().push(peer);
             }
         }
@@ -137,7 +149,9 @@ async fn keep_fresh(
             Ok(answer) => {
                 let addresses: Vec<IpAddr> = answer.iter().take(MAX_ADDRESSES).collect();
                 publish(&peers.lock(), &addresses);
-                let left = answer.valid_until().saturating_duration_since(Instant::now());
+                let left = answer
+                    .valid_until()
+                    .saturating_duration_since(Instant::now());
                 failing = false;
                 (Ok(()), left.clamp(MIN_TTL, MAX_TTL))
             }
@@ -160,22 +174,33 @@ async fn keep_fresh(
 
 fn publish(peers: &[PeerOf], addresses: &[IpAddr]) {
     for peer in peers {
-        let Some(upstream) = peer.upstream.upgrade() else { continue };
-        let addresses: Vec<SocketAddr> =
-            addresses.iter().map(|ip| SocketAddr::new(*ip, peer.port)).collect();
+        let Some(upstream) = peer.upstream.upgrade() else {
+            continue;
+        };
+        let addresses: Vec<SocketAddr> = addresses
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, peer.port))
+            .collect();
         if !addresses.is_empty() {
-            upstream.peers[peer.index].addresses.store(Arc::new(addresses));
+            upstream.peers[peer.index]
+                .addresses
+                .store(Arc::new(addresses));
         }
     }
 }
 
 /// What the peers of a name have been told last.
 fn addresses(peers: &[PeerOf]) -> Vec<IpAddr> {
-    let alive = peers.iter().find_map(|peer| Some((peer.upstream.upgrade()?, peer.index)));
+    let alive = peers
+        .iter()
+        .find_map(|peer| Some((peer.upstream.upgrade()?, peer.index)));
     match alive {
-        Some((upstream, index)) => {
-            upstream.peers[index].addresses.load().iter().map(|address| address.ip()).collect()
-        }
+        Some((upstream, index)) => upstream.peers[index]
+            .addresses
+            .load()
+            .iter()
+            .map(|address| address.ip())
+            .collect(),
         None => Vec::new(),
     }
 }

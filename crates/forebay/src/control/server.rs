@@ -82,12 +82,7 @@ pub fn run(source: Source, helper: Helper, announce: &Announce) -> ExitCode {
     }
 }
 
-fn serve(
-    source: Source,
-    built: Built,
-    helper: Helper,
-    announce: &Announce,
-) -> Result<(), String> {
+fn serve(source: Source, built: Built, helper: Helper, announce: &Announce) -> Result<(), String> {
     if let Err(error) = process::raise_nofile() {
         tracing::warn!(%error, "the limit of open files stays at {}", process::nofile());
     }
@@ -99,7 +94,9 @@ fn serve(
         process::become_identity(&identity)?;
     }
     let process = Arc::new(Process::default());
-    process.max_connections.store(max_connections(&built), Relaxed);
+    process
+        .max_connections
+        .store(max_connections(&built), Relaxed);
     let built = Arc::new(built);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -177,7 +174,11 @@ fn bind_new(
     workers: usize,
 ) -> Result<Sockets, String> {
     let mut sockets = Sockets::default();
-    for bind in built.binds.iter().filter(|bind| !bound.iter().any(|old| old.id == bind.id)) {
+    for bind in built
+        .binds
+        .iter()
+        .filter(|bind| !bound.iter().any(|old| old.id == bind.id))
+    {
         let address = match &bind.address {
             Address::Port(port) => TcpAddress::Any(*port),
             Address::Socket(address) => TcpAddress::Ip(*address),
@@ -191,12 +192,12 @@ fn bind_new(
     Ok(sockets)
 }
 
-fn sockets_of(
-    sockets: &mut Sockets,
-    _worker: usize,
-) -> Vec<(ListenerId, std::net::TcpListener)> {
+fn sockets_of(sockets: &mut Sockets, _worker: usize) -> Vec<(ListenerId, std::net::TcpListener)> {
     // Any one of an address's sockets is as good as another.
-    sockets.iter_mut().filter_map(|(id, list)| Some((*id, list.pop()?))).collect()
+    sockets
+        .iter_mut()
+        .filter_map(|(id, list)| Some((*id, list.pop()?)))
+        .collect()
 }
 
 fn warn_unresolved(names: Vec<String>) {
@@ -272,7 +273,10 @@ impl Server {
                 let _ = drained.await;
             }
         };
-        if tokio::time::timeout(self.built.server.drain, drained).await.is_err() {
+        if tokio::time::timeout(self.built.server.drain, drained)
+            .await
+            .is_err()
+        {
             tracing::warn!("some exchanges did not end in time and are cut");
         }
     }
@@ -292,18 +296,25 @@ impl Server {
         // Off this thread: a large configuration takes a second, and the admin socket answers
         // meanwhile.
         let built = tokio::task::spawn_blocking(move || {
-            source.build(Some(&previous)).map_err(|report| report.render()).map(
-                |(built, report)| (built, report.render_warnings()),
-            )
+            source
+                .build(Some(&previous))
+                .map_err(|report| report.render())
+                .map(|(built, report)| (built, report.render_warnings()))
         });
-        let (built, warnings) =
-            built.await.map_err(|error| format!("the reload failed: {error}\n"))??;
+        let (built, warnings) = built
+            .await
+            .map_err(|error| format!("the reload failed: {error}\n"))??;
         let mut sockets = bind_new(&self.helper, &built, &self.built.binds, self.workers.len())
             .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);
-        let close: Vec<ListenerId> =
-            self.built.binds.iter().filter(|old| !stays(old)).map(|old| old.id).collect();
+        let close: Vec<ListenerId> = self
+            .built
+            .binds
+            .iter()
+            .filter(|old| !stays(old))
+            .map(|old| old.id)
+            .collect();
         let mut waiting = Vec::new();
         for (index, mailbox) in self.workers.iter().enumerate() {
             let (done, ready) = oneshot::channel();
@@ -313,17 +324,27 @@ impl Server {
                 close: close.clone(),
                 done,
             };
-            mailbox.send(mail).await.map_err(|_| "a worker has ended\n".to_owned())?;
+            mailbox
+                .send(mail)
+                .await
+                .map_err(|_| "a worker has ended\n".to_owned())?;
             waiting.push(ready);
         }
         for ready in waiting {
             ready.await.map_err(|_| "a worker has ended\n".to_owned())?;
         }
-        self.process.max_connections.store(max_connections(&built), Relaxed);
-        self.generations.retain(|generation| generation.strong_count() > 0);
-        self.generations.push(Arc::downgrade(&built.snapshot.generation));
+        self.process
+            .max_connections
+            .store(max_connections(&built), Relaxed);
+        self.generations
+            .retain(|generation| generation.strong_count() > 0);
+        self.generations
+            .push(Arc::downgrade(&built.snapshot.generation));
         let number = built.snapshot.generation.number;
-        let summary = format!("{warnings}generation {number} of {} is in service", self.source.name());
+        let summary = format!(
+            "{warnings}generation {number} of {} is in service",
+            self.source.name()
+        );
         self.built = Arc::new(built);
         Ok(summary)
     }
@@ -334,11 +355,20 @@ impl Server {
             .iter()
             .filter_map(|generation| Some(generation.upgrade()?.number))
             .collect();
-        let listeners: Vec<String> =
-            self.built.binds.iter().map(|bind| bind.address.to_string()).collect();
+        let listeners: Vec<String> = self
+            .built
+            .binds
+            .iter()
+            .map(|bind| bind.address.to_string())
+            .collect();
         let now = forebay_balance::Tick::from_millis(forebay_sys::clock::coarse_ms());
-        let upstreams: Vec<serde_json::Value> =
-            self.built.snapshot.upstreams.iter().map(|upstream| upstream.status(now)).collect();
+        let upstreams: Vec<serde_json::Value> = self
+            .built
+            .snapshot
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.status(now))
+            .collect();
         let all = self.process.all.lock();
         let sum = |of: fn(&Counters) -> u64| all.iter().map(|counters| of(counters)).sum::<u64>();
         serde_json::json!({

@@ -1,63 +1,149 @@
 //! Runs an exchange so that a panic in a step costs that exchange only, and a step that keeps its
-//! worker for too long is named.
+//! worker for too long is noticed.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use super::{Exchange, Reason, Response, step};
+use crate::log::Throttle;
+use crate::worker::Worker;
 
 /// A turn longer than this keeps every other connection of the worker waiting.
 const SLOW_TURN_MS: u64 = 20;
 
 /// As [`step::run`].
 pub fn run(exchange: &mut Exchange) -> Option<Response> {
-    let before = exchange.worker.now_ms();
+    // Unwind safety: after a panic nothing is looked at but the exchange, which is cleared before
+    // its next use.
     let ran = catch_unwind(AssertUnwindSafe(|| step::run(exchange)));
-    note_turn(exchange, before);
-    ran.unwrap_or_else(|_| Some(after_panic(exchange)))
+    ran.unwrap_or_else(|_| {
+        exchange.worker.counters.panics.add(1);
+        Some(after_panic(exchange))
+    })
 }
 
 /// As [`step::finish`].
 pub async fn finish(exchange: &mut Exchange) -> Response {
     let worker = exchange.worker.clone();
     let finished = {
-        let mut run = pin!(step::finish(exchange));
-        std::future::poll_fn(|cx| {
-            let before = worker.now_ms();
-            // Unwind safety: after a panic the run is dropped and only the exchange is looked at,
-            // which is cleared for its next use.
-            let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)));
-            if worker.now_ms().saturating_sub(before) > SLOW_TURN_MS {
-                worker.counters.slow_turns.add(1);
-            }
-            match polled {
-                Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
-                Err(_) => Poll::Ready(None),
-            }
-        })
-        .await
+        let mut steps = pin!(step::finish(exchange));
+        poll_fn(|cx| poll_contained(&worker, steps.as_mut(), cx)).await
     };
     finished.unwrap_or_else(|| after_panic(exchange))
 }
 
+/// Runs a connection's task to its end, or to a panic in it, which is counted; and looks at how
+/// long its turns are.
+pub async fn task(worker: &Worker, task: impl Future<Output = ()>) {
+    let mut task = pin!(task);
+    poll_fn(|cx| {
+        let before_ms = worker.now_ms();
+        let polled = poll_contained(worker, task.as_mut(), cx);
+        note_turn(worker, before_ms);
+        polled
+    })
+    .await;
+}
+
+/// Polls a future; one that panics is over, with nothing for a result.
+fn poll_contained<F: Future>(
+    worker: &Worker,
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<F::Output>> {
+    // Unwind safety: after a panic the future is dropped, never polled again.
+    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => {
+            worker.counters.panics.add(1);
+            Poll::Ready(None)
+        }
+    }
+}
+
 fn after_panic(exchange: &mut Exchange) -> Response {
-    exchange.worker.counters.panics.add(1);
     exchange.course.clear();
     Response::fault(exchange, Reason::Internal.into())
 }
 
-fn note_turn(exchange: &Exchange, before_ms: u64) {
-    let took = exchange.worker.now_ms().saturating_sub(before_ms);
-    if took > SLOW_TURN_MS {
-        exchange.worker.counters.slow_turns.add(1);
-        let site = exchange.site.as_ref().map_or("", |site| &site.name);
+fn note_turn(worker: &Worker, before_ms: u64) {
+    static LOG: Throttle = Throttle::new();
+    let took_ms = worker.now_ms().saturating_sub(before_ms);
+    if took_ms <= SLOW_TURN_MS {
+        return;
+    }
+    worker.counters.slow_turns.add(1);
+    if let Some(dropped) = LOG.pass() {
         tracing::warn!(
-            site,
-            took_ms = took,
-            "a request kept its worker for too long"
+            worker = worker.index,
+            took_ms,
+            dropped,
+            "an exchange kept its worker for too long"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::exchange::{Entry, Exchange, Flow, Local, Pipeline, Remote, Rest, Step, step};
+    use crate::steps::testing::Bench;
+
+    /// Panics where it is told to.
+    struct Panics {
+        waits: bool,
+    }
+
+    impl Step for Panics {
+        fn name(&self) -> &'static str {
+            "panics"
+        }
+
+        fn on_request(&self, _: &mut Exchange) -> Flow {
+            assert!(self.waits, "a panic on the way down");
+            Flow::Wait
+        }
+
+        fn wait<'a>(&'a self, _: &'a mut Exchange) -> Local<'a, Flow> {
+            Box::pin(async { panic!("a panic after a wait") })
+        }
+    }
+
+    #[test]
+    fn a_panic_costs_its_exchange_and_is_counted() {
+        let bench = Bench::new(r#"site { "*", respond(200) }"#);
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let remote = Remote {
+            address,
+            local: address,
+            tls: false,
+        };
+        for (count, waits) in [(1, false), (2, true)] {
+            let mut exchange = Exchange::new(&bench.worker, remote);
+            let entry = Entry {
+                when: None,
+                step: Box::new(Panics { waits }),
+            };
+            exchange
+                .course
+                .start(Rest::from(Pipeline::new(vec![entry])));
+            let response = match super::run(&mut exchange) {
+                Some(response) => response,
+                None => bench.block_on(super::finish(&mut exchange)),
+            };
+            assert_eq!(response.status, 500);
+            assert_eq!(bench.worker.counters.panics.get(), count);
+            drop(exchange);
+            // The next exchange, which uses the same memory again, knows nothing of it.
+            let mut next = Exchange::new(&bench.worker, remote);
+            assert!(next.course.rest().is_none());
+            next.course
+                .start(Rest::from(bench.site("x").pipeline.clone()));
+            assert_eq!(
+                step::run(&mut next).map(|response| response.status),
+                Some(200)
+            );
+        }
     }
 }

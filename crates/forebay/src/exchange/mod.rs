@@ -235,6 +235,11 @@ impl Exchange {
         }
     }
 
+    /// The name of the site that answers; empty where none does.
+    pub fn site_name(&self) -> &str {
+        self.site.as_ref().map_or("", |site| &site.name)
+    }
+
     /// `$rest`: what `*` of the innermost route matched; outside of a route the path. Without the
     /// leading slashes: `//evil.example` in a redirect would be another host.
     pub fn rest(&self) -> &str {

@@ -12,7 +12,7 @@ use forebay_sys::net::{AcceptFault, refuse_new, to_unmapped};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Listener;
-use crate::exchange::Remote;
+use crate::exchange::{Remote, guard};
 use crate::protocol::h1;
 use crate::transport::Transport;
 use crate::worker::Worker;
@@ -64,12 +64,16 @@ fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: TcpListener)
         tracing::debug!(%error, "a closing listener keeps taking connections to its end");
     }
     // By the system's own call: the runtime would only say what it has heard of already.
-    let Ok(socket) = socket.into_std() else { return };
+    let Ok(socket) = socket.into_std() else {
+        return;
+    };
     // Bounded: the backlog can hold no more than this once nothing new comes.
     for _ in 0..u16::MAX {
         match socket.accept() {
             Ok((stream, address)) => {
-                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                let stream = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
                     take(worker, listener, stream, address);
                 }
@@ -103,7 +107,8 @@ fn take(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, address
     tokio::task::spawn_local(async move {
         // Given back when the task ends, however it ends.
         let _place = place;
-        h1::serve(link).await;
+        let worker = link.worker.clone();
+        guard::task(&worker, h1::serve(link)).await;
     });
 }
 

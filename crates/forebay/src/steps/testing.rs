@@ -129,6 +129,11 @@ impl Bench {
         }
     }
 
+    /// Runs a future to its end.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
     /// Whether the condition that [`condition`] was made of holds.
     pub fn holds(&self, ask: Ask<'_>) -> bool {
         ask.run().status() == 200

@@ -106,9 +106,9 @@ impl Transport {
         max: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Transport::Tcp(s) => {
-                poll_try(s, cx, || forebay_sys::files::send_file(&*s, file, offset, max))
-            }
+            Transport::Tcp(s) => poll_try(s, cx, || {
+                forebay_sys::files::send_file(&*s, file, offset, max)
+            }),
             Transport::Unix(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
     }

@@ -192,9 +192,12 @@ mod tests {
             while !out.is_empty() {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let used = out.slices(&mut slices);
-                let all: Vec<u8> = slices[..used].iter().flat_map(|s| s.to_vec()).collect();
-                let take = cut.min(all.len());
-                got.extend_from_slice(&all[..take]);
+                let mut take = 0;
+                for slice in &slices[..used] {
+                    let part = slice.len().min(cut - take);
+                    got.extend_from_slice(&slice[..part]);
+                    take += part;
+                }
                 out.consume(take);
             }
             assert_eq!(got, expected, "cut at {cut}");

@@ -58,7 +58,13 @@ pub async fn connect(worker: &Worker, peer: &Peer, time: Duration) -> Result<Pee
                 let others = u32::try_from(addresses.len() - index).unwrap_or(1);
                 let share = (left / others).max(LEAST_TIME).min(left);
                 match timeout(&deadline, now, share, to_address(*address)).await {
-                    Ok(Ok(io)) => return Ok(PeerConn { io, deadline, used: 0 }),
+                    Ok(Ok(io)) => {
+                        return Ok(PeerConn {
+                            io,
+                            deadline,
+                            used: 0,
+                        });
+                    }
                     Ok(Err(error)) => last = refused(peer, &error),
                     Err(_) => last = too_slow(peer),
                 }
@@ -66,7 +72,11 @@ pub async fn connect(worker: &Worker, peer: &Peer, time: Duration) -> Result<Pee
             Err(last)
         }
     };
-    Ok(PeerConn { io: io?, deadline, used: 0 })
+    Ok(PeerConn {
+        io: io?,
+        deadline,
+        used: 0,
+    })
 }
 
 async fn to_address(address: SocketAddr) -> io::Result<Transport> {
@@ -103,8 +113,13 @@ fn write_v1(remote: &Remote, out: &mut Vec<u8>) {
             return;
         }
     };
-    let line =
-        format!("PROXY {family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port());
+    let line = format!(
+        "PROXY {family} {} {} {} {}\r\n",
+        from.ip(),
+        to.ip(),
+        from.port(),
+        to.port()
+    );
     out.extend_from_slice(line.as_bytes());
 }
 
@@ -147,7 +162,10 @@ mod tests {
     fn check(header: ProxyHeader, address: &str, local: &str, expected: &[u8]) {
         let mut out = Vec::new();
         header.write(&remote(address, local), &mut out);
-        assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            expected.escape_ascii().to_string()
+        );
     }
 
     #[test]
@@ -158,8 +176,18 @@ mod tests {
             "192.0.2.2:80",
             b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\n",
         );
-        check(ProxyHeader::V1, "[2001:db8::1]:5", "[::1]:80", b"PROXY TCP6 2001:db8::1 ::1 5 80\r\n");
-        check(ProxyHeader::V1, "192.0.2.1:5000", "[::1]:80", b"PROXY UNKNOWN\r\n");
+        check(
+            ProxyHeader::V1,
+            "[2001:db8::1]:5",
+            "[::1]:80",
+            b"PROXY TCP6 2001:db8::1 ::1 5 80\r\n",
+        );
+        check(
+            ProxyHeader::V1,
+            "192.0.2.1:5000",
+            "[::1]:80",
+            b"PROXY UNKNOWN\r\n",
+        );
     }
 
     #[test]
@@ -170,6 +198,11 @@ mod tests {
             "192.0.2.2:80",
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x01\x02\0\x50",
         );
-        check(ProxyHeader::V2, "192.0.2.1:258", "[::1]:80", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+        check(
+            ProxyHeader::V2,
+            "192.0.2.1:258",
+            "[::1]:80",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        );
     }
 }

@@ -37,17 +37,37 @@ pub static DIRECTIVE: Directive = Directive::declaration(
     .unset(r#"{ errors = 5, time = "10s", max = "50%" }"#),
     Opt::new(
         "max_connections",
-        Type::Count { min: 1, max: 1_000_000 },
+        Type::Count {
+            min: 1,
+            max: 1_000_000,
+        },
         "Requests at once per peer, over all workers.",
     )
     .default("512"),
-    Opt::new("queue", Type::COUNT, "Requests that may wait for a full pool; then 503.")
-        .default("1024"),
-    Opt::new("queue_timeout", Type::DURATION, "For how long they may wait; then 503.")
-        .default(r#""10s""#),
-    Opt::new("idle_connections", Type::COUNT, "Connections kept per peer and worker.")
-        .default("64"),
-    Opt::new("idle_timeout", Type::DURATION, "For how long they are kept.").default(r#""60s""#),
+    Opt::new(
+        "queue",
+        Type::COUNT,
+        "Requests that may wait for a full pool; then 503.",
+    )
+    .default("1024"),
+    Opt::new(
+        "queue_timeout",
+        Type::DURATION,
+        "For how long they may wait; then 503.",
+    )
+    .default(r#""10s""#),
+    Opt::new(
+        "idle_connections",
+        Type::COUNT,
+        "Connections kept per peer and worker.",
+    )
+    .default("64"),
+    Opt::new(
+        "idle_timeout",
+        Type::DURATION,
+        "For how long they are kept.",
+    )
+    .default(r#""60s""#),
     Opt::new(
         "send_proxy",
         Type::OneOf(&["v1", "v2"]),
@@ -55,9 +75,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
          connection belongs to its client and is not kept.",
     ),
 ])
-.example(
-    r#"local app = upstream "app" { "10.0.0.1:8080", { "10.0.0.2:8080", weight = 2 } }"#,
-);
+.example(r#"local app = upstream "app" { "10.0.0.1:8080", { "10.0.0.2:8080", weight = 2 } }"#);
 
 static PEER: RecordType = RecordType {
     name: "peer",
@@ -69,11 +87,18 @@ static PEER: RecordType = RecordType {
             "Its part of the requests, compared with the others.",
         )
         .default("1"),
-        Opt::new("backup", Type::Boolean, "Used only when no other peer can be.")
-            .default("false"),
+        Opt::new(
+            "backup",
+            Type::Boolean,
+            "Used only when no other peer can be.",
+        )
+        .default("false"),
         Opt::new(
             "max_connections",
-            Type::Count { min: 1, max: 1_000_000 },
+            Type::Count {
+                min: 1,
+                max: 1_000_000,
+            },
             "In place of the pool's.",
         )
         .unset("the pool's"),
@@ -84,8 +109,15 @@ static EJECT: RecordType = RecordType {
     name: "eject",
     args: &[],
     options: &[
-        Opt::new("errors", Type::Count { min: 1, max: 1_000_000 }, "Failures in a row.")
-            .default("5"),
+        Opt::new(
+            "errors",
+            Type::Count {
+                min: 1,
+                max: 1_000_000,
+            },
+            "Failures in a row.",
+        )
+        .default("5"),
         Opt::new("time", Type::DURATION, "For how long.").default(r#""10s""#),
         Opt::new("max", Type::Percent, "At most this share of the peers.").default(r#""50%""#),
     ],
@@ -105,8 +137,13 @@ pub struct Upstreams {
 impl Upstreams {
     /// Starts from the pools that are in service.
     pub fn new(previous: Option<&Snapshot>) -> Upstreams {
-        let previous = previous.map(|snapshot| snapshot.upstreams.clone()).unwrap_or_default();
-        Upstreams { previous, ..Upstreams::default() }
+        let previous = previous
+            .map(|snapshot| snapshot.upstreams.clone())
+            .unwrap_or_default();
+        Upstreams {
+            previous,
+            ..Upstreams::default()
+        }
     }
 
     /// The pool that a step's argument means: one declared by `upstream`, or a target.
@@ -138,13 +175,21 @@ impl Upstreams {
 
     /// All pools of the configuration.
     pub fn all(&self) -> Vec<Arc<Upstream>> {
-        let mut all: Vec<_> = self.declared.values().chain(self.targets.values()).cloned().collect();
+        let mut all: Vec<_> = self
+            .declared
+            .values()
+            .chain(self.targets.values())
+            .cloned()
+            .collect();
         all.sort_by(|a, b| a.definition.name.cmp(&b.definition.name));
         all
     }
 
     fn make(&self, definition: Definition) -> Option<Arc<Upstream>> {
-        let same = self.previous.iter().find(|old| old.definition == definition);
+        let same = self
+            .previous
+            .iter()
+            .find(|old| old.definition == definition);
         if let Some(same) = same {
             return Some(same.clone());
         }
@@ -172,7 +217,10 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
     let mut specs = Vec::new();
     let mut right = true;
     for node in &call.items {
-        let mut spec = PeerSpec { max_connections, ..PeerSpec::default() };
+        let mut spec = PeerSpec {
+            max_connections,
+            ..PeerSpec::default()
+        };
         let target = match &node.value {
             Value::Record(record) => {
                 spec.weight = record.get("weight");
@@ -200,7 +248,11 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
         return None;
     }
     let balance = Balance::from_name(call.get("balance")).unwrap_or_default();
-    let pool = PoolSpec { balance, eject: eject(call), ..PoolSpec::new(specs) };
+    let pool = PoolSpec {
+        balance,
+        eject: eject(call),
+        ..PoolSpec::new(specs)
+    };
     right.then(|| Definition {
         name: Arc::from(call.get::<&str>("NAME")),
         peers,
@@ -209,10 +261,12 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
         queue_timeout: call.get("queue_timeout"),
         idle_connections: call.get("idle_connections"),
         idle_timeout: call.get("idle_timeout"),
-        send_proxy: call.find::<&str>("send_proxy").map(|version| match version {
-            "v1" => ProxyHeader::V1,
-            _ => ProxyHeader::V2,
-        }),
+        send_proxy: call
+            .find::<&str>("send_proxy")
+            .map(|version| match version {
+                "v1" => ProxyHeader::V1,
+                _ => ProxyHeader::V2,
+            }),
     })
 }
 

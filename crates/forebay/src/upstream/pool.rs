@@ -87,7 +87,9 @@ impl Idle {
 /// it ends: a reload has taken the upstream away.
 async fn sweep(idle: std::rc::Weak<Idle>, worker: Rc<Worker>) {
     loop {
-        let Some(pause) = idle.upgrade().map(|idle| pause(&idle)) else { return };
+        let Some(pause) = idle.upgrade().map(|idle| pause(&idle)) else {
+            return;
+        };
         tokio::time::sleep(pause).await;
         let Some(idle) = idle.upgrade() else { return };
         if !idle.drop_old(worker.now_ms()) {

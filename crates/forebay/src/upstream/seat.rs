@@ -32,7 +32,10 @@ impl Upstream {
     /// A place at a peer, now.
     pub fn seat(self: &Arc<Self>, ask: &Ask) -> Result<Seat, NoPeer> {
         let chosen = self.pool.acquire(ask)?;
-        Ok(Seat { upstream: self.clone(), peer: chosen.peer })
+        Ok(Seat {
+            upstream: self.clone(),
+            peer: chosen.peer,
+        })
     }
 
     /// A place at a peer, as soon as there is one, for as long as `queue_timeout` allows.
@@ -77,7 +80,11 @@ impl Upstream {
         while waiting.poll_expired(now).is_some() {}
         let refused = matches!(waiting.push(priority, now, wake), Pushed::Refused(_));
         self.waiting_count.store(waiting.len(), Ordering::SeqCst);
-        if refused { Err(Reason::PoolFull.into()) } else { Ok(woken) }
+        if refused {
+            Err(Reason::PoolFull.into())
+        } else {
+            Ok(woken)
+        }
     }
 
     /// Wakes the one whose turn it is; one that has given up is passed over.

@@ -50,7 +50,10 @@ enum Upload {
     /// There is none, or all of it is queued.
     Done,
     /// It is still coming.
-    Coming { body: Box<dyn Stream>, chunked: bool },
+    Coming {
+        body: Box<dyn Stream>,
+        chunked: bool,
+    },
     /// The client's side of it failed; the peer must see that it is not whole.
     Broken,
 }
@@ -200,15 +203,15 @@ impl Session {
                     return self.poll_first_byte(cx);
                 }
                 Poll::Ready(Ok(0)) => {
-                    let reason =
-                        if self.input.is_empty() { Reason::UpstreamReset } else { Reason::Truncated };
+                    let reason = if self.input.is_empty() {
+                        Reason::UpstreamReset
+                    } else {
+                        Reason::Truncated
+                    };
                     return Poll::Ready(Err(Fault::with(reason, "it closed the connection")));
                 }
                 Poll::Ready(Err(error)) => {
-                    return Poll::Ready(Err(Fault::with(
-                        Reason::UpstreamReset,
-                        error.to_string(),
-                    )));
+                    return Poll::Ready(Err(Fault::with(Reason::UpstreamReset, error.to_string())));
                 }
                 Poll::Ready(Ok(_)) => self.heard = true,
             }
@@ -238,7 +241,10 @@ impl Session {
             }
             self.interim += 1;
             if self.interim > MAX_INTERIM {
-                return Err(Fault::with(Reason::BadResponse, "too many interim responses"));
+                return Err(Fault::with(
+                    Reason::BadResponse,
+                    "too many interim responses",
+                ));
             }
             // 100 is between the two ends of one connection: the client gets ours, when its body
             // is first pulled.
@@ -270,7 +276,10 @@ impl Session {
         if let Some(len) = self.len_bytes
             && self.decoder.ready(&self.input) as u64 == len
         {
-            let bytes = self.input.split_to(self.decoder.ready(&self.input)).freeze();
+            let bytes = self
+                .input
+                .split_to(self.decoder.ready(&self.input))
+                .freeze();
             self.decoder.consumed(bytes.len());
             self.finish();
             return bytes.into();
@@ -281,7 +290,9 @@ impl Session {
     /// Sends what waits to be sent and pulls more of the upload while the peer takes it.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         loop {
-            let Some(conn) = self.conn.as_mut() else { return Ok(()) };
+            let Some(conn) = self.conn.as_mut() else {
+                return Ok(());
+            };
             let before = self.written;
             let flushed = self.out.poll_flush(&mut conn.io, cx, &mut self.written);
             self.sent |= self.written > before;
@@ -297,7 +308,9 @@ impl Session {
             if self.out.len_bytes() >= UPLOAD_AHEAD {
                 return Ok(());
             }
-            let Upload::Coming { body, chunked } = &mut self.upload else { return Ok(()) };
+            let Upload::Coming { body, chunked } = &mut self.upload else {
+                return Ok(());
+            };
             let chunked = *chunked;
             match body.poll_pull(cx) {
                 Poll::Pending => return Ok(()),
@@ -363,7 +376,12 @@ impl Session {
     }
 
     fn timed_out(&self, reason: Reason) -> Fault {
-        if self.worker.now_ms() >= self.until_ms { Reason::TotalTimeout } else { reason }.into()
+        if self.worker.now_ms() >= self.until_ms {
+            Reason::TotalTimeout
+        } else {
+            reason
+        }
+        .into()
     }
 
     /// The response is complete: the connection and the place at the peer are free.
@@ -412,7 +430,10 @@ impl Session {
             Err(error) => {
                 self.conn = None;
                 self.seat = None;
-                Some(Pulled::Abort(Fault::with(Reason::BadResponse, error.sentence())))
+                Some(Pulled::Abort(Fault::with(
+                    Reason::BadResponse,
+                    error.sentence(),
+                )))
             }
         }
     }
@@ -494,8 +515,11 @@ impl Drop for Session {
 }
 
 /// Generous: what an application sends is its operator's business, but it cannot fill the memory.
-const RESPONSE_LIMITS: Limits =
-    Limits { max_request_line: 16 * 1024, max_header: 256 * 1024, max_fields: Limits::MOST_FIELDS };
+const RESPONSE_LIMITS: Limits = Limits {
+    max_request_line: 16 * 1024,
+    max_header: 256 * 1024,
+    max_fields: Limits::MOST_FIELDS,
+};
 
 fn no_body() -> BodyDecoder {
     BodyDecoder::new(Framing::None, &RESPONSE_LIMITS)

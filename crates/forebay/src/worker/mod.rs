@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::counters::Counters;
 use crate::exchange::Exchange;
 use crate::listen::{Listener, ListenerId};
-use crate::transport::Out;
 use crate::protocol::h1::{Desk, Link, Phase};
 use crate::snapshot::Snapshot;
+use crate::transport::Out;
 use crate::wheel::Wheel;
 
 pub use thread::{Start, start};
@@ -339,14 +339,21 @@ impl Worker {
 
     /// Ends every idle connection, and the others after their exchange.
     pub fn close_idle(&self) {
-        let links: Vec<_> = self.links.borrow().iter().map(|(_, link)| link.clone()).collect();
+        let links: Vec<_> = self
+            .links
+            .borrow()
+            .iter()
+            .map(|(_, link)| link.clone())
+            .collect();
         links.iter().for_each(|link| link.close_soon());
     }
 
     /// The same for the connections that came in by one listener.
     pub fn close_idle_of(&self, listener: &Rc<Listener>) {
         let links = self.links.borrow();
-        let of = links.iter().filter(|(_, link)| Rc::ptr_eq(&link.listener, listener));
+        let of = links
+            .iter()
+            .filter(|(_, link)| Rc::ptr_eq(&link.listener, listener));
         let of: Vec<_> = of.map(|(_, link)| link.clone()).collect();
         drop(links);
         of.iter().for_each(|link| link.close_soon());

@@ -42,15 +42,15 @@ const FILE_THREADS: usize = 16;
 /// Starts a worker on a thread of its own; gives its mailbox.
 pub fn start(start: Start) -> io::Result<(Mailbox, JoinHandle<()>)> {
     let (mailbox, mail) = mpsc::channel(MAILBOX);
-    let thread = std::thread::Builder::new().name(format!("worker-{}", start.index)).spawn(
-        move || {
+    let thread = std::thread::Builder::new()
+        .name(format!("worker-{}", start.index))
+        .spawn(move || {
             // A runtime belongs to the thread that makes it.
             match runtime(start.index) {
                 Ok(runtime) => runtime.block_on(work(start, mail)),
                 Err(error) => tracing::error!(%error, "a worker cannot start"),
             }
-        },
-    )?;
+        })?;
     Ok((mailbox, thread))
 }
 
@@ -67,13 +67,21 @@ fn runtime(index: usize) -> io::Result<LocalRuntime> {
 async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
     let worker = Worker::new(start.index, start.snapshot, start.counters, start.process);
     tokio::task::spawn_local(wheel::drive(worker.wheel.clone()));
-    let mut listeners = Listeners { worker: worker.clone(), open: FxHashMap::default() };
+    let mut listeners = Listeners {
+        worker: worker.clone(),
+        open: FxHashMap::default(),
+    };
     for (id, socket) in start.sockets {
         listeners.open(id, socket);
     }
     while let Some(mail) = mail.recv().await {
         match mail {
-            Mail::Snapshot { snapshot, open, close, done } => {
+            Mail::Snapshot {
+                snapshot,
+                open,
+                close,
+                done,
+            } => {
                 for id in close {
                     listeners.close(id);
                 }

@@ -24,7 +24,11 @@ const TURN_BYTES: u64 = 256 * 1024;
 
 /// Sends a part of a file behind what is queued.
 pub async fn send(link: &Link, range: FileRange) -> Result<(), Fault> {
-    let FileRange { file, mut start, end } = range;
+    let FileRange {
+        file,
+        mut start,
+        end,
+    } = range;
     while start < end {
         let stop = end.min(start + WINDOW_BYTES);
         let facts = Facts::of(&*file.file)
@@ -36,7 +40,11 @@ pub async fn send(link: &Link, range: FileRange) -> Result<(), Fault> {
             let mut turn = 0;
             poll_fn(|cx| poll_window(link, &file.file, &mut start, stop, &mut turn, cx)).await?;
         } else {
-            let window = FileRange { file: file.clone(), start, end: stop };
+            let window = FileRange {
+                file: file.clone(),
+                start,
+                end: stop,
+            };
             let mut stream = FileStream::new(&link.worker, window);
             send_stream(link, Form::Length(stop - start), &mut stream).await?;
             start = stop;

@@ -240,18 +240,26 @@ impl Link {
         max: u64,
     ) -> Poll<io::Result<u64>> {
         let mut desk = self.desk.borrow_mut();
-        let Some(desk) = desk.as_mut() else { return Poll::Ready(Ok(0)) };
+        let Some(desk) = desk.as_mut() else {
+            return Poll::Ready(Ok(0));
+        };
         let mut io = self.io.borrow_mut();
         let mut queued = 0;
         let result = match desk.out.poll_flush_more(&mut io, cx, &mut queued) {
             Poll::Ready(Ok(())) => {
                 let max = usize::try_from(max).unwrap_or(usize::MAX);
-                io.poll_send_file(cx, file, offset, max).map_ok(|sent| sent as u64)
+                io.poll_send_file(cx, file, offset, max)
+                    .map_ok(|sent| sent as u64)
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
-        let sent = queued + if let Poll::Ready(Ok(sent)) = result { sent } else { 0 };
+        let sent = queued
+            + if let Poll::Ready(Ok(sent)) = result {
+                sent
+            } else {
+                0
+            };
         self.worker.counters.sent_bytes.add(sent);
         let is_blocked = result.is_pending();
         if is_blocked || desk.pace_out.is_waiting() {

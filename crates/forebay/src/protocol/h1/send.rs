@@ -93,7 +93,7 @@ pub fn leftover(link: &Link) -> Leftover {
 pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response: Response) -> Next {
     dress(exchange, &mut response);
     let mut keep = asked.keep && !link.is_ending();
-    let form = write_head(link, asked, &mut response, &mut keep);
+    let form = write_head(link, asked, &mut response, &mut keep, exchange.site_name());
     if let (Body::Bytes(bytes), Form::Length(_)) = (std::mem::take(&mut response.body), form) {
         link.with_desk(|desk| desk.out.push(bytes));
     }
@@ -104,7 +104,11 @@ pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response:
 /// How a connection ends behind a complete exchange: at once, unless something unread has come,
 /// which would make the close a reset.
 pub fn ended(link: &Link) -> Next {
-    if link.input_is_empty() { Next::Close } else { Next::Linger }
+    if link.input_is_empty() {
+        Next::Close
+    } else {
+        Next::Linger
+    }
 }
 
 /// Queues the answer to a head that could not be understood.
@@ -127,14 +131,13 @@ pub fn write_head(
     asked: Asked,
     response: &mut Response,
     keep: &mut bool,
+    site: &str,
 ) -> Form {
     let worker = &link.worker;
     worker.counters.status(response.status);
     if let Some(fault) = &response.fault {
         worker.counters.fault(fault.reason);
-        if fault.detail.is_some() {
-            tracing::debug!(reason = fault.reason.name(), %fault, "exchange failed");
-        }
+        crate::log::fault(fault, site);
     }
     let form = form_of(asked, response);
     *keep &= form != Form::UntilClose;

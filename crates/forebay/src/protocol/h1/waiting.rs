@@ -42,7 +42,7 @@ pub async fn finish(
     exchange.request.set_body(Body::Empty);
     let leftover = send::leftover(link);
     let mut keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
-    let form = send::write_head(link, asked, &mut response, &mut keep);
+    let form = send::write_head(link, asked, &mut response, &mut keep, exchange.site_name());
     // The site is needed no more: a slow download must not keep an old configuration in memory.
     exchange.site = None;
     let body = std::mem::take(&mut response.body);

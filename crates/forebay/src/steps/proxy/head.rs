@@ -67,9 +67,7 @@ pub fn write(
             true
         }
         // RFC 9110 §8.6: a method that means something by its content says when there is none.
-        Some(0) if !matches!(request.method, Method::Post | Method::Put | Method::Patch) => {
-            false
-        }
+        Some(0) if !matches!(request.method, Method::Post | Method::Put | Method::Patch) => false,
         Some(len) => {
             out.extend_from_slice(b"Content-Length: ");
             append_decimal(out, len);
@@ -165,7 +163,9 @@ fn own_name() -> &'static str {
     use std::sync::OnceLock;
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {
-        let number = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        let number = std::collections::hash_map::RandomState::new()
+            .build_hasher()
+            .finish();
         format!("forebay-{:08x}", number & 0xffff_ffff)
     })
 }

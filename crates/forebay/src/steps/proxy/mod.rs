@@ -13,9 +13,7 @@ use forebay_balance::{
 use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
 
 use crate::control::build::Builder;
-use crate::exchange::{
-    Body, Exchange, Fault, Flow, Local, Reason, Response, Step,
-};
+use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step};
 use crate::upstream::{Idle, Seat, Session, Times, Upstream, connect};
 use crate::worker::Worker;
 
@@ -31,10 +29,17 @@ pub static DIRECTIVE: Directive = Directive::handler(
      one. Bodies stream both ways. `Forwarded`, `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, \
      `Via` and `CDN-Loop` tell it about the client; what the client wrote into them is removed.",
 )
-.args(&[Arg::required("TARGET", Type::Or(&[Type::Declared(&["upstream"]), Type::TARGET]))])
+.args(&[Arg::required(
+    "TARGET",
+    Type::Or(&[Type::Declared(&["upstream"]), Type::TARGET]),
+)])
 .options(&[
-    Opt::new("host", Type::Template(forebay_config::Vars::Request), "The Host it sees.")
-        .unset("as the client sent it"),
+    Opt::new(
+        "host",
+        Type::Template(forebay_config::Vars::Request),
+        "The Host it sees.",
+    )
+    .unset("as the client sent it"),
     Opt::new(
         "priority",
         Type::Count { min: 0, max: 9 },
@@ -49,12 +54,19 @@ pub static DIRECTIVE: Directive = Directive::handler(
     .default("1"),
     Opt::new(
         "retry_on",
-        Type::List(&Type::Or(&[Type::OneOf(&["connect", "reset", "timeout"]), Type::StatusCode])),
+        Type::List(&Type::Or(&[
+            Type::OneOf(&["connect", "reset", "timeout"]),
+            Type::StatusCode,
+        ])),
         "After which failures.",
     )
     .default(r#"{ "connect", "reset" }"#),
-    Opt::new("retry_budget", Type::Percent, "Retries' share of the pool's traffic.")
-        .default(r#""20%""#),
+    Opt::new(
+        "retry_budget",
+        Type::Percent,
+        "Retries' share of the pool's traffic.",
+    )
+    .default(r#""20%""#),
     Opt::new("connect_timeout", TIMEOUT, "Until a peer is connected.").default(r#""5s""#),
     Opt::new(
         "first_byte_timeout",
@@ -62,11 +74,19 @@ pub static DIRECTIVE: Directive = Directive::handler(
         "From the end of the request to the first byte of the response.",
     )
     .default(r#""60s""#),
-    Opt::new("read_timeout", TIMEOUT, "Between two bytes of the response.").default(r#""60s""#),
+    Opt::new(
+        "read_timeout",
+        TIMEOUT,
+        "Between two bytes of the response.",
+    )
+    .default(r#""60s""#),
     Opt::new("total_timeout", TIMEOUT, "For the whole exchange.").default(r#""1d""#),
     Opt::new(
         "buffer",
-        Type::Size { min: 16 << 10, max: 16 << 20 },
+        Type::Size {
+            min: 16 << 10,
+            max: 16 << 20,
+        },
         "Of the response, held for a client that is slower than the peer.",
     )
     .default(r#""256KB""#),
@@ -98,7 +118,10 @@ pub fn build(call: &Call, builder: &mut Builder) -> Option<Box<dyn Step>> {
         upstream,
         host: call.find::<&Template>("host").cloned(),
         priority: call.get("priority"),
-        policy: RetryPolicy { retries: call.get("retries"), on: retry_on(call.get("retry_on")) },
+        policy: RetryPolicy {
+            retries: call.get("retries"),
+            on: retry_on(call.get("retry_on")),
+        },
         budget: RetryBudget::new(Share::percent(percent_of(percent))),
         times: Times {
             connect: call.get("connect_timeout"),
@@ -237,13 +260,16 @@ impl Proxy {
         match self.upstream.seat(&ask(tried)) {
             Ok(seat) => Ok(seat),
             // With one peer, or none other in service, the same one again is better than nothing.
-            Err(NoPeer::AllTried) => {
-                self.upstream.seat(&ask(Tried::default())).map_err(|_| Reason::NoPeer.into())
-            }
+            Err(NoPeer::AllTried) => self
+                .upstream
+                .seat(&ask(Tried::default()))
+                .map_err(|_| Reason::NoPeer.into()),
             Err(NoPeer::Full) => {
                 let deadline = worker.wheel.register();
                 let ask = ask(tried);
-                self.upstream.seat_in_turn(worker, &deadline, self.priority, &ask).await
+                self.upstream
+                    .seat_in_turn(worker, &deadline, self.priority, &ask)
+                    .await
             }
             Err(_) => Err(Reason::NoPeer.into()),
         }
@@ -266,14 +292,22 @@ impl Proxy {
                 worker.counters.upstream_reused.add(1);
                 conn
             }
-            None => match connect(&worker, &self.upstream.peers[seat.peer], self.times.connect).await {
-                Ok(conn) => conn,
-                Err(fault) => {
-                    let failure = Failure::Connect;
-                    let body = Some(body);
-                    return Err(Failed { fault, failure, sent: false, body, response: None });
+            None => {
+                match connect(&worker, &self.upstream.peers[seat.peer], self.times.connect).await {
+                    Ok(conn) => conn,
+                    Err(fault) => {
+                        let failure = Failure::Connect;
+                        let body = Some(body);
+                        return Err(Failed {
+                            fault,
+                            failure,
+                            sent: false,
+                            body,
+                            response: None,
+                        });
+                    }
                 }
-            },
+            }
         };
         let mut session = Session::new(&worker, idle, seat, conn, self.times, self.buffer);
         if !reused && let Some(header) = self.upstream.definition.send_proxy {
@@ -283,7 +317,13 @@ impl Proxy {
             Ok(chunked) => chunked,
             Err(fault) => {
                 let failure = Failure::Garbage;
-                return Err(Failed { fault, failure, sent: false, body: None, response: None });
+                return Err(Failed {
+                    fault,
+                    failure,
+                    sent: false,
+                    body: None,
+                    response: None,
+                });
             }
         };
         session.send_body(body, chunked);
@@ -301,14 +341,26 @@ impl Proxy {
             };
             let sent = session.sent;
             let body = session.take_body();
-            return Err(Failed { fault, failure, sent, body, response: None });
+            return Err(Failed {
+                fault,
+                failure,
+                sent,
+                body,
+                response: None,
+            });
         }
         let status = session.head.status;
         if status == 101 || status > 599 {
             // Nothing was offered to switch to.
             let fault = Fault::with(Reason::BadResponse, format!("status {status}"));
             let (failure, sent) = (Failure::Garbage, session.sent);
-            return Err(Failed { fault, failure, sent, body: None, response: None });
+            return Err(Failed {
+                fault,
+                failure,
+                sent,
+                body: None,
+                response: None,
+            });
         }
         let listed = self.policy.on.lists(Failure::Status(status));
         let body = if listed { session.take_body() } else { None };
@@ -316,7 +368,13 @@ impl Proxy {
         if listed {
             let fault = Reason::StatusRetried.into();
             let failure = Failure::Status(response.status);
-            return Err(Failed { fault, failure, sent: true, body, response: Some(response) });
+            return Err(Failed {
+                fault,
+                failure,
+                sent: true,
+                body,
+                response: Some(response),
+            });
         }
         Ok(response)
     }
