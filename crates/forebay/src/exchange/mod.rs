@@ -24,7 +24,7 @@ use forebay_http1::Method;
 
 pub use body::{Body, FileRange, Pulled, Stream};
 pub use condition::{Condition, Test};
-pub use fault::{Fault, Party, Reason, Retry};
+pub use fault::{Fault, Party, Reason};
 pub use page::dress;
 pub use request::{Captures, Request};
 pub use response::Response;

@@ -16,18 +16,17 @@ use forebay_sys::files::Facts;
 use forebay_sys::process;
 use slab::Slab;
 
+use super::OpenFile;
+
 /// At most this much per worker.
 const MAX_BUDGET: usize = 64 << 20;
 
 /// All workers together take at most this part of the machine's memory.
 const SHARE: u64 = 16;
 
-/// Larger files are read by windows from the kernel's own memory each time. From here on it
-/// hardly matters: the copy that this saves no longer fits a core's cache on either side.
-const MAX_FILE: usize = 2 << 20;
-
-/// No file takes more than this part of the memory.
-const FILE_SHARE: usize = 16;
+/// What a file that is kept open counts for. Its bytes are the kernel's, so this bounds descriptors:
+/// about a thousand in 64 MiB.
+const OPEN_COST: usize = 64 << 10;
 
 /// What an entry costs beside key, head and body: slot, index, ring, allocator.
 const OVERHEAD: usize = 512;
@@ -46,14 +45,31 @@ const MAX_ROUNDS: usize = 64;
 pub struct Kept {
     /// What it was when it was read.
     pub facts: Facts,
-    /// All of it.
-    pub body: Bytes,
+    /// What it holds.
+    pub body: KeptBody,
     /// The fields that describe it, settled: to be copied into each response.
     pub fields: Fields,
     /// Its `Last-Modified` in seconds since 1970, if it has one.
     pub last_modified: Option<u64>,
     /// When it was last known to be what is on the disk, on the worker's clock.
     pub checked_ms: u64,
+}
+
+/// What is kept of a file's content.
+pub enum KeptBody {
+    /// All of it: small files, which leave in one write with their heads.
+    Bytes(Bytes),
+    /// The open file: its pages leave from the kernel's memory without a copy.
+    Open(Rc<OpenFile>),
+}
+
+impl KeptBody {
+    fn cost(&self) -> usize {
+        match self {
+            KeptBody::Bytes(bytes) => bytes.len(),
+            KeptBody::Open(_) => OPEN_COST,
+        }
+    }
 }
 
 /// The hot files of one worker.
@@ -98,11 +114,6 @@ impl Memory {
         }
     }
 
-    /// The longest file that is kept, in bytes.
-    pub fn max_file(&self) -> usize {
-        MAX_FILE.min(self.budget / FILE_SHARE)
-    }
-
     /// What is kept under this key.
     #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<&mut Kept> {
@@ -123,12 +134,11 @@ impl Memory {
         std::mem::replace(&mut self.seen[place], print) == print
     }
 
-    /// Keeps a file, in the place of what was kept under this key. One that is too long is not
-    /// kept.
+    /// Keeps a file, in the place of what was kept under this key, if there is room for it at all.
     pub fn insert(&mut self, key: &[u8], kept: Kept) {
         self.remove(key);
-        let cost = OVERHEAD + 2 * key.len() + kept.fields.wire_len() + kept.body.len();
-        if kept.body.len() > self.max_file() || cost > self.budget {
+        let cost = OVERHEAD + 2 * key.len() + kept.fields.wire_len() + kept.body.cost();
+        if cost > self.budget {
             return;
         }
         self.make_room(cost);
@@ -229,7 +239,7 @@ mod tests {
         };
         Kept {
             facts,
-            body: vec![b'x'; len].into(),
+            body: KeptBody::Bytes(vec![b'x'; len].into()),
             fields: Fields::new(),
             last_modified: None,
             checked_ms: 0,
@@ -267,9 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_not_kept() {
-        let mut memory = Memory::new(16 * 1000);
-        memory.insert(b"/a", kept(1001));
+    fn what_has_no_room_at_all_is_not_kept() {
+        let mut memory = Memory::new(2000);
+        memory.insert(b"/a", kept(2000));
         assert!(memory.get(b"/a").is_none());
         memory.insert(b"/a", kept(1000));
         assert!(memory.get(b"/a").is_some());
@@ -287,7 +297,7 @@ mod tests {
             memory.remove(b"/b");
             memory.check_invariants();
         }
-        assert_eq!(memory.get(b"/a").map(|kept| kept.body.len()), Some(0));
+        assert_eq!(memory.get(b"/a").map(|kept| kept.body.cost()), Some(0));
         assert!(memory.get(b"/b").is_none());
         memory.remove(b"/none");
         // Removed ones leave the ring in their turn.
@@ -296,6 +306,20 @@ mod tests {
         }
         memory.check_invariants();
         assert!(memory.slots.iter().all(|(_, slot)| slot.kept.is_some()));
+    }
+
+    #[test]
+    fn open_files_are_bounded_like_bytes() {
+        let mut memory = Memory::new(1 << 20);
+        let file = OpenFile::new(tempfile::tempfile().expect("a file"), kept(0).facts);
+        for number in 0..1000 {
+            let body = KeptBody::Open(file.clone());
+            memory.insert(&key(number), Kept { body, ..kept(0) });
+            memory.check_invariants();
+        }
+        assert!((8..16).contains(&memory.count()), "{}", memory.count());
+        // What is let go is closed: these, and ours.
+        assert_eq!(Rc::strong_count(&file), memory.count() + 1);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use forebay_sys::files::Facts;
 
 pub use disk::{Disk, Kernel};
 pub use media::media_type;
-pub use memory::{Kept, Memory};
+pub use memory::{Kept, KeptBody, Memory};
 pub use pool::Pool;
 pub use roots::{Opened, Roots};
 pub use stream::FileStream;

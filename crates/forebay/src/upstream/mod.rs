@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
 pub use declare::{DIRECTIVE, Upstreams};
-pub use pool::{Idle, PeerConn};
+pub use pool::Idle;
 pub use seat::Seat;
 pub use session::{Session, Times};
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -12,8 +13,8 @@ use forebay_sys::files::Facts;
 use smallvec::SmallVec;
 
 use crate::exchange::conditional::{self, Decision, Validators};
-use crate::exchange::{Body, Exchange, Response};
-use crate::files::{Disk, Kept, media_type};
+use crate::exchange::{Body, Exchange, FileRange, Response};
+use crate::files::{Disk, Kept, KeptBody, OpenFile, media_type};
 
 /// A file changed so recently that the next change might carry the same time: kernels count in
 /// ticks of up to 10 ms, FAT in 2 s. Its tag is weak (RFC 9110 §8.8.1) and it is not kept.
@@ -117,10 +118,13 @@ fn mix(mut z: u64) -> u64 {
 pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Response {
     let mut response = Response::new(exchange, 200);
     (*response.fields).clone_from(&kept.fields);
-    let len = kept.body.len() as u64;
+    let len = kept.facts.len;
     // What nearly all ask for, apart from the rest: a response is a big thing to hand around.
     if !is_conditional(exchange) && exchange.request.method == Method::Get {
-        response.body = kept.body.clone().into();
+        response.body = match &kept.body {
+            KeptBody::Bytes(bytes) => bytes.clone().into(),
+            KeptBody::Open(file) => open(file, 0..len),
+        };
         return response;
     }
     let validators = Validators {
@@ -129,8 +133,21 @@ pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Response {
         now: clock::coarse_unix_seconds(),
     };
     let decision = decide(exchange, &validators, len);
-    finish(exchange, response, decision, len, |part| {
-        slice(&kept.body, &part)
+    finish(exchange, response, decision, len, |part| match &kept.body {
+        KeptBody::Bytes(bytes) => slice(bytes, &part),
+        KeptBody::Open(file) => open(file, part),
+    })
+}
+
+/// A part of an open file.
+pub fn open(file: &Rc<OpenFile>, part: Range<u64>) -> Body {
+    if part.is_empty() {
+        return Body::Empty;
+    }
+    Body::File(FileRange {
+        file: file.clone(),
+        start: part.start,
+        end: part.end,
     })
 }
 

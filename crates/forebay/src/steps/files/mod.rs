@@ -30,8 +30,8 @@ use forebay_http1::Method;
 use forebay_sys::files::{Facts, Links};
 
 use crate::control::build::Builder;
-use crate::exchange::{Body, Exchange, Fault, FileRange, Flow, Local, Reason, Response, Step};
-use crate::files::{CHECK_MS, Disk, Files, Kept, OpenFile, Opened, Roots};
+use crate::exchange::{Exchange, Fault, Flow, Local, Reason, Response, Step};
+use crate::files::{CHECK_MS, Disk, Files, Kept, KeptBody, OpenFile, Opened, Roots};
 use crate::snapshot::resource_id;
 use answer::{Content, Description, read_whole, read_whole_now};
 use find::{Candidate, Found, Indexes};
@@ -88,8 +88,8 @@ pub static DIRECTIVE: Directive = Directive::handler(
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Files up to this size are read before the response begins, so that head and body leave in one
-/// write; longer ones by windows, unless they are worth keeping.
-const SMALL: u64 = 64 * 1024;
+/// write; longer ones leave from the kernel's memory.
+const SMALL: u64 = 32 * 1024;
 
 /// A file that changes while it is read is read again so often.
 const TRIES: usize = 3;
@@ -507,13 +507,13 @@ impl FilesStep {
         }
         let sent = match content {
             Some(bytes) => Ok(Sent::Memory(bytes, candidate.facts)),
-            None => self.contents(exchange, number, &candidate),
+            None => self.contents(exchange, &candidate),
         };
         Some(match sent {
             Ok(Sent::Memory(bytes, facts)) => {
                 Looked::Answer(self.answer_bytes(exchange, number, candidate, facts, bytes))
             }
-            Ok(Sent::File) => Looked::Answer(self.answer_file(exchange, candidate)),
+            Ok(Sent::File) => Looked::Answer(self.answer_file(exchange, number, candidate)),
             Ok(Sent::Wait) => Looked::Wait,
             Err(error) => Looked::Answer(self.failed(exchange, number, &error)),
         })
@@ -536,39 +536,30 @@ impl FilesStep {
     }
 
     /// What of the file to send from where: small ones are read here and now.
-    fn contents(
-        &self,
-        exchange: &mut Exchange,
-        number: usize,
-        candidate: &Candidate,
-    ) -> io::Result<Sent> {
+    fn contents(&self, exchange: &Exchange, candidate: &Candidate) -> io::Result<Sent> {
         if exchange.request.method == Method::Head {
             return Ok(Sent::File);
         }
         let worker = exchange.worker.clone();
         let mut facts = candidate.facts;
         for _ in 0..TRIES {
-            let is_small = facts.len <= SMALL;
-            if !is_small && !self.is_worth_keeping(exchange, number, &facts) {
+            if facts.len > SMALL {
                 return Ok(Sent::File);
             }
             match read_whole_now(&*worker.files.disk, &candidate.file, &facts)? {
                 Content::Whole(bytes) => return Ok(Sent::Memory(bytes, facts)),
-                Content::NotInMemory if is_small => return Ok(Sent::Wait),
-                Content::NotInMemory => return Ok(Sent::File),
+                Content::NotInMemory => return Ok(Sent::Wait),
                 Content::Changed => facts = Facts::of(&candidate.file)?,
             }
         }
         Err(changing())
     }
 
-    /// Whether a file goes into the memory: asked for before, not too long, and certain not to
-    /// change unseen.
+    /// Whether a file goes into the memory: asked for before, and certain not to change unseen.
     fn is_worth_keeping(&self, exchange: &Exchange, number: usize, facts: &Facts) -> bool {
         let files = &exchange.worker.files;
         let mut memory = files.memory.borrow_mut();
-        let fits = usize::try_from(facts.len).is_ok_and(|len| len <= memory.max_file());
-        fits && Description::new(facts).is_settled
+        Description::new(facts).is_settled
             && files
                 .with_key(|key| self.key(exchange, number, key).is_some() && memory.is_wanted(key))
     }
@@ -585,22 +576,13 @@ impl FilesStep {
         let mut response = Response::new(exchange, 200);
         let control = self.cache_control.as_deref();
         description.write(&candidate.name, control, &mut response.fields);
-        // Longer ones have been asked about before they were read.
-        if facts.len > SMALL || self.is_worth_keeping(exchange, number, &facts) {
-            let worker = exchange.worker.clone();
-            let kept = Kept {
-                facts,
-                body: body.clone(),
-                fields: response.fields.settled(),
-                last_modified: description.last_modified,
-                checked_ms: worker.now_ms(),
-            };
-            worker.files.with_key(|key| {
-                if self.key(exchange, number, key).is_some() {
-                    worker.files.memory.borrow_mut().insert(key, kept);
-                }
-            });
-        }
+        self.keep(
+            exchange,
+            number,
+            &facts,
+            &response,
+            KeptBody::Bytes(body.clone()),
+        );
         let decision = answer::decision(exchange, &description, facts.len);
         Flow::Answer(answer::finish(
             exchange,
@@ -611,25 +593,55 @@ impl FilesStep {
         ))
     }
 
-    fn answer_file(&self, exchange: &mut Exchange, candidate: Candidate) -> Flow {
+    /// Keeps a file if it is worth it; `response` has the fields that describe it.
+    fn keep(
+        &self,
+        exchange: &Exchange,
+        number: usize,
+        facts: &Facts,
+        response: &Response,
+        body: KeptBody,
+    ) {
+        if !self.is_worth_keeping(exchange, number, facts) {
+            return;
+        }
+        let worker = &exchange.worker;
+        let kept = Kept {
+            facts: *facts,
+            body,
+            fields: response.fields.settled(),
+            last_modified: Description::new(facts).last_modified,
+            checked_ms: worker.now_ms(),
+        };
+        worker.files.with_key(|key| {
+            if self.key(exchange, number, key).is_some() {
+                worker.files.memory.borrow_mut().insert(key, kept);
+            }
+        });
+    }
+
+    fn answer_file(&self, exchange: &mut Exchange, number: usize, candidate: Candidate) -> Flow {
         let Candidate { file, facts, name } = candidate;
         let description = Description::new(&facts);
         let mut response = Response::new(exchange, 200);
         description.write(&name, self.cache_control.as_deref(), &mut response.fields);
+        let file = OpenFile::new(file, facts);
+        if facts.len > SMALL {
+            self.keep(
+                exchange,
+                number,
+                &facts,
+                &response,
+                KeptBody::Open(file.clone()),
+            );
+        }
         let decision = answer::decision(exchange, &description, facts.len);
         Flow::Answer(answer::finish(
             exchange,
             response,
             decision,
             facts.len,
-            |part| match part.is_empty() {
-                true => Body::Empty,
-                false => Body::File(FileRange {
-                    file: OpenFile::new(file, facts),
-                    start: part.start,
-                    end: part.end,
-                }),
-            },
+            |part| answer::open(&file, part),
         ))
     }
 
