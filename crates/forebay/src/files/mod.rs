@@ -45,15 +45,30 @@ pub struct OpenFile {
     pub file: Arc<File>,
     /// What it was when it was opened.
     pub facts: Facts,
+    /// Asking what it is now, or sending what is in memory of it, waits for nobody. A file of
+    /// another machine or process is only touched on the pool.
+    pub is_local: bool,
 }
 
 impl OpenFile {
-    /// A file with its facts.
+    /// A file of which nothing is known but its facts.
     pub fn new(file: File, facts: Facts) -> Rc<OpenFile> {
+        OpenFile::found(file, facts, false)
+    }
+
+    /// A file that was found under a root ([`Opened::is_local`]).
+    pub fn found(file: File, facts: Facts, is_local: bool) -> Rc<OpenFile> {
+        let file = Arc::new(file);
         Rc::new(OpenFile {
-            file: Arc::new(file),
+            file,
             facts,
+            is_local,
         })
+    }
+
+    /// Whether it still is what it was. Only for one that is local.
+    pub fn is_unchanged(&self) -> bool {
+        Facts::of(&*self.file).is_ok_and(|facts| facts == self.facts)
     }
 }
 

@@ -28,6 +28,19 @@ pub struct Candidate {
     pub facts: Facts,
     /// Its path below the root.
     pub name: Vec<u8>,
+    /// Whether its root is.
+    pub is_local: bool,
+}
+
+impl Candidate {
+    fn new(file: File, facts: Facts, name: Vec<u8>) -> Candidate {
+        Candidate {
+            file,
+            facts,
+            name,
+            is_local: false,
+        }
+    }
 }
 
 /// How directories are looked into.
@@ -62,7 +75,7 @@ impl Indexes {
             return Ok(Found::Nothing);
         };
         match facts.kind {
-            Kind::File => Ok(Found::File(Candidate { file, facts, name })),
+            Kind::File => Ok(Found::File(Candidate::new(file, facts, name))),
             Kind::Directory => {
                 drop(file);
                 name.push(b'/');
@@ -91,7 +104,7 @@ impl Indexes {
             if let Some((file, facts)) = opened(open(&name))?
                 && facts.kind == Kind::File
             {
-                return Ok(Found::File(Candidate { file, facts, name }));
+                return Ok(Found::File(Candidate::new(file, facts, name)));
             }
         }
         Ok(Found::Nothing)

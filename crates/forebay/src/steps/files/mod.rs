@@ -226,7 +226,13 @@ impl FilesStep {
             memory.get(key)
         })?;
         let age_ms = worker.now_ms().saturating_sub(kept.checked_ms);
-        (age_ms < CHECK_MS).then(|| answer::from_memory(exchange, kept))
+        let holds = match &kept.body {
+            KeptBody::Bytes(_) => true,
+            // Changed in place: the response would be broken off as soon as it is sent. Next to
+            // sending it, asking costs nothing.
+            KeptBody::Open(file) => file.is_unchanged(),
+        };
+        (age_ms < CHECK_MS && holds).then(|| answer::from_memory(exchange, kept))
     }
 
     /// The name in memory of the file that this try leads to: of the step, the try, the root if it
@@ -301,7 +307,13 @@ impl FilesStep {
                 worker.files.disk.open_now(&opened.root, name, self.links)
             });
             let flow = match found {
-                Ok(Found::File(candidate)) => self.found(exchange, number, candidate, None),
+                Ok(Found::File(candidate)) => {
+                    let candidate = Candidate {
+                        is_local: true,
+                        ..candidate
+                    };
+                    self.found(exchange, number, candidate, None)
+                }
                 Ok(Found::Directory) => directory(exchange).map(Looked::Answer),
                 Ok(Found::Nothing) => {
                     self.forget(exchange, number);
@@ -340,7 +352,9 @@ impl FilesStep {
             return Ok(flow);
         }
         let search = self.search(exchange, &worker.files, opened);
-        let device = search.opened.device;
+        let Opened {
+            device, is_local, ..
+        } = search.opened;
         let (number, outcome) = worker
             .files
             .pool
@@ -352,6 +366,10 @@ impl FilesStep {
         }
         let looked = match outcome {
             Ok(Outcome::File(candidate, content)) => {
+                let candidate = Candidate {
+                    is_local,
+                    ..candidate
+                };
                 self.found(exchange, number, candidate, content)
             }
             Ok(Outcome::Directory) => directory(exchange).map(Looked::Answer),
@@ -621,12 +639,17 @@ impl FilesStep {
     }
 
     fn answer_file(&self, exchange: &mut Exchange, number: usize, candidate: Candidate) -> Flow {
-        let Candidate { file, facts, name } = candidate;
+        let Candidate {
+            file,
+            facts,
+            name,
+            is_local,
+        } = candidate;
         let description = Description::new(&facts);
         let mut response = Response::new(exchange, 200);
         description.write(&name, self.cache_control.as_deref(), &mut response.fields);
-        let file = OpenFile::new(file, facts);
-        if facts.len > SMALL {
+        let file = OpenFile::found(file, facts, is_local);
+        if facts.len > SMALL && is_local {
             self.keep(
                 exchange,
                 number,

@@ -246,29 +246,24 @@ fn rfc9110_14_ranges() {
 }
 
 #[test]
-fn long_files_are_sent_by_windows_until_they_are_hot() {
+fn long_files_are_parts_of_a_file_that_stays_open_once_it_is_hot() {
     let dir = Dir::new();
     let long = DIGITS.repeat(20_000);
-    let longer = DIGITS.repeat(400_000);
     dir.file("www/long.txt", &long);
-    dir.file("www/longer.txt", &longer);
     let bench = dir.bench("", "");
-    let is_file = |got: &Got| matches!(got.response.body, Body::File(_));
+    let mut opened = Vec::new();
     for _ in 0..4 {
-        let got = bench.get("/longer.txt").run();
-        assert!(is_file(&got) && content(&got) == longer);
-        assert_eq!(got.response.body.len_bytes(), Some(4_000_000));
-    }
-    let first = bench.get("/long.txt").run();
-    assert!(is_file(&first) && content(&first) == long);
-    let part = bench.get("/longer.txt").field("Range", "bytes=9-12").run();
-    assert!(is_file(&part) && content(&part) == "9012");
-    for _ in 0..2 {
         let got = bench.get("/long.txt").run();
-        assert!(!is_file(&got) && got.text() == long);
+        assert!(content(&got) == long);
+        let Body::File(part) = &got.response.body else {
+            panic!("not a part of a file")
+        };
+        assert!(part.file.is_local && part.end == 200_000);
+        opened.push(part.file.clone());
     }
-    let part = bench.get("/long.txt").field("Range", "bytes=199998-").run();
-    assert_eq!(part.text(), "89");
+    assert!(!Rc::ptr_eq(&opened[0], &opened[1]) && Rc::ptr_eq(&opened[2], &opened[3]));
+    let part = bench.get("/long.txt").field("Range", "bytes=9-12").run();
+    assert_eq!((part.status(), content(&part).as_str()), (206, "9012"));
 }
 
 #[test]
@@ -301,6 +296,22 @@ fn a_hot_file_is_looked_at_once_a_second() {
     expire(&bench);
     assert_eq!(bench.get("/a.txt").run().status(), 404);
     assert_eq!(count(&bench), 0);
+}
+
+#[test]
+fn a_file_kept_open_is_never_answered_with_what_it_was() {
+    let dir = Dir::new();
+    dir.file("www/long.txt", DIGITS.repeat(20_000));
+    let bench = dir.bench("", "");
+    for _ in 0..3 {
+        assert_eq!(bench.get("/long.txt").run().status(), 200);
+    }
+    assert_eq!(count(&bench), 1);
+    // Within the second, and in place: the open file is the changed one already.
+    dir.file_at("www/long.txt", "9".repeat(300_000), STAMP + 5);
+    let got = bench.get("/long.txt").run();
+    assert_eq!(got.response.body.len_bytes(), Some(300_000));
+    assert!(content(&got) == "9".repeat(300_000));
 }
 
 #[test]
