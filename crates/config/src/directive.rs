@@ -537,4 +537,38 @@ impl Directive {
         self.example = example;
         self
     }
+
+    /// The tables of options that its values have, each once.
+    pub(crate) fn records(&self) -> Vec<&'static RecordType> {
+        let mut found = Vec::new();
+        let items = self.items.map(|items| items.ty);
+        let keyed = self.keyed.map(|keyed| keyed.value);
+        let args = self.args.iter().map(|arg| arg.ty);
+        let options = self.options.iter().map(|option| option.ty);
+        for ty in items.into_iter().chain(keyed).chain(args).chain(options) {
+            ty.add_records(&mut found);
+        }
+        found
+    }
+}
+
+impl Type {
+    fn add_records(self, found: &mut Vec<&'static RecordType>) {
+        match self {
+            Type::Record(record) if !found.iter().any(|known| std::ptr::eq(*known, record)) => {
+                found.push(record);
+                let args = record.args.iter().map(|arg| arg.ty);
+                let options = record.options.iter().map(|option| option.ty);
+                args.chain(options).for_each(|ty| ty.add_records(found));
+            }
+            Type::List(item) => item.add_records(found),
+            Type::Map { value, .. } => value.add_records(found),
+            Type::Pair(first, second) => {
+                first.add_records(found);
+                second.add_records(found);
+            }
+            Type::Or(types) => types.iter().for_each(|ty| ty.add_records(found)),
+            _ => {}
+        }
+    }
 }

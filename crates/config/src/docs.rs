@@ -68,7 +68,7 @@ fn describe(directive: &Directive, out: &mut String) {
         let _ = write!(out, "\n{}\n", notes.join(" "));
     }
     options_table(directive.options, out);
-    for record in records(directive) {
+    for record in directive.records() {
         let args = record
             .args
             .iter()
@@ -115,33 +115,6 @@ fn options_table(options: &[Opt], out: &mut String) {
 /// Text in a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
-}
-
-/// The tables of options that a directive's values have, each once.
-fn records(directive: &Directive) -> Vec<&'static crate::RecordType> {
-    let mut found = Vec::new();
-    let items = directive.items.map(|items| items.ty);
-    let args = directive.args.iter().map(|arg| arg.ty);
-    for ty in items
-        .into_iter()
-        .chain(args)
-        .chain(directive.options.iter().map(|o| o.ty))
-    {
-        collect_records(&ty, &mut found);
-    }
-    found
-}
-
-fn collect_records(ty: &Type, found: &mut Vec<&'static crate::RecordType>) {
-    match ty {
-        Type::Record(record) if !found.iter().any(|known| std::ptr::eq(*known, *record)) => {
-            found.push(record);
-        }
-        Type::List(item) => collect_records(item, found),
-        Type::Map { value, .. } => collect_records(value, found),
-        Type::Or(types) => types.iter().for_each(|ty| collect_records(ty, found)),
-        _ => {}
-    }
 }
 
 /// A definitions file for luau-lsp: every directive and helper with the types of what it takes.

@@ -19,15 +19,19 @@ pub(crate) const NAMES: [&str; 9] = [
     "env", "read", "lines", "glob", "regex", "add", "default", "require", "print",
 ];
 
-/// Size of one source.
-const MAX_SOURCE: u64 = 64 << 20;
+/// Size of one source: eighty thousand sites. What is noted of a source takes up to thirty times
+/// its size.
+const MAX_SOURCE: u64 = 16 << 20;
+
+/// All sources that are required.
+const MAX_SOURCES: u64 = 64 << 20;
 
 /// What `read` and `lines` read, a file, and all together.
 const MAX_READ: u64 = 16 << 20;
 const MAX_READ_ALL: u64 = 256 << 20;
 
 /// Paths that one `glob` gives, and files that are required.
-const MAX_PATHS: usize = 1_000_000;
+const MAX_PATHS: usize = 100_000;
 const MAX_REQUIRED: usize = 100_000;
 
 /// Files that require files; Luau's own limit on calls through Rust is not far above.
@@ -195,13 +199,9 @@ fn env(_: &Lua, state: &Shared, args: MultiValue) -> mlua::Result<Option<String>
         name: name.clone(),
         set: value.is_some(),
     };
-    if !state.env_reads.contains(&read) {
-        state.env_reads.push(read);
-    }
+    state.env_reads.add(read);
     if let Some(value) = value {
-        if !state.secrets.contains(&value) {
-            state.secrets.push(value.clone());
-        }
+        state.secrets.add(value.clone());
         return Ok(Some(value));
     }
     if let Some(default) = found.get(1) {
@@ -277,9 +277,9 @@ fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A configuration file, without its byte order mark.
-pub(crate) fn read_source(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = read_regular(path, MAX_SOURCE)?;
+/// A configuration file of up to so many bytes, without its byte order mark.
+pub(crate) fn read_source(path: &Path, room: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = read_regular(path, room.min(MAX_SOURCE))?;
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
@@ -315,9 +315,7 @@ fn expand(state: &mut State, helper: &str, pattern: &str, place: Place) -> Optio
             glob::Pattern::escape(dir.trim_end_matches('/'))
         ),
     };
-    if !state.globs.contains(&absolute) {
-        state.globs.push(absolute.clone());
-    }
+    state.globs.add(absolute.clone());
     let paths = match glob::glob(&absolute) {
         Ok(paths) => paths,
         Err(error) => {
@@ -381,16 +379,18 @@ fn require(_: &Lua, state: &Shared, args: MultiValue) -> mlua::Result<Value> {
             .map(|name| names.push(name.to_owned()))
             .is_ok(),
         [Value::Table(list)] if !list.has_metatable() => {
-            let mut add = |value: mlua::Result<Value>| match value {
-                Ok(Value::String(name)) => name
-                    .to_str()
-                    .map(|name| names.push(name.to_owned()))
-                    .is_ok(),
-                _ => false,
-            };
             // All of them, so that one wrong name does not hide the rest.
-            list.sequence_values::<Value>()
-                .fold(true, |right, value| add(value) && right)
+            let mut right = true;
+            for value in list.sequence_values::<Value>() {
+                match value {
+                    Ok(Value::String(name)) => match name.to_str() {
+                        Ok(name) => names.push(name.to_owned()),
+                        Err(_) => right = false,
+                    },
+                    _ => right = false,
+                }
+            }
+            right
         }
         // What came of an unknown name was reported where it is.
         [Value::Table(_)] => return Ok(Value::Nil),
@@ -482,8 +482,10 @@ fn open_required(state: &mut State, name: &str, place: Place) -> Opened {
         state.mistake(place, Code::Conflict, message, "");
         return Opened::Wrong;
     }
-    match read_source(&path) {
+    let room = MAX_SOURCES.saturating_sub(state.source_bytes);
+    match read_source(&path, room) {
         Ok(text) => {
+            state.source_bytes += u64::try_from(text.len()).unwrap_or(u64::MAX);
             let shown = state.shown(Path::new(&shown));
             Opened::New(state.add_source(&shown, &path, text), path)
         }

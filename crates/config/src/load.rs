@@ -52,7 +52,7 @@ pub struct Loaded {
 }
 
 /// A variable of the environment that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EnvRead {
     /// Its name.
     pub name: String,
@@ -73,7 +73,7 @@ impl Loaded {
 ///
 /// Blocks, on file reading and for up to the CPU time given; call it on a thread that may.
 pub fn load(path: &Path, registry: &Registry, options: &LoadOptions) -> Result<Loaded, Report> {
-    match crate::helpers::read_source(path) {
+    match crate::helpers::read_source(path, u64::MAX) {
         Ok(text) => load_text(path, text, registry, options),
         Err(error) => {
             let mut sources = crate::place::Sources::default();

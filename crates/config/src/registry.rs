@@ -91,6 +91,12 @@ impl Spec {
             },
             Unset::Absent | Unset::Described(_) | Unset::Required => None,
         };
+        for record in directive.records() {
+            record
+                .options
+                .iter()
+                .for_each(|option| drop(default(option)));
+        }
         Spec {
             directive,
             when: match directive.when {

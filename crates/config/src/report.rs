@@ -150,7 +150,9 @@ impl Report {
         }
     }
 
-    pub(crate) fn set_secrets(&mut self, secrets: Vec<String>) {
+    pub(crate) fn set_secrets(&mut self, mut secrets: Vec<String>) {
+        // One may be a part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         self.secrets = secrets.into();
     }
 

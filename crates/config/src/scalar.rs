@@ -111,7 +111,7 @@ pub fn show_duration(duration: Duration) -> String {
         (60_000, "m"),
     ];
     for (unit, name) in units.into_iter().chain([(1_000, "s")]) {
-        if millis >= unit && millis % unit == 0 {
+        if millis >= unit && millis.is_multiple_of(unit) {
             return format!("{}{name}", millis / unit);
         }
     }
@@ -125,7 +125,7 @@ pub fn show_duration(duration: Duration) -> String {
 /// A size as the language writes it, in its largest whole unit.
 pub fn show_size(bytes: u64) -> String {
     for (shift, name) in [(40, "TB"), (30, "GB"), (20, "MB"), (10, "KB")] {
-        if bytes >= 1 << shift && bytes % (1 << shift) == 0 {
+        if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {
             return format!("{}{name}", bytes >> shift);
         }
     }

@@ -242,3 +242,21 @@ fn odd_sources() {
         small(text);
     }
 }
+
+/// A source that cannot be marked is run all the same; its messages know the line only.
+#[test]
+fn sources_without_marks() {
+    let text = "local _forebay_c = 1\nsite { 'a',\n  limit {\n    rate = 1 } }\nlocal x = nope";
+    let message = small(text);
+    let places: Vec<&str> = message
+        .lines()
+        .filter(|line| line.starts_with("forebay"))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "forebay.lua:3:3: limit: `rate` cannot be 1",
+            "forebay.lua:5:11: unknown name `nope`",
+        ]
+    );
+}

@@ -252,7 +252,10 @@ impl Checker {
             }
             return;
         }
-        let leading = match takes_list {
+        // Called again, `site` and `route` take more hosts and patterns.
+        let steps = matches!(directive.items.map(|items| items.ty), Some(Type::Pipeline));
+        let takes_more = steps && is_full(spec, given);
+        let leading = match takes_list || takes_more {
             true => table
                 .items
                 .iter()
@@ -261,7 +264,9 @@ impl Checker {
             false => 0,
         };
         let (plain, rest) = table.items.split_at(leading);
-        if !plain.is_empty() {
+        if takes_more {
+            plain.iter().for_each(|item| append_to_last(given, item));
+        } else if !plain.is_empty() {
             given.positional.push(list_of(raw, plain.to_vec()));
         }
         if rest.is_empty() {
@@ -415,10 +420,6 @@ impl Checker {
         nodes
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the two halves of a call under construction"
-    )]
     fn options(
         &mut self,
         spec: &Spec,

@@ -5,6 +5,7 @@ mod call;
 mod describe;
 mod literal;
 mod order;
+mod tables;
 mod types;
 
 use std::path::PathBuf;
@@ -13,12 +14,13 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::directive::Opt;
 use crate::matching::Match;
 use crate::place::Place;
 use crate::raw::{Raw, RawValue, Use};
 use crate::registry::Spec;
 use crate::report::{Code, Report};
-use crate::value::Call;
+use crate::value::{Call, Node};
 
 pub(crate) use call::usage;
 pub(crate) use describe::kind;
@@ -41,6 +43,8 @@ pub(crate) struct Checker {
     states: Vec<State>,
     /// How often each use stands somewhere.
     used: Vec<bool>,
+    /// Defaults of records' options.
+    record_defaults: FxHashMap<*const Opt, Option<Node>>,
     regexes: FxHashMap<Rc<str>, Result<Match, String>>,
     /// Routes in which a step keeps clients out.
     guards: FxHashSet<u32>,
@@ -115,6 +119,7 @@ impl Checker {
             completed: FxHashMap::default(),
             states: Vec::new(),
             used: Vec::new(),
+            record_defaults: FxHashMap::default(),
             regexes: FxHashMap::default(),
             guards: FxHashSet::default(),
             responses: FxHashSet::default(),

@@ -14,6 +14,9 @@ use crate::raw::{MAX_DEPTH, Raw, RawValue};
 use crate::report::Code;
 use crate::value::{Call, Node, Value};
 
+/// Where each value that may occur once has occurred, with its scope; by directive and value.
+type Seen<'a> = FxHashMap<(&'a str, String), Vec<(Vec<String>, Place)>>;
+
 impl Checker {
     /// A step or a list of steps, lists within lists laid flat.
     pub(super) fn pipeline(&mut self, raw: &Raw, slot: &Slot<'_>) -> Option<Vec<Arc<Call>>> {
@@ -193,8 +196,7 @@ impl Checker {
     pub(super) fn check_declarations(&mut self, declarations: &[Arc<Call>]) {
         let mut once: FxHashMap<&str, Place> = FxHashMap::default();
         let mut names: FxHashMap<(&str, &str), &Call> = FxHashMap::default();
-        let mut distinct: FxHashMap<(&str, String), Vec<(Vec<String>, Place)>> =
-            FxHashMap::default();
+        let mut distinct: Seen<'_> = FxHashMap::default();
         for call in declarations {
             let directive = call.directive();
             if directive.once
@@ -220,11 +222,7 @@ impl Checker {
         }
     }
 
-    fn check_distinct<'a>(
-        &mut self,
-        call: &'a Call,
-        seen: &mut FxHashMap<(&'a str, String), Vec<(Vec<String>, Place)>>,
-    ) {
+    fn check_distinct<'a>(&mut self, call: &'a Call, seen: &mut Seen<'a>) {
         let Some(rule) = call.directive().distinct else {
             return;
         };

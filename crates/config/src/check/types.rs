@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::address::{Address, Host, Prefix, Target};
 use crate::check::describe::expected;
 use crate::check::{Checker, Slot};
-use crate::directive::{RecordType, Type, Unset, Vars};
+use crate::directive::{Type, Vars};
 use crate::matching::{Match, Pattern};
 use crate::place::Place;
 use crate::raw::{Entry, MAX_DEPTH, Made, Raw, RawTable, RawValue, quoted};
 use crate::report::Code;
 use crate::scalar::{self, Status};
 use crate::template::{PathTemplate, Template, WrongTemplate};
-use crate::value::{Call, Edit, FieldEdit, Node, Record, Value};
+use crate::value::{Call, Node, Value};
 
 /// Why functions are refused everywhere.
 pub(super) const NO_FUNCTIONS: &str = "functions are not built yet";
@@ -80,7 +80,7 @@ impl Checker {
         );
     }
 
-    fn wrong(&mut self, raw: &Raw, wrong: WrongTemplate, slot: &Slot<'_>) {
+    pub(super) fn wrong(&mut self, raw: &Raw, wrong: WrongTemplate, slot: &Slot<'_>) {
         let Some(variable) = wrong.variable else {
             return self.bad_value(raw, slot, &wrong.help);
         };
@@ -449,202 +449,6 @@ impl Checker {
         false
     }
 
-    fn fields(&mut self, raw: &Raw, vars: Vars, slot: &Slot<'_>) -> Option<Value> {
-        let RawValue::Table(table) = &raw.value else {
-            self.bad_value(raw, slot, &expected(&Type::Fields(vars)));
-            return None;
-        };
-        let mut right = self.no_items(table, slot);
-        let mut edits: Vec<FieldEdit> = Vec::with_capacity(table.keys.len());
-        for entry in &table.keys {
-            let place = entry.key.place;
-            let key = self.key_text(&entry.key);
-            let name = key.replace('_', "-");
-            if entry.key.text().is_none() || !is_field_name(&name) {
-                let message = format!("{}: `{key}` is no field name", (slot.subject)());
-                self.mistake(
-                    place,
-                    Code::BadValue,
-                    &message,
-                    "expected letters, digits, `_`, `-`",
-                );
-                right = false;
-                continue;
-            }
-            if edits
-                .iter()
-                .any(|edit| edit.name.eq_ignore_ascii_case(&name))
-            {
-                let message = format!("{}: the field `{name}` is given twice", (slot.subject)());
-                self.mistake(place, Code::Duplicate, &message, "give its lines as a list");
-                right = false;
-                continue;
-            }
-            match self.edit(&entry.value, vars, &slot.below(&key)) {
-                Some(edit) => edits.push(FieldEdit {
-                    name: name.into(),
-                    edit,
-                    place,
-                }),
-                None => right = false,
-            }
-        }
-        right.then_some(Value::Fields(edits))
-    }
-
-    fn edit(&mut self, raw: &Raw, vars: Vars, slot: &Slot<'_>) -> Option<Edit> {
-        match &raw.value {
-            RawValue::Boolean(false) => Some(Edit::Remove),
-            RawValue::Text(text) => self
-                .field_value(raw, text, vars, slot)
-                .map(|line| Edit::Set(vec![line])),
-            RawValue::Made(Made::Add, text) => {
-                self.field_value(raw, text, vars, slot).map(Edit::Add)
-            }
-            RawValue::Made(Made::Default, text) => {
-                self.field_value(raw, text, vars, slot).map(Edit::Default)
-            }
-            RawValue::Table(table) if table.refused.is_none() => {
-                let mut right = self.only_items(table, slot);
-                let mut lines = Vec::with_capacity(table.items.len());
-                for item in &table.items {
-                    let line = match item.text() {
-                        Some(text) => self.field_value(item, text, vars, slot),
-                        None => {
-                            self.bad_value(item, slot, "expected a text");
-                            None
-                        }
-                    };
-                    right &= line.map(|line| lines.push(line)).is_some();
-                }
-                right.then_some(Edit::Set(lines))
-            }
-            RawValue::Function => {
-                self.no_functions(raw.place, slot);
-                None
-            }
-            _ => {
-                let help =
-                    "expected a text, a list of texts, `false`, `add \"…\"` or `default \"…\"`";
-                self.bad_value(raw, slot, help);
-                None
-            }
-        }
-    }
-
-    /// A field's value holds no control characters: a line break in one would be a field of its
-    /// own, chosen by whoever wrote the text (RFC 9110 §5.5).
-    fn field_value(
-        &mut self,
-        raw: &Raw,
-        text: &str,
-        vars: Vars,
-        slot: &Slot<'_>,
-    ) -> Option<Template> {
-        if text.chars().any(|c| c.is_control() && c != '\t') {
-            self.bad_value(
-                raw,
-                slot,
-                "a field's value is one line without control characters",
-            );
-            return None;
-        }
-        match Template::parse(text, vars) {
-            Ok(template) => Some(template),
-            Err(wrong) => {
-                self.wrong(raw, wrong, slot);
-                None
-            }
-        }
-    }
-
-    fn record(&mut self, raw: &Raw, record: &'static RecordType, slot: &Slot<'_>) -> Option<Value> {
-        let given = match &raw.value {
-            RawValue::Table(table) => Rc::clone(table),
-            // A target alone is a peer without options.
-            _ if !record.args.is_empty() => Rc::new(RawTable {
-                items: vec![raw.clone()],
-                ..RawTable::default()
-            }),
-            _ => {
-                self.bad_value(raw, slot, &expected(&Type::Record(record)));
-                return None;
-            }
-        };
-        let mut right = self.no_hole(&given, slot);
-        let mut fields: Vec<(&'static str, Option<Node>)> = Vec::new();
-        for (index, arg) in record.args.iter().enumerate() {
-            let node = given
-                .items
-                .get(index)
-                .map(|item| self.value(item, &arg.ty, slot));
-            right &= self.present(
-                node.is_some(),
-                arg.required,
-                arg.name,
-                raw.place,
-                &arg.ty,
-                slot,
-            );
-            right &= !matches!(node, Some(None));
-            fields.push((arg.name, node.flatten()));
-        }
-        if let Some(extra) = given.items.get(record.args.len()) {
-            let what = self.shown(extra);
-            let message = format!(
-                "{}: {}: {what} is one too many",
-                (slot.subject)(),
-                slot.label()
-            );
-            self.mistake(extra.place, Code::BadValue, &message, "");
-            right = false;
-        }
-        right &= self.known_options(&given.keys, record, slot);
-        for option in record.options {
-            let entry = given
-                .keys
-                .iter()
-                .find(|entry| entry.key.text() == Some(option.name));
-            let node = match (entry, option.unset) {
-                (Some(entry), _) => {
-                    let node = self.value(&entry.value, &option.ty, &slot.below(option.name));
-                    right &= node.is_some();
-                    node
-                }
-                (None, Unset::Default(text)) => super::literal(text, &option.ty, &self.dir).ok(),
-                (None, unset) => {
-                    let required = unset == Unset::Required;
-                    let below = slot.below(option.name);
-                    right &= self.present(false, required, "", raw.place, &option.ty, &below);
-                    None
-                }
-            };
-            fields.push((option.name, node));
-        }
-        right.then_some(Value::Record(Record { fields }))
-    }
-
-    fn known_options(
-        &mut self,
-        keys: &[Entry],
-        record: &'static RecordType,
-        slot: &Slot<'_>,
-    ) -> bool {
-        let mut right = true;
-        for entry in keys {
-            let names = || record.options.iter().map(|option| option.name);
-            let key = self.key_text(&entry.key);
-            if !names().any(|name| name == key) {
-                let label = slot.label();
-                let message = format!("{}: {label} has no option `{key}`", (slot.subject)());
-                let help = super::call::option_help(&key, names());
-                self.mistake(entry.key.place, Code::UnknownOption, &message, &help);
-                right = false;
-            }
-        }
-        right
-    }
-
     /// Reports what is required and not there.
     pub(super) fn present(
         &mut self,
@@ -803,12 +607,6 @@ pub(super) fn whole(number: f64) -> Option<u64> {
     } else {
         None
     }
-}
-
-/// A token of RFC 9110 §5.6.2, of a length that a head has room for.
-fn is_field_name(name: &str) -> bool {
-    let byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    (1..=256).contains(&name.len()) && name.bytes().all(byte)
 }
 
 /// A path under a directory that is given elsewhere.

@@ -299,8 +299,7 @@ impl<'a> Converter<'a> {
             raw.keys.push(Entry { key, value });
         }
         // Lua keeps no order; that of the source is the best there is, then that of the alphabet.
-        raw.keys
-            .sort_by(|a, b| order(a, outer).cmp(&order(b, outer)));
+        raw.keys.sort_by_cached_key(|entry| order(entry, outer));
         Ok(raw)
     }
 }

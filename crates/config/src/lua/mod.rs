@@ -127,10 +127,10 @@ pub(crate) fn run(
         sources: state.sources,
         mistakes: state.mistakes,
         uses,
-        files: state.files,
-        globs: state.globs,
-        env: state.env_reads,
-        secrets: state.secrets,
+        files: state.files.into_vec(),
+        globs: state.globs.into_vec(),
+        env: state.env_reads.into_vec(),
+        secrets: state.secrets.into_vec(),
         dir: state.dir,
     }
 }
@@ -209,7 +209,7 @@ impl Machine {
             if stopped.get().is_none() {
                 // The CPU's clock is a system call: it is asked only once the time on the wall,
                 // which is never behind it, has passed; and that only now and then.
-                let spent = turns.get() % 64 == 0
+                let spent = turns.get().is_multiple_of(64)
                     && wall.elapsed() > limit
                     && cpu_time().saturating_sub(began) > limit;
                 if !spent {

@@ -1,10 +1,11 @@
 //! What a run notes beside the uses: sources, sites, mistakes, what was read.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::load::{EnvRead, LoadOptions};
 use crate::lua::names::Names;
@@ -19,6 +20,25 @@ use crate::scan::{Part, Scan, Site};
 pub(crate) struct Located {
     pub(crate) file: u32,
     pub(crate) site: Site,
+}
+
+/// Values in the order in which they came, each once.
+#[derive(Default)]
+pub(crate) struct Once<T> {
+    order: Vec<T>,
+    known: FxHashSet<T>,
+}
+
+impl<T: Clone + Eq + Hash> Once<T> {
+    pub(crate) fn add(&mut self, value: T) {
+        if self.known.insert(value.clone()) {
+            self.order.push(value);
+        }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        self.order
+    }
 }
 
 /// Filled while the code runs.
@@ -36,10 +56,10 @@ pub(crate) struct State {
     /// Where names stand, for those sources that have a wrong one.
     wrong_names: FxHashMap<u32, Names>,
     known_names: Vec<&'static str>,
-    pub(crate) files: Vec<PathBuf>,
-    pub(crate) globs: Vec<String>,
-    pub(crate) env_reads: Vec<EnvRead>,
-    pub(crate) secrets: Vec<String>,
+    pub(crate) files: Once<PathBuf>,
+    pub(crate) globs: Once<String>,
+    pub(crate) env_reads: Once<EnvRead>,
+    pub(crate) secrets: Once<String>,
     pub(crate) dir: PathBuf,
     /// In front of a path relative to `dir`, for messages.
     shown_dir: PathBuf,
@@ -49,8 +69,10 @@ pub(crate) struct State {
     pub(crate) requiring: Vec<PathBuf>,
     /// Values of files that were required.
     pub(crate) required: FxHashMap<PathBuf, mlua::Value>,
-    /// Bytes that the helpers have read.
+    /// Bytes that `read` and `lines` have read.
     pub(crate) read_bytes: u64,
+    /// Bytes of the sources that were required.
+    pub(crate) source_bytes: u64,
     pub(crate) machine: Option<Rc<Machine>>,
     /// Names of sources, as a table that the prelude looks into.
     pub(crate) is_source: Option<mlua::Table>,
@@ -96,9 +118,7 @@ impl State {
 
     pub(crate) fn note_file(&mut self, path: &Path) {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        if !self.files.contains(&path) {
-            self.files.push(path);
-        }
+        self.files.add(path);
     }
 
     pub(crate) fn chunk_name(&self, file: u32) -> String {

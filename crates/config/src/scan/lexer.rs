@@ -130,7 +130,7 @@ impl<'a> Lexer<'a> {
                 && !self.text[start..].starts_with(b"0X");
             // "1..2" is two numbers and an operator, as Luau refuses it: not our concern.
             let inner = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
-            if !inner && !(sign && self.at > start) {
+            if !(inner || sign && self.at > start) {
                 break;
             }
             self.at += 1;

@@ -540,7 +540,6 @@ impl<'a> Parser<'a> {
                 if let Some(site) = self.found.sites.get_mut(number - 1) {
                     site.called = Some(offsets(span.0, span.1));
                 }
-                return;
             }
             Token::String => {
                 let number = self.open_site();
