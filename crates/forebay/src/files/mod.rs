@@ -66,9 +66,9 @@ impl OpenFile {
         })
     }
 
-    /// Whether it still is what it was. Only for one that is local.
+    /// Whether it is known, without waiting, to be what it was.
     pub fn is_unchanged(&self) -> bool {
-        Facts::of(&*self.file).is_ok_and(|facts| facts == self.facts)
+        self.is_local && Facts::of(&*self.file).is_ok_and(|facts| facts == self.facts)
     }
 }
 
