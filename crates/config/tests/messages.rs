@@ -640,10 +640,7 @@ fn lua_errors() {
         &["3:1: attempt to index nil with 'z'"],
     );
     check("error \"custom\"", &["1:1: custom"]);
-    check(
-        "error({})",
-        &["1:1: an error that is not a text"],
-    );
+    check("error({})", &["1:1: an error that is not a text"]);
     check(
         "local o = { root = \"/a\" }\nfastcgi \"unix:/x\" (o)\no.root = \"/b\"",
         &[
