@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_tests::origin::script::Act;
 use forebay_tests::peers::Nginx;
 use forebay_tests::wire::Framing;
-use forebay_tests::{Gate, Origin, Request, Script, Server, Trouble, pattern, wait};
+use forebay_tests::{Gate, Origin, Request, Script, Server, pattern, wait};
 
 fn plain(origin: &Origin) -> Server {
     Server::before(origin, r#"proxy "@origin@""#)
@@ -140,23 +140,6 @@ fn a_forged_host_cannot_break_out_of_forwarded() {
             assert_eq!(outside.matches("for=").count(), 1, "{forwarded}");
         }
     }
-}
-
-#[test]
-fn a_trusted_peers_forwarding_fields_are_continued() {
-    let origin = Origin::echo();
-    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
-        .origin("origin", &origin)
-        .listen(r#"trust = "127.0.0.0/8""#)
-        .start();
-    let request = Request::get("/").field("X-Forwarded-For", "192.0.2.1");
-    let _ = server
-        .client()
-        .request(&request.field("X-Forwarded-Proto", "https"))
-        .expect(200);
-    let seen = origin.only_request();
-    assert_eq!(seen.field("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
-    assert_eq!(seen.field("x-forwarded-proto"), Some("https"));
 }
 
 #[test]
@@ -514,36 +497,6 @@ fn an_upgrade_that_is_not_asked_for_is_not_made() {
         "GET /"
     );
     assert_eq!(origin.only_request().field("upgrade"), None);
-}
-
-#[test]
-fn a_websocket_is_a_tunnel() {
-    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                Sec-WebSocket-Accept: x\r\n\r\nhello from the origin";
-    let origin = Origin::always(Script::raw(head).then(Act::Stall));
-    let server = plain(&origin);
-    let mut conn = server.client().connect();
-    let request = Request::get("/chat")
-        .field("Connection", "Upgrade")
-        .field("Upgrade", "websocket")
-        .field("Sec-WebSocket-Key", "x");
-    conn.send(&request);
-    let (head, _) = conn.read_head();
-    assert_eq!(
-        (head.status, head.field("upgrade")),
-        (101, Some("websocket"))
-    );
-    conn.expect_bytes(b"hello from the origin");
-    conn.more("\0\x01any bytes\r\n\r\n");
-    origin.wait_for("the bytes", |_, conns| {
-        conns[0].bytes.ends_with(b"\0\x01any bytes\r\n\r\n")
-    });
-    let seen = origin.requests().remove(0);
-    assert_eq!(seen.field("upgrade"), Some("websocket"));
-    assert_eq!(seen.field("sec-websocket-key"), Some("x"));
-    conn.half_close();
-    assert_eq!(origin.wait_end(0), Some(Trouble::Closed));
-    conn.expect_gone();
 }
 
 #[test]

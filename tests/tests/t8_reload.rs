@@ -84,24 +84,6 @@ fn listeners_come_and_go() {
 }
 
 #[test]
-fn a_unix_listener_comes_and_goes() {
-    let server = Server::builder(OLD)
-        .set("sock", "unix:@dir@/web.sock")
-        .start();
-    let path = server.dir().join("web.sock");
-    server.reload_with(&format!("listen \"unix:{}\" {NEW}", path.display()));
-    let unix = forebay_tests::Client::new(forebay_tests::client::Endpoint::Unix(path.clone()));
-    assert_eq!(unix.get("/").text(), "new");
-    let mode = std::fs::metadata(&path)
-        .expect("the socket")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o660);
-    server.reload_with(OLD);
-    wait::until("the listener to be gone", || unix.try_connect().is_err());
-}
-
-#[test]
 fn an_exchange_keeps_the_configuration_it_started_with() {
     let gate = Gate::new();
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";

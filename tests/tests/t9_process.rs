@@ -41,32 +41,6 @@ fn a_port_alone_means_ipv4_and_ipv6() {
 }
 
 #[test]
-fn a_unix_listener_answers() {
-    let server =
-        Server::builder(r#"listen "unix:@dir@/web.sock" site { "*", respond(200, "hello") }"#)
-            .start();
-    let path = server.dir().join("web.sock");
-    let unix = forebay_tests::Client::new(forebay_tests::client::Endpoint::Unix(path));
-    let mut conns: Vec<_> = (0..20).map(|_| unix.connect()).collect();
-    for conn in &mut conns {
-        assert_eq!(conn.get("/").expect(200).text(), "hello");
-    }
-}
-
-#[test]
-fn a_socket_file_left_behind_is_no_hindrance() {
-    let server =
-        Server::builder(r#"listen "unix:@dir@/web.sock" site { "*", respond(200, "hello") }"#);
-    let left = std::os::unix::net::UnixListener::bind(server.dir().join("web.sock"));
-    drop(left.expect("a socket"));
-    let left = std::os::unix::net::UnixListener::bind(server.dir().join("admin.sock"));
-    drop(left.expect("a socket"));
-    let server = server.start();
-    let _ = server.client().get("/").expect(200);
-    let _ = server.command("status").expect(0);
-}
-
-#[test]
 fn sigterm_lets_exchanges_end() {
     let gate = Gate::new();
     let origin = Origin::always(Script::ok("done").when(&gate));

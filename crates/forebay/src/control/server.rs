@@ -86,56 +86,40 @@ fn serve(source: Source, built: Built, helper: Helper, announce: &Announce) -> R
     if let Err(error) = process::raise_nofile() {
         tracing::warn!(%error, "the limit of open files stays at {}", process::nofile());
     }
-    let count = worker_count(&built)?;
-    let mut sockets = bind_new(&helper, &built, &[], count)?;
-    let admin = admin::bind(&built.server)?;
-    if let Some(user) = &built.server.user {
-        let identity = process::resolve_identity(user)?;
-        process::become_identity(&identity)?;
-    }
-    let process = Arc::new(Process::default());
-    process
-        .max_connections
-        .store(max_connections(&built), Relaxed);
-    let built = Arc::new(built);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .thread_name("control")
         .build()
         .map_err(|error| format!("the control plane cannot start: {error}"))?;
-    runtime.block_on(async move {
-        let mut names = Names::default();
-        warn_unresolved(names.watch(&built.snapshot.upstreams).await);
-        let mut workers = Vec::new();
-        for index in 0..count {
-            let start = Start {
-                index,
-                snapshot: built.snapshot.clone(),
-                sockets: sockets_of(&mut sockets, index),
-                counters: register(&process),
-                process: process.clone(),
-            };
-            let (mailbox, _thread) =
-                worker::start(start).map_err(|error| format!("a worker cannot start: {error}"))?;
-            workers.push(mailbox);
-        }
-        eprint!("{}", (announce.lines)(&built));
-        let generations = vec![Arc::downgrade(&built.snapshot.generation)];
-        let server = Server {
-            source,
-            built,
-            helper: Arc::new(helper),
-            workers,
-            process,
-            names,
-            generations,
-            started: Instant::now(),
-            reloads: 0,
-            failed_reloads: 0,
-        };
-        server.run(admin).await
-    })
+    let result = runtime.block_on(async {
+        // Before anything listens: a signal that comes right after the start is not lost, and does
+        // not kill.
+        let signals = Signals::watch()?;
+        let (server, admin) = Server::start(source, built, helper).await?;
+        eprint!("{}", (announce.lines)(&server.built));
+        server.run(admin, signals).await
+    });
+    // A reload that is still loading is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// The signals that the server listens to.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Signals, String> {
+        Ok(Signals {
+            term: watch_signal(SignalKind::terminate())?,
+            int: watch_signal(SignalKind::interrupt())?,
+            hup: watch_signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 fn register(process: &Process) -> Arc<Counters> {
@@ -211,14 +195,65 @@ fn watch_signal(kind: SignalKind) -> Result<Signal, String> {
 }
 
 impl Server {
-    async fn run(mut self, admin: Option<admin::Socket>) -> Result<(), String> {
+    /// Binds what the configuration names, becomes the user it names, and starts the workers.
+    async fn start(
+        source: Source,
+        built: Built,
+        helper: Helper,
+    ) -> Result<(Server, Option<admin::Socket>), String> {
+        let count = worker_count(&built)?;
+        let mut sockets = bind_new(&helper, &built, &[], count)?;
+        let admin = admin::bind(&built.server)?;
+        // While this is the only thread: others would keep their rights.
+        if let Some(user) = &built.server.user {
+            let identity = process::resolve_identity(user)?;
+            process::become_identity(&identity)?;
+        }
+        let process = Arc::new(Process::default());
+        process
+            .max_connections
+            .store(max_connections(&built), Relaxed);
+        let mut names = Names::default();
+        warn_unresolved(names.watch(&built.snapshot.upstreams).await);
+        let mut workers = Vec::new();
+        for index in 0..count {
+            let start = Start {
+                index,
+                snapshot: built.snapshot.clone(),
+                sockets: sockets_of(&mut sockets, index),
+                counters: register(&process),
+                process: process.clone(),
+            };
+            let (mailbox, _thread) =
+                worker::start(start).map_err(|error| format!("a worker cannot start: {error}"))?;
+            workers.push(mailbox);
+        }
+        let generations = vec![Arc::downgrade(&built.snapshot.generation)];
+        let server = Server {
+            source,
+            built: Arc::new(built),
+            helper: Arc::new(helper),
+            workers,
+            process,
+            names,
+            generations,
+            started: Instant::now(),
+            reloads: 0,
+            failed_reloads: 0,
+        };
+        Ok((server, admin))
+    }
+
+    async fn run(mut self, admin: Option<admin::Socket>, signals: Signals) -> Result<(), String> {
+        let Signals {
+            mut term,
+            mut int,
+            mut hup,
+        } = signals;
         let (commands, mut asked) = mpsc::channel(COMMANDS);
         if let Some(admin) = admin {
             tokio::spawn(admin::serve(admin, commands.clone()));
         }
-        let mut term = watch_signal(SignalKind::terminate())?;
-        let mut int = watch_signal(SignalKind::interrupt())?;
-        let mut hup = watch_signal(SignalKind::hangup())?;
         let stopped = loop {
             tokio::select! {
                 _ = term.recv() => break None,

@@ -188,7 +188,10 @@ impl Exchange {
             return Ok(false);
         }
         self.request.normalize()?;
-        let Some(site) = served.hosts.get(self.request.host().as_bytes()) else {
+        // A name with the dot of the root at its end is the same name.
+        let host = self.request.host();
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let Some(site) = served.hosts.get(host.as_bytes()) else {
             return Err(Reason::UnknownHost.into());
         };
         self.course.start(site.pipeline.clone().into());

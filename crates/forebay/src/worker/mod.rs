@@ -324,7 +324,7 @@ impl Worker {
             .iter()
             .filter(|(_, link)| !link.closing.get())
             .filter_map(|(_, link)| match link.phase.get() {
-                Phase::Idle(since) => Some((since, link.clone())),
+                Phase::Fresh(since) | Phase::Idle(since) => Some((since, link.clone())),
                 Phase::Busy => None,
             })
             .collect();

@@ -9,9 +9,11 @@ use std::thread::JoinHandle;
 use rustc_hash::FxHashMap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::{MAILBOX, Mail, Mailbox, Process, Worker};
 use crate::counters::Counters;
+use crate::files::pool;
 use crate::listen::{Listener, ListenerId, accept_all};
 use crate::snapshot::Snapshot;
 use crate::wheel;
@@ -35,10 +37,6 @@ pub struct Start {
 /// too long behind them.
 const EVENT_INTERVAL: u32 = 128;
 
-/// Threads per worker that read files whose bytes are not in memory: as many reads as a disk can
-/// well do at once.
-const FILE_THREADS: usize = 16;
-
 /// Starts a worker on a thread of its own; gives its mailbox.
 pub fn start(start: Start) -> io::Result<(Mailbox, JoinHandle<()>)> {
     let (mailbox, mail) = mpsc::channel(MAILBOX);
@@ -59,7 +57,7 @@ fn runtime(index: usize) -> io::Result<LocalRuntime> {
         .enable_io()
         .enable_time()
         .event_interval(EVENT_INTERVAL)
-        .max_blocking_threads(FILE_THREADS)
+        .max_blocking_threads(pool::THREADS)
         .thread_name(format!("files-{index}"))
         .build_local(LocalOptions::default())
 }
@@ -70,6 +68,7 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
     let mut listeners = Listeners {
         worker: worker.clone(),
         open: FxHashMap::default(),
+        accepting: JoinSet::new(),
     };
     for (id, socket) in start.sockets {
         listeners.open(id, socket);
@@ -95,7 +94,7 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
             }
             Mail::Drain { done } => {
                 worker.draining.set(true);
-                listeners.close_all();
+                listeners.close_all().await;
                 worker.close_idle();
                 drained(&worker).await;
                 let _ = done.send(());
@@ -119,6 +118,8 @@ async fn drained(worker: &Rc<Worker>) {
 struct Listeners {
     worker: Rc<Worker>,
     open: FxHashMap<ListenerId, Rc<Listener>>,
+    /// The tasks that accept.
+    accepting: JoinSet<()>,
 }
 
 impl Listeners {
@@ -132,7 +133,10 @@ impl Listeners {
             Ok(socket) => {
                 let listener = Listener::new(id, served);
                 self.open.insert(id, listener.clone());
-                tokio::task::spawn_local(accept_all(self.worker.clone(), listener, socket));
+                // Those that have ended are of no interest.
+                while self.accepting.try_join_next().is_some() {}
+                let accepting = accept_all(self.worker.clone(), listener, socket);
+                self.accepting.spawn_local(accepting);
             }
             Err(error) => tracing::error!(%error, "a listener cannot be watched"),
         }
@@ -145,10 +149,12 @@ impl Listeners {
         }
     }
 
-    fn close_all(&mut self) {
+    /// Closes all of them; comes back when what the kernel had accepted has been taken.
+    async fn close_all(&mut self) {
         for (_, listener) in self.open.drain() {
             listener.close();
         }
+        while self.accepting.join_next().await.is_some() {}
     }
 
     fn serve(&self, snapshot: &Snapshot) {

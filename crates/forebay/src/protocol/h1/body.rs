@@ -98,7 +98,7 @@ impl Stream for ClientBody {
             }
             match link.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => {
-                    let fault = Fault::with(Reason::ClientGone, "it ended inside the body");
+                    let fault = Fault::with(Reason::BodyMalformed, "it ended inside the body");
                     return Poll::Ready(Pulled::Abort(fault));
                 }
                 Poll::Ready(Ok(read)) => {

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use forebay_sys::files::{Facts, is_resident};
+use forebay_sys::files::is_resident;
 
 use super::link::Link;
 use super::send::Form;
@@ -31,12 +31,12 @@ pub async fn send(link: &Link, range: FileRange) -> Result<(), Fault> {
     } = range;
     while start < end {
         let stop = end.min(start + WINDOW_BYTES);
-        let facts = Facts::of(&*file.file)
-            .map_err(|error| Fault::with(Reason::FileFailed, error.to_string()))?;
-        if facts != file.facts {
-            return Err(Reason::FileChanged.into());
-        }
-        if is_resident(&*file.file, start, stop - start) == Some(true) {
+        // Of another machine's file even that question would wait.
+        let is_here = file.is_local && is_resident(&*file.file, start, stop - start) == Some(true);
+        if is_here {
+            if !file.is_unchanged() {
+                return Err(Reason::FileChanged.into());
+            }
             let mut turn = 0;
             poll_fn(|cx| poll_window(link, &file.file, &mut start, stop, &mut turn, cx)).await?;
         } else {

@@ -19,10 +19,16 @@ use crate::transport::{Out, Transport};
 use crate::wheel::Deadline;
 use crate::worker::{BUFFER_BYTES, Worker};
 
+/// How long a connection that has been accepted is given for its first request when the server, or
+/// its listener, ends.
+pub const LAST_CALL: Duration = Duration::from_millis(500);
+
 /// What a connection is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Waits for the first byte of a request, since this time on the worker's clock.
+    /// Has sent nothing yet, since this time on the worker's clock.
+    Fresh(u64),
+    /// Waits for another request since then.
     Idle(u64),
     /// Has an exchange, or a part of a request.
     Busy,
@@ -297,8 +303,10 @@ impl Link {
     /// Asks the connection to end: at once if it is idle, else after its exchange.
     pub fn close_soon(&self) {
         self.closing.set(true);
-        if let Phase::Idle(_) = self.phase.get() {
-            self.deadline.set(self.worker.now_ms(), Duration::ZERO);
+        match self.phase.get() {
+            Phase::Busy => {}
+            Phase::Idle(_) => self.arm(Duration::ZERO),
+            Phase::Fresh(_) => self.arm(LAST_CALL),
         }
     }
 }

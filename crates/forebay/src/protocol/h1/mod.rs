@@ -28,7 +28,7 @@ use std::task::{Context, Poll, ready};
 
 use forebay_http1::{BodyDecoder, Framing, Method, Progress, Version};
 
-pub use link::{Desk, Link, MAX_INTERIM, Phase};
+pub use link::{Desk, LAST_CALL, Link, MAX_INTERIM, Phase};
 
 use crate::exchange::{Body, Exchange, Fault, Reason, Response, guard};
 use body::ClientBody;
@@ -116,15 +116,26 @@ impl Drop for Registered<'_> {
 }
 
 /// Waits for the next request without holding a buffer. False: the connection is over.
+///
+/// One that has been accepted gets its first answer even if the server is about to end: its request
+/// is on the way, and nobody would send it again.
 async fn idle(link: &Link, first: bool) -> bool {
-    if link.is_ending() || link.eof.get() {
+    if link.eof.get() || (link.is_ending() && !first) {
         return false;
     }
     let now = link.worker.now_ms();
     let times = link.listener.times();
-    link.phase.set(Phase::Idle(now));
-    link.deadline
-        .set(now, if first { times.header } else { times.idle });
+    link.phase.set(if first {
+        Phase::Fresh(now)
+    } else {
+        Phase::Idle(now)
+    });
+    let time = match (first, link.is_ending()) {
+        (true, true) => LAST_CALL,
+        (true, false) => times.header,
+        (false, _) => times.idle,
+    };
+    link.deadline.set(now, time);
     let readable = poll_fn(|cx| {
         if let Poll::Ready(result) = link.poll_readable(cx) {
             return Poll::Ready(result.is_ok());
