@@ -333,7 +333,7 @@ fn several_ranges_are_answered_with_the_whole() {
     }
     let eight = many[..8].join(",");
     let request = Request::get("/a.txt").field("Range", &format!("bytes={eight}"));
-    let _ = conn.exchange(&request).expect(206);
+    let _ = conn.exchange(&request).expect(200);
     let huge = vec!["0-0"; 10_000].join(",");
     let _ = conn
         .exchange(&Request::get("/a.txt").field("Range", &format!("bytes={huge}")))
