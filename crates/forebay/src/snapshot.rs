@@ -21,7 +21,8 @@ pub struct Site {
     pub name: Arc<str>,
     /// What its requests flow through.
     pub pipeline: Arc<Pipeline>,
-    /// The configuration it belongs to.
+    /// The configuration it belongs to; held, so that `status` can tell which ones are alive.
+    #[expect(dead_code, reason = "held for its count")]
     pub generation: Arc<Generation>,
 }
 

@@ -290,6 +290,12 @@ impl Server {
             // The answer has to leave before the process does.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // It ends by itself once nobody holds its socket; waiting for it leaves nothing behind.
+        if let Ok(helper) = Arc::try_unwrap(self.helper)
+            && let Err(error) = helper.stop()
+        {
+            tracing::debug!(%error, "the helper did not end");
+        }
         Ok(())
     }
 
@@ -409,6 +415,7 @@ impl Server {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
+            "helper_pid": self.helper.id(),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "config": self.source.name(),
             "generation": self.built.snapshot.generation.number,

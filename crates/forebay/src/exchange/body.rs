@@ -77,11 +77,6 @@ impl Body {
             Body::Stream(stream) => stream.len_bytes(),
         }
     }
-
-    /// True for a body without a byte.
-    pub fn is_empty(&self) -> bool {
-        self.len_bytes() == Some(0)
-    }
 }
 
 impl From<Bytes> for Body {

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use forebay_balance::Failure;
+
 /// Who is to blame for a failed exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
@@ -29,19 +31,8 @@ impl Party {
     }
 }
 
-/// When a request that failed in this way may be sent again, to another peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// Another try cannot help or would not be safe.
-    Never,
-    /// Only while no byte of the request has left, or for an idempotent method.
-    IfNothingSent,
-    /// Always: the request cannot have been seen.
-    Yes,
-}
-
 macro_rules! reasons {
-    ($($variant:ident $by:ident $status:literal $retry:ident $name:literal $sentence:literal;)*) => {
+    ($($variant:ident $by:ident $status:literal $name:literal $sentence:literal;)*) => {
         /// Why an exchange failed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
@@ -58,9 +49,6 @@ macro_rules! reasons {
             /// answer.
             pub fn status(self) -> u16 { match self { $(Reason::$variant => $status,)* } }
 
-            /// Whether the request may be tried again.
-            pub fn retry(self) -> Retry { match self { $(Reason::$variant => Retry::$retry,)* } }
-
             /// The name in logs and metrics.
             pub fn name(self) -> &'static str { match self { $(Reason::$variant => $name,)* } }
 
@@ -73,41 +61,59 @@ macro_rules! reasons {
 }
 
 reasons! {
-    BadRequest Client 400 Never "bad_request" "The request is malformed.";
-    TargetTooLong Client 414 Never "target_too_long" "The request line is too long.";
-    HeadTooLarge Client 431 Never "head_too_large" "The head of the request is too large.";
-    CodingUnknown Client 501 Never "coding_unknown" "The body of the request is coded in a way that this server does not know.";
-    VersionUnknown Client 505 Never "version_unknown" "This server does not speak this version of HTTP.";
-    BadPath Client 400 Never "bad_path" "The path holds an escape that is not allowed.";
-    PathAboveRoot Client 400 Never "path_above_root" "The path leads out of the site.";
-    BodyMalformed Client 400 Never "body_malformed" "The body of the request is malformed.";
-    BodyTooLarge Client 413 Never "body_too_large" "The body of the request is too large.";
-    BodyTooSlow Client 408 Never "body_too_slow" "The body of the request came too slowly.";
-    HeadTooSlow Client 408 Never "head_too_slow" "The head of the request came too slowly.";
-    ClientGone Client 0 Never "client_gone" "The client left before the answer was complete.";
-    ClientTooSlow Client 0 Never "client_too_slow" "The client read the answer too slowly.";
-    MethodRefused Client 405 Never "method_refused" "This server does not take this method.";
-    Forbidden Client 403 Never "forbidden" "This client may not see this.";
-    NotFound Client 404 Never "not_found" "There is nothing here.";
-    UnknownHost Client 404 Never "unknown_host" "No site answers for this host name.";
-    Loop Client 508 Never "loop" "The request has passed through this server before.";
-    Overloaded Us 503 Never "overloaded" "The server has more to do than it can.";
-    Internal Us 500 Never "internal" "The server made a mistake.";
-    FileFailed Operator 500 Never "file_failed" "A file could not be read.";
-    FileChanged Operator 0 Never "file_changed" "The file changed while it was sent.";
-    NoAddress Upstream 502 Yes "no_address" "The name of the application's server cannot be resolved.";
-    ConnectFailed Upstream 502 Yes "connect_failed" "The application's server cannot be reached.";
-    ConnectTimeout Upstream 504 Yes "connect_timeout" "The application's server could not be reached in time.";
-    UpstreamReset Upstream 502 IfNothingSent "upstream_reset" "The application broke off the connection.";
-    FirstByteTimeout Upstream 504 IfNothingSent "first_byte_timeout" "The application did not answer in time.";
-    ReadTimeout Upstream 504 Never "read_timeout" "The application stopped in the middle of its answer.";
-    TotalTimeout Upstream 504 Never "total_timeout" "The application took longer than it may.";
-    BadResponse Upstream 502 IfNothingSent "bad_response" "The application's answer cannot be understood.";
-    Truncated Upstream 502 Never "truncated" "The application's answer ended too early.";
-    StatusRetried Upstream 502 IfNothingSent "status_retried" "The application answered with an error.";
-    PoolFull Upstream 503 Never "pool_full" "The application is busy.";
-    PoolTimeout Upstream 503 Never "pool_timeout" "The application was busy for too long.";
-    NoPeer Upstream 503 Never "no_peer" "No server of the application is in service.";
+    BadRequest Client 400 "bad_request" "The request is malformed.";
+    TargetTooLong Client 414 "target_too_long" "The request line is too long.";
+    HeadTooLarge Client 431 "head_too_large" "The head of the request is too large.";
+    CodingUnknown Client 501 "coding_unknown" "The body of the request is coded in a way that this server does not know.";
+    VersionUnknown Client 505 "version_unknown" "This server does not speak this version of HTTP.";
+    BadPath Client 400 "bad_path" "The path holds an escape that is not allowed.";
+    PathAboveRoot Client 400 "path_above_root" "The path leads out of the site.";
+    BodyMalformed Client 400 "body_malformed" "The body of the request is malformed.";
+    BodyTooLarge Client 413 "body_too_large" "The body of the request is too large.";
+    BodyTooSlow Client 408 "body_too_slow" "The body of the request came too slowly.";
+    HeadTooSlow Client 408 "head_too_slow" "The head of the request came too slowly.";
+    ClientGone Client 0 "client_gone" "The client left before the answer was complete.";
+    ClientTooSlow Client 0 "client_too_slow" "The client read the answer too slowly.";
+    MethodRefused Client 405 "method_refused" "This server does not take this method.";
+    Forbidden Client 403 "forbidden" "This client may not see this.";
+    NotFound Client 404 "not_found" "There is nothing here.";
+    UnknownHost Client 404 "unknown_host" "No site answers for this host name.";
+    Loop Client 508 "loop" "The request has passed through this server before.";
+    Overloaded Us 503 "overloaded" "The server has more to do than it can.";
+    Internal Us 500 "internal" "The server made a mistake.";
+    FileFailed Operator 500 "file_failed" "A file could not be read.";
+    FileChanged Operator 0 "file_changed" "The file changed while it was sent.";
+    NoAddress Upstream 502 "no_address" "The name of the application's server cannot be resolved.";
+    ConnectFailed Upstream 502 "connect_failed" "The application's server cannot be reached.";
+    ConnectTimeout Upstream 504 "connect_timeout" "The application's server could not be reached in time.";
+    UpstreamReset Upstream 502 "upstream_reset" "The application broke off the connection.";
+    FirstByteTimeout Upstream 504 "first_byte_timeout" "The application did not answer in time.";
+    ReadTimeout Upstream 504 "read_timeout" "The application stopped in the middle of its answer.";
+    TotalTimeout Upstream 504 "total_timeout" "The application took longer than it may.";
+    BadResponse Upstream 502 "bad_response" "The application's answer cannot be understood.";
+    Truncated Upstream 502 "truncated" "The application's answer ended too early.";
+    StatusRetried Upstream 502 "status_retried" "The application answered with an error.";
+    PoolFull Upstream 503 "pool_full" "The application is busy.";
+    PoolTimeout Upstream 503 "pool_timeout" "The application was busy for too long.";
+    NoPeer Upstream 503 "no_peer" "No server of the application is in service.";
+}
+
+impl Reason {
+    /// What it is to a pool of peers, which decides by it whether another one is tried; `None` for
+    /// what no other peer would do better.
+    pub fn of_peer(self) -> Option<Failure> {
+        match self {
+            Reason::NoAddress | Reason::ConnectFailed | Reason::ConnectTimeout => {
+                Some(Failure::Connect)
+            }
+            Reason::UpstreamReset | Reason::Truncated => Some(Failure::Reset),
+            Reason::FirstByteTimeout | Reason::ReadTimeout | Reason::TotalTimeout => {
+                Some(Failure::Timeout)
+            }
+            Reason::BadResponse => Some(Failure::Garbage),
+            _ => None,
+        }
+    }
 }
 
 /// One failure: its reason and, where there is more to say, what exactly.

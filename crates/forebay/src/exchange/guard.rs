@@ -87,7 +87,7 @@ fn note_turn(worker: &Worker, before_ms: u64) {
 
 #[cfg(test)]
 mod tests {
-    use crate::exchange::{Entry, Exchange, Flow, Local, Pipeline, Remote, Rest, Step, step};
+    use crate::exchange::{Entry, Exchange, Flow, Local, Pipeline, Remote, Step, step};
     use crate::steps::testing::Bench;
 
     /// Panics where it is told to.
@@ -127,7 +127,7 @@ mod tests {
             };
             exchange
                 .course
-                .start(Rest::from(Pipeline::new(vec![entry])));
+                .start(step::Rest::from(Pipeline::new(vec![entry])));
             let response = match super::run(&mut exchange) {
                 Some(response) => response,
                 None => bench.block_on(super::finish(&mut exchange)),
@@ -139,7 +139,7 @@ mod tests {
             let mut next = Exchange::new(&bench.worker, remote);
             assert!(next.course.rest().is_none());
             next.course
-                .start(Rest::from(bench.site("x").pipeline.clone()));
+                .start(step::Rest::from(bench.site("x").pipeline.clone()));
             assert_eq!(
                 step::run(&mut next).map(|response| response.status),
                 Some(200)

@@ -28,7 +28,7 @@ pub use fault::{Fault, Party, Reason};
 pub use page::dress;
 pub use request::{Captures, Request};
 pub use response::Response;
-pub use step::{Entry, Flow, Local, Pipeline, Rest, Step, Up};
+pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
 pub use template::{expand, expand_path, expand_url, query_pairs};
 
 use crate::snapshot::{Served, Site};

@@ -93,14 +93,6 @@ impl Request {
         }
     }
 
-    /// The value of the first query parameter of this name, as it was sent.
-    pub fn query_value(&self, name: &str) -> Option<&str> {
-        self.query()?.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (key == name).then_some(value)
-        })
-    }
-
     /// Replaces the path.
     pub fn set_path(&mut self, path: impl Into<Box<str>>) {
         self.path = Some(path.into());

@@ -50,6 +50,7 @@ pub enum Up {
 /// What belongs to a worker they find through [`Exchange::worker`].
 pub trait Step: Send + Sync {
     /// The directive's name.
+    #[expect(dead_code, reason = "for `explain`")]
     fn name(&self) -> &'static str;
 
     /// Looks at a request on its way down.
@@ -156,6 +157,7 @@ impl Course {
     }
 
     /// What comes below the current step.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the fills of a cache"))]
     pub fn rest(&self) -> Option<Rest> {
         let pipeline = self.entered.last()?.clone();
         Some(Rest {

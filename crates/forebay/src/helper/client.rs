@@ -124,6 +124,7 @@ impl Helper {
     }
 
     /// Asks for a sign of life.
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked by tests only"))]
     pub fn ping(&self) -> Result<(), HelperError> {
         self.call(&Request::Ping)
             .map(drop)
@@ -170,6 +171,7 @@ impl Helper {
     }
 
     /// [`net::bind_unix`], done by the helper. The path must be absolute.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for listeners on Unix sockets"))]
     pub fn bind_unix(
         &self,
         path: &Path,
@@ -188,6 +190,10 @@ impl Helper {
     }
 
     /// Opens a regular file for reading, with the helper's rights. The path must be absolute.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for certificates that only root may read")
+    )]
     pub fn open(&self, path: &Path) -> Result<File, HelperError> {
         match self.call(&Request::Open { path }).and_then(one) {
             Ok(file) => Ok(file.into()),

@@ -28,7 +28,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Helper, HelperError};
+pub use client::Helper;
 pub use serve::run_if_asked;
 
 /// The hidden first argument that makes the binary a helper; the server's process id follows.

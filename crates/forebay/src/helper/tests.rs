@@ -15,11 +15,12 @@ use forebay_sys::net::{
     Sharing, TcpAddress, TcpOptions, UnixOptions, recv_with_fds, send_with_fds, seqpacket_pair,
 };
 
+use super::client::HelperError;
 use super::client::{Fault, Link};
 use super::protocol::{
     MAX_MESSAGE, Refusal, Reply, Request, read_reply, read_request, write_reply, write_request,
 };
-use super::{Helper, HelperError, serve};
+use super::{Helper, serve};
 
 const LOOPBACK: TcpAddress = TcpAddress::Ip(SocketAddr::V4(std::net::SocketAddrV4::new(
     std::net::Ipv4Addr::LOCALHOST,

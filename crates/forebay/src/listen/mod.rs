@@ -47,8 +47,6 @@ impl Default for Times {
 
 /// A worker's half of a listener.
 pub struct Listener {
-    /// Which one.
-    pub id: ListenerId,
     served: RefCell<Arc<Served>>,
     gone: Cell<bool>,
     going: Notify,
@@ -56,18 +54,12 @@ pub struct Listener {
 
 impl Listener {
     /// A listener that serves this.
-    pub fn new(id: ListenerId, served: Arc<Served>) -> Rc<Listener> {
+    pub fn new(served: Arc<Served>) -> Rc<Listener> {
         Rc::new(Listener {
-            id,
             served: RefCell::new(served),
             gone: Cell::new(false),
             going: Notify::new(),
         })
-    }
-
-    /// What requests that come in here are answered from.
-    pub fn served(&self) -> Arc<Served> {
-        self.served.borrow().clone()
     }
 
     /// Works with what requests that come in here are answered from.

@@ -20,11 +20,14 @@ pub struct PeerConn {
     pub used: u32,
 }
 
+/// A connection, and since when it has been kept.
+type Kept = (u64, PeerConn);
+
 /// The local half of an upstream: kept connections, by peer, the one used last on top: so that the
 /// others come of age and close.
 pub struct Idle {
     upstream: Arc<Upstream>,
-    peers: Box<[RefCell<Vec<(u64, PeerConn)>>]>,
+    peers: Box<[RefCell<Vec<Kept>>]>,
     /// A task looks after connections that come of age.
     swept: Cell<bool>,
 }

@@ -69,6 +69,7 @@ impl Wheel {
 
     /// Tells the time and wakes everyone whose deadline has come. Time never goes backwards: an
     /// earlier `now_ms` than one told before counts as that one.
+    #[cfg(test)]
     pub fn advance(&self, now_ms: u64) {
         while self.advance_a_bit(now_ms) {}
     }
@@ -147,6 +148,7 @@ impl Deadline {
 
     /// Whether it is set and its time has come, by what the wheel was last told. Stays so until it
     /// is set again or cleared.
+    #[cfg(test)]
     pub fn expired(&self) -> bool {
         self.wheel.slots.borrow_mut().expired(self.index)
     }
@@ -180,6 +182,7 @@ impl Deadline {
     }
 
     /// Waits until it expires.
+    #[cfg(test)]
     pub async fn wait(&self) {
         poll_fn(|cx| self.poll_expired(cx)).await;
     }

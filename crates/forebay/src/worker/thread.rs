@@ -131,7 +131,7 @@ impl Listeners {
         };
         match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => {
-                let listener = Listener::new(id, served);
+                let listener = Listener::new(served);
                 self.open.insert(id, listener.clone());
                 // Those that have ended are of no interest.
                 while self.accepting.try_join_next().is_some() {}

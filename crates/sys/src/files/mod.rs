@@ -16,8 +16,8 @@ use rustix::{
     io::retry_on_intr,
 };
 
-pub use resident::is_resident;
 pub use read::{fill_at, read_at, read_now, send_file};
+pub use resident::is_resident;
 pub use root::{Links, Resolver, Root, is_link_refused};
 
 /// Opens a file anywhere for reading, follows links and waits for the disk. Unlike the standard

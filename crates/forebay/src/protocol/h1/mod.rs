@@ -188,10 +188,9 @@ async fn busy(link: &Rc<Link>) -> Next {
 /// anything else is read: their clients wait for them.
 fn poll_head(link: &Link, cx: &mut Context<'_>) -> Poll<Head> {
     loop {
-        if link.with_desk(|desk| desk.out.len_bytes() >= FLUSH_BYTES) == Some(true) {
-            if !ready!(poll_sent(link, cx)) {
-                return Poll::Ready(Head::Broken);
-            }
+        let is_full = link.with_desk(|desk| desk.out.len_bytes() >= FLUSH_BYTES) == Some(true);
+        if is_full && !ready!(poll_sent(link, cx)) {
+            return Poll::Ready(Head::Broken);
         }
         match parse(link) {
             Ok(Progress::Complete) => {

@@ -333,11 +333,7 @@ impl Proxy {
         if let Err(fault) = result {
             let failure = match fault.reason {
                 Reason::UpstreamReset if reused && !session.heard => Failure::Stale,
-                Reason::UpstreamReset | Reason::Truncated => Failure::Reset,
-                Reason::FirstByteTimeout | Reason::ReadTimeout | Reason::TotalTimeout => {
-                    Failure::Timeout
-                }
-                _ => Failure::Garbage,
+                reason => reason.of_peer().unwrap_or(Failure::Garbage),
             };
             let sent = session.sent;
             let body = session.take_body();
