@@ -12,7 +12,7 @@ use crate::scan::{Scan, scan};
 mod scan;
 
 fuzz_target!(|input: &[u8]| {
-    let found = scan(input, 0, &is_directive);
+    let found = scan(input, 0);
     check_spans(input, &found);
     if let Some(code) = &found.code {
         check_code(input, code);
@@ -20,16 +20,11 @@ fuzz_target!(|input: &[u8]| {
         assert!(found.sites.is_empty() && found.parts.is_empty());
     }
     // The numbers of the sites change the marks and nothing else.
-    let moved = scan(input, 1_000_000, &is_directive);
+    let moved = scan(input, 1_000_000);
     assert_eq!(moved.sites, found.sites);
     assert_eq!(moved.parts, found.parts);
     assert_eq!(moved.code.is_some(), found.code.is_some());
 });
-
-/// Some names are directives, others are not.
-fn is_directive(name: &[u8]) -> bool {
-    matches!(name.first(), Some(b'f' | b's'))
-}
 
 fn check_spans(input: &[u8], found: &Scan) {
     let within = |(start, end): (u32, u32)| {

@@ -6,14 +6,9 @@ use forebay_config::scan::{Key, Scan, scan};
 use mlua::Lua;
 use proptest::prelude::*;
 
-/// Some names are directives, others are not.
-fn is_directive(name: &[u8]) -> bool {
-    name.starts_with(b"f")
-}
-
 /// Every site and its parts, as they stand in the source: `name(part, key=part)`.
 fn sites(text: &str) -> Vec<String> {
-    let found = scan(text.as_bytes(), 0, &is_directive);
+    let found = scan(text.as_bytes(), 0);
     assert!(found.code.is_some(), "not understood: {text}");
     let at = |span: (u32, u32)| &text[span.0 as usize..span.1 as usize];
     let mut shown = Vec::new();
@@ -129,8 +124,7 @@ fn run(lua: &Lua, code: &[u8], marked: bool) -> Result<(String, u32), String> {
         local count = 0\n\
         local function call(n, ...) count += 1 return ... end\n\
         local function mark(n, t, sure) count += 1 return t end\n\
-        local function direct(f, n, v, sure) count += 1 return f(v) end\n\
-        local all = table.pack(pcall(chunk, call, mark, direct))\n\
+        local all = table.pack(pcall(chunk, call, mark))\n\
         for i = 1, all.n do\n\
           all[i] = if type(all[i]) == 'table' then 'table' else tostring(all[i])\n\
         end\n\
@@ -148,7 +142,7 @@ fn marked_code_means_the_same() {
     let lua = Lua::new();
     for text in PROGRAMS {
         let plain = run(&lua, text.as_bytes(), false);
-        let found = scan(text.as_bytes(), 0, &is_directive);
+        let found = scan(text.as_bytes(), 0);
         let Ok((plain, _)) = plain else {
             // Newer than this Luau: nothing to compare.
             continue;
@@ -265,13 +259,13 @@ proptest! {
 
     #[test]
     fn any_bytes(text in prop::collection::vec(any::<u8>(), 0..200)) {
-        check_invariants(&text, &scan(&text, 0, &is_directive));
+        check_invariants(&text, &scan(&text, 0));
     }
 
     #[test]
     fn any_tokens(pieces in prop::collection::vec(piece(), 0..60)) {
         let text = pieces.concat().into_bytes();
-        check_invariants(&text, &scan(&text, 1_000_000, &is_directive));
+        check_invariants(&text, &scan(&text, 1_000_000));
     }
 }
 
@@ -295,7 +289,7 @@ fn marked_tokens_compile() {
         let text = proptest::strategy::ValueTree::current(&tree)
             .concat()
             .into_bytes();
-        let found = scan(&text, 0, &is_directive);
+        let found = scan(&text, 0);
         if let Some(code) = found.code
             && compiles(&text)
         {
@@ -345,7 +339,7 @@ fn linear_time() {
     ] {
         let text = piece.repeat(2_000_000 / piece.len());
         let began = Instant::now();
-        check_invariants(text.as_bytes(), &scan(text.as_bytes(), 0, &is_directive));
+        check_invariants(text.as_bytes(), &scan(text.as_bytes(), 0));
         // Quadratic would be hours.
         assert!(began.elapsed() < Duration::from_secs(60), "{piece}");
     }

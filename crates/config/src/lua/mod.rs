@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value, VmState};
-use rustc_hash::FxHashSet;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::directive::Role;
@@ -75,8 +74,6 @@ pub(crate) struct Machine {
     pub(crate) lua: Lua,
     pub(crate) state: Rc<RefCell<State>>,
     prelude: Prelude,
-    /// Their names.
-    directives: FxHashSet<&'static [u8]>,
     stopped: Rc<Cell<Option<Stop>>>,
 }
 
@@ -192,14 +189,10 @@ impl Machine {
             sites: returned.get("sites")?,
             holes: returned.get("holes")?,
         };
-        let directives = registry
-            .directives()
-            .map(|directive| directive.name.as_bytes());
         let machine = Machine {
             lua,
             state: Rc::clone(state),
             prelude,
-            directives: directives.collect(),
             stopped: Rc::new(Cell::new(None)),
         };
         machine.set_limits(options)?;
@@ -274,8 +267,7 @@ impl Machine {
                 state.sites.len(),
             )
         };
-        let is_directive = |name: &[u8]| self.directives.contains(name);
-        let scan = crate::scan::scan(&text, base, &is_directive);
+        let scan = crate::scan::scan(&text, base);
         let marked = scan
             .code
             .as_ref()

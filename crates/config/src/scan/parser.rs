@@ -9,14 +9,11 @@ use crate::scan::{Key, Part, Scan, Site};
 const MAX_DEPTH: usize = 120;
 
 /// What the marked code calls; a source that uses these names itself is not marked.
-const CALL: &str = "_forebay_c";
-const TABLE: &str = "_forebay_t";
-const DIRECTIVE: &str = "_forebay_d";
+pub(crate) const CALL: &str = "_forebay_c";
+pub(crate) const TABLE: &str = "_forebay_t";
 
-/// Scans a source. `base` is added to the numbers of the sites in the marked code. Names of which
-/// `is_directive` is true get marks that cost less, and mean the same where they turn out to be
-/// something else.
-pub fn scan(text: &[u8], base: usize, is_directive: &dyn Fn(&[u8]) -> bool) -> Scan {
+/// Scans a source. `base` is added to the numbers of the sites in the marked code.
+pub fn scan(text: &[u8], base: usize) -> Scan {
     let mut lexer = Lexer::new(text);
     let current = lexer.next();
     let mut parser = Parser {
@@ -29,12 +26,11 @@ pub fn scan(text: &[u8], base: usize, is_directive: &dyn Fn(&[u8]) -> bool) -> S
         pending: Vec::new(),
         found: Scan::default(),
         base,
-        is_directive,
         depth: 0,
         failed: u32::try_from(text.len()).is_err(),
     };
     // On the first line, so that no line moves.
-    parser.insert(0, &format!("local {CALL},{TABLE},{DIRECTIVE}=...;"));
+    parser.insert(0, &format!("local {CALL},{TABLE}=...;"));
     parser.block();
     if parser.current.token != Token::End {
         parser.failed = true;
@@ -67,7 +63,6 @@ struct Parser<'a> {
     pending: Vec<Part>,
     found: Scan,
     base: usize,
-    is_directive: &'a dyn Fn(&[u8]) -> bool,
     depth: usize,
     failed: bool,
 }
@@ -97,7 +92,9 @@ impl<'a> Parser<'a> {
 
     fn advance(&mut self) {
         let word = self.word();
-        self.failed |= word.starts_with(b"_forebay_");
+        if word == CALL.as_bytes() || word == TABLE.as_bytes() {
+            self.failed = true;
+        }
         self.last_end = self.current.end;
         self.current = self.lexer.next();
     }
@@ -464,25 +461,16 @@ impl<'a> Parser<'a> {
     /// A name or an expression in parentheses, and what is done to it.
     fn suffixed(&mut self) -> Shape {
         let start = self.current.start;
-        let name = self.word();
-        let mut called = false;
         if self.take_op(b"(") {
             self.expression();
             self.expect_op(b")");
-        } else if let Some(open) = self.calls_directive() {
-            self.call_directive(open);
-            called = true;
         } else {
             self.name();
         }
         // What messages point at: the name with its fields, without what it is called with.
-        let mut name_end = if called {
-            start + name.len()
-        } else {
-            self.last_end
-        };
-        let mut only_name = !called;
-        let mut shape = if called { Shape::Many } else { Shape::One };
+        let mut name_end = self.last_end;
+        let mut only_name = true;
+        let mut shape = Shape::One;
         while !self.failed {
             match self.current.token {
                 Token::Op(b".") => {
@@ -583,39 +571,6 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Whether a directive's name stands here, and is called with a text or a table.
-    fn calls_directive(&self) -> Option<Token<'a>> {
-        if !(self.is_directive)(self.word()) {
-            return None;
-        }
-        let open = self.peek();
-        matches!(open, Token::String | Token::Op(b"{")).then_some(open)
-    }
-
-    /// `f 'x'` becomes `D(f,n,'x')`, and `f{…}` becomes `D(f,n,{…},m)`: one call in place of three,
-    /// as most of a large configuration is calls like these. Luau compiles and runs that in two
-    /// thirds of the time.
-    fn call_directive(&mut self, open: Token<'a>) {
-        let mark = self.pending.len();
-        let number = self.open_site();
-        let span = (self.current.start, self.current.end);
-        self.insert(span.0, &format!("{DIRECTIVE}("));
-        self.name();
-        self.insert(span.1, &format!(",{},", number + self.base));
-        if open == Token::String {
-            let start = self.current.start;
-            self.advance();
-            self.push_argument(start);
-            self.insert(self.last_end, ")");
-            self.close_site(number, span, mark);
-        } else {
-            self.table_body(number);
-            if let Some(site) = self.found.sites.get_mut(number - 1) {
-                site.called = Some(offsets(span.0, span.1));
-            }
-        }
-    }
-
     fn argument(&mut self) {
         let start = self.current.start;
         self.expression();
@@ -633,19 +588,10 @@ impl<'a> Parser<'a> {
 
     /// `{…}` becomes `T(n,{…},m)`; m items at its start must not be nil. Returns n.
     fn table(&mut self) -> usize {
-        let number = self.open_site();
-        self.insert(
-            self.current.start,
-            &format!("{TABLE}({},", number + self.base),
-        );
-        self.table_body(number);
-        number
-    }
-
-    /// The table itself, and the end of its mark.
-    fn table_body(&mut self, number: usize) {
         let mark = self.pending.len();
+        let number = self.open_site();
         let start = self.current.start;
+        self.insert(start, &format!("{TABLE}({},", number + self.base));
         self.expect_op(b"{");
         let (mut items, mut doubtful) = (0_usize, false);
         let mut many = false;
@@ -667,6 +613,7 @@ impl<'a> Parser<'a> {
             false => self.insert(self.last_end, ")"),
         }
         self.close_site(number, (start, self.last_end), mark);
+        number
     }
 
     /// An entry of a table: whether it is an item, and what its value is.
