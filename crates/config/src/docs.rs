@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::check::{kind, usage};
 use crate::directive::{Arg, Directive, Opt, Role, Type, Unset};
+use crate::helpers::HELPERS;
 use crate::registry::Registry;
 
 /// The page `docs/reference.md`: every directive with its arguments, options, types, limits,
@@ -34,6 +35,10 @@ pub fn reference_markdown(registry: &Registry) -> String {
             describe(directive, &mut out);
         }
     }
+    out.push_str("\n## Helpers\n\n| helper | value |\n|---|---|\n");
+    for helper in HELPERS {
+        let _ = writeln!(out, "| `{}` | {} |", helper.usage, cell(helper.about));
+    }
     out
 }
 
@@ -47,25 +52,25 @@ fn describe(directive: &Directive, out: &mut String) {
     );
     let mut notes = Vec::new();
     if directive.once {
-        notes.push("At most once.".to_owned());
+        notes.push("At most once".to_owned());
     }
     for arg in directive.args {
         let optional = if arg.required { "" } else { ", optional" };
-        notes.push(format!("{}: {}{optional}.", arg.name, kind(&arg.ty)));
+        notes.push(format!("{}: {}{optional}", arg.name, kind(&arg.ty)));
     }
     if let Some(items) = directive.items {
-        notes.push(format!("{}: {}.", items.name, kind(&items.ty)));
+        notes.push(format!("{}: {}", items.name, kind(&items.ty)));
     }
     if let Some(keyed) = directive.keyed {
         notes.push(format!(
-            "{}: {} = {}.",
+            "{}: {} = {}",
             keyed.name,
             kind(&keyed.key),
             kind(&keyed.value)
         ));
     }
     if !notes.is_empty() {
-        let _ = write!(out, "\n{}\n", notes.join(" "));
+        let _ = write!(out, "\n{}\n", notes.join("; "));
     }
     options_table(directive.options, out);
     for record in directive.records() {
@@ -128,35 +133,22 @@ pub fn editor_types(registry: &Registry) -> String {
         ("Condition", "condition"),
         ("Made", "helper"),
     ] {
-        let _ = writeln!(out, "export type {name} = {{ read __forebay: \"{role}\" }}");
+        let _ = writeln!(out, "export type {name} = {{ __forebay: \"{role}\" }}");
     }
     out.push_str("export type Conditions = Condition | { Condition }\n");
     out.push_str("export type Pipeline = Step | { Pipeline }\n\n");
     for directive in registry.directives() {
         declare(directive, &mut out);
     }
-    out.push_str(HELPERS);
+    for helper in HELPERS {
+        let _ = writeln!(
+            out,
+            "-- {}\ndeclare function {}",
+            helper.about, helper.declare
+        );
+    }
     out
 }
-
-const HELPERS: &str = "\
--- A variable of the environment; a mistake if it is unset and there is no default.
-declare function env(name: string, default: string?): string
--- A file's text, without the last newline.
-declare function read(path: string): string
--- A file's lines, without blank ones and `#` comments.
-declare function lines(path: string): { string }
--- The paths that match, sorted.
-declare function glob(path: string): { string }
--- An expression, for a match; it runs in linear time.
-declare function regex(text: string): Made
--- In a table of fields: appends a line.
-declare function add(text: string): Made
--- In a table of fields: sets it if it is absent.
-declare function default(text: string): Made
--- Runs files below the main file's directory, once.
-declare function require(name: string | { string }): any
-";
 
 /// A directive is a value that can be called in more than one way, and whose result can be called
 /// again; an intersection of functions says so.

@@ -19,6 +19,59 @@ pub(crate) const NAMES: [&str; 9] = [
     "env", "read", "lines", "glob", "regex", "add", "default", "require", "print",
 ];
 
+/// A helper as the reference and the editor types show it.
+pub(crate) struct Helper {
+    pub(crate) usage: &'static str,
+    /// What stands behind its name in a definitions file.
+    pub(crate) declare: &'static str,
+    pub(crate) about: &'static str,
+}
+
+/// In the order of the reference.
+pub(crate) const HELPERS: [Helper; 8] = [
+    Helper {
+        usage: "env(NAME, [DEFAULT])",
+        declare: "env(name: string, default: string?): string",
+        about: "A variable of the environment; a mistake if it is unset and there is no default. \
+                Masked wherever it is shown.",
+    },
+    Helper {
+        usage: "read(PATH)",
+        declare: "read(path: string): string",
+        about: "A file's text, without the last newline.",
+    },
+    Helper {
+        usage: "lines(PATH)",
+        declare: "lines(path: string): { string }",
+        about: "A file's lines, without blank ones and `#` comments.",
+    },
+    Helper {
+        usage: "glob(PATH)",
+        declare: "glob(path: string): { string }",
+        about: "The paths that match, sorted.",
+    },
+    Helper {
+        usage: "regex(TEXT)",
+        declare: "regex(text: string): Made",
+        about: "An expression, for a match; it runs in linear time.",
+    },
+    Helper {
+        usage: "add(TEXT)",
+        declare: "add(text: string): Made",
+        about: "In a table of fields: appends a line.",
+    },
+    Helper {
+        usage: "default(TEXT)",
+        declare: "default(text: string): Made",
+        about: "In a table of fields: sets it if it is absent.",
+    },
+    Helper {
+        usage: "require(NAME…)",
+        declare: "require(name: string | { string }): any",
+        about: "Runs files, once each, by their names or patterns below the main file's directory.",
+    },
+];
+
 /// Size of one source: eighty thousand sites. What is noted of a source takes up to thirty times
 /// its size.
 const MAX_SOURCE: u64 = 16 << 20;

@@ -30,7 +30,7 @@ fn the_reference() {
 
 HTTP to an upstream.
 
-TARGET: upstream or target.
+TARGET: upstream or target
 
 | option | type, limits | default | meaning |
 |---|---|---|---|
@@ -44,7 +44,7 @@ TARGET: upstream or target.
     assert!(section("upstream").contains("`{ TARGET, … }`, **peer**:\n\n| option"));
     assert!(section("upstream").contains("`{ … }`, **health**:\n\n| option"));
     assert!(section("errors").contains("`errors { STATUS = PAGE }`"));
-    assert!(section("server").contains("At most once."));
+    assert!(section("server").contains("At most once\n"));
     assert!(section("site").contains("```lua\nsite { \"example.com\", files \"/srv/www\" }\n```"));
     let order: Vec<usize> = [
         "\n## Declarations",
@@ -70,6 +70,28 @@ fn the_editor_types() {
     ] {
         assert!(types.contains(line), "{line}\n{types}");
     }
+}
+
+/// Luau takes every type of it. `declare` stands in definition files only, so it is read as a local.
+#[test]
+fn the_editor_types_are_luau() {
+    let types = editor_types(&registry());
+    let mut text = String::from("local all = {}\n");
+    for line in types.lines() {
+        if let Some(function) = line.strip_prefix("declare function ") {
+            let (name, rest) = function.split_once('(').unwrap();
+            let (parameters, result) = rest.rsplit_once("): ").unwrap();
+            text += &format!("type F{name} = ({parameters}) -> {result}\n");
+        } else if let Some(value) = line.strip_prefix("declare ") {
+            let (name, ty) = value.split_once(": ").unwrap();
+            text += &format!("all.{name} = (nil :: any) :: {ty}\n");
+        } else {
+            text = text + line + "\n";
+        }
+    }
+    let lua = mlua::Lua::new();
+    let compiled = lua.load(&text).set_name("=types").into_function();
+    assert!(compiled.is_ok(), "{compiled:?}\n{text}");
 }
 
 /// The one step of a site.
