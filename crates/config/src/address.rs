@@ -399,6 +399,10 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn wrong_targets() {
         let bad = [
             "",
             "app",

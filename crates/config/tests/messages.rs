@@ -611,8 +611,8 @@ site { "a", s }
 "#,
         &[
             "1:11: warning: nothing uses upstream \"a\"",
-            "3:11: warning: nothing uses files (put it into a pipeline)",
-            "4:1: warning: nothing uses compress (put it into a pipeline)",
+            "3:11: warning: nothing uses this `files` (put it into a pipeline)",
+            "4:1: warning: nothing uses this `compress` (put it into a pipeline)",
         ],
     );
 }

@@ -248,7 +248,10 @@ impl Checker {
             let State::Done(call) = &self.states[index] else {
                 continue;
             };
-            let message = format!("nothing uses {}", call.subject());
+            let message = match spec.is_step() {
+                true => format!("nothing uses this `{}`", directive.name),
+                false => format!("nothing uses {}", call.subject()),
+            };
             let help = if spec.is_step() {
                 "put it into a pipeline"
             } else {
