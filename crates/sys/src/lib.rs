@@ -17,3 +17,4 @@ pub mod clock;
 pub mod files;
 pub mod net;
 pub mod process;
+mod spare;

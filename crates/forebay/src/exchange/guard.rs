@@ -39,7 +39,7 @@ pub async fn finish(exchange: &mut Exchange) -> Response {
 pub async fn task(worker: &Worker, task: impl Future<Output = ()>) {
     let mut task = pin!(task);
     poll_fn(|cx| {
-        let before_ms = worker.now_ms();
+        let before_ms = worker.begin_turn();
         let polled = poll_contained(worker, task.as_mut(), cx);
         note_turn(worker, before_ms);
         polled

@@ -8,12 +8,13 @@ mod out;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
+use forebay_sys::net;
 use socket2::SockRef;
-use tokio::io::{AsyncWrite, Interest};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 pub use out::Out;
@@ -26,14 +27,21 @@ pub enum Transport {
     Unix(UnixStream),
 }
 
+/// Does the same with the socket, whatever kind it is.
+macro_rules! on_socket {
+    ($transport:ident, $socket:ident => $result:expr) => {
+        match $transport {
+            Transport::Tcp($socket) => $result,
+            Transport::Unix($socket) => $result,
+        }
+    };
+}
+
 impl Transport {
     /// Waits until a read would say something: bytes, the end, or an error. Takes no buffer, so an
     /// idle connection costs none.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Transport::Tcp(s) => s.poll_read_ready(cx),
-            Transport::Unix(s) => s.poll_read_ready(cx),
-        }
+        on_socket!(self, s => s.poll_read_ready(cx))
     }
 
     /// True if something has already been seen to arrive, or the connection to end. No system call.
@@ -48,19 +56,33 @@ impl Transport {
         cx: &mut Context<'_>,
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        debug_assert!(buf.capacity() > buf.len());
-        match self {
-            Transport::Tcp(s) => tokio_util::io::poll_read_buf(Pin::new(s), cx, buf),
-            Transport::Unix(s) => tokio_util::io::poll_read_buf(Pin::new(s), cx, buf),
+        let room = buf.capacity() - buf.len();
+        debug_assert!(room > 0);
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let read = on_socket!(self, s => {
+                s.try_io(Interest::READABLE, || net::read(&*s, buf))
+            });
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(read) if read > 0 && read < room => {
+                    self.is_exhausted(Interest::READABLE);
+                    return Poll::Ready(Ok(read));
+                }
+                read => return Poll::Ready(read),
+            }
         }
     }
 
-    /// Writes some of `bytes`.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Transport::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
-            Transport::Unix(s) => Pin::new(s).poll_write(cx, bytes),
-        }
+    /// Writes some of `bytes`. `more`: so much follows at once that a segment cut short here would
+    /// be wasted.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        more: bool,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_out(cx, bytes.len(), |socket| net::write(socket, bytes, more))
     }
 
     /// Writes some of `slices`, in order.
@@ -69,31 +91,14 @@ impl Transport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Transport::Tcp(s) => Pin::new(s).poll_write_vectored(cx, slices),
-            Transport::Unix(s) => Pin::new(s).poll_write_vectored(cx, slices),
-        }
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_out(cx, len, |socket| net::writev(socket, slices))
     }
 
     /// Whether [`poll_send_file`](Transport::poll_send_file) works here: not where bytes must pass
     /// through us to be encrypted.
     pub fn sends_files(&self) -> bool {
         matches!(self, Transport::Tcp(_))
-    }
-
-    /// Writes some of `bytes`, telling the kernel that more follows at once, so that a head leaves
-    /// in one segment with the beginning of its file.
-    pub fn poll_write_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Transport::Tcp(s) => poll_try(s, cx, || {
-                SockRef::from(&*s).send_with_flags(bytes, MSG_MORE)
-            }),
-            Transport::Unix(_) => self.poll_write(cx, bytes),
-        }
     }
 
     /// Sends up to `max` bytes of a file, from the kernel's memory to the socket without a copy.
@@ -105,21 +110,48 @@ impl Transport {
         offset: u64,
         max: usize,
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Transport::Tcp(s) => poll_try(s, cx, || {
-                forebay_sys::files::send_file(&*s, file, offset, max)
-            }),
-            Transport::Unix(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        // A short count may be the file's doing, and says nothing of the socket.
+        self.poll_out(cx, 0, |socket| {
+            forebay_sys::files::send_file(socket, file, offset, max)
+        })
+    }
+
+    /// Writes when the socket is writable. One that does not take all of `len` takes no more now.
+    fn poll_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(on_socket!(self, s => s.poll_write_ready(cx)))?;
+            let written = on_socket!(self, s => {
+                s.try_io(Interest::WRITABLE, || write(s.as_fd()))
+            });
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(written) if written > 0 && written < len => {
+                    self.is_exhausted(Interest::WRITABLE);
+                    return Poll::Ready(Ok(written));
+                }
+                written => return Poll::Ready(written),
+            }
         }
+    }
+
+    /// Makes the runtime forget that the socket is ready, as a system call that would block does;
+    /// but a short read or write has proved it already. Nothing is lost by it: the runtime looks at
+    /// the sockets on this very thread, so that no event comes in between.
+    fn is_exhausted(&self, interest: Interest) {
+        let said = on_socket!(self, s => {
+            s.try_io(interest, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()))
+        });
+        debug_assert!(said.is_err());
     }
 
     /// Ends the sending side; the remote reads what was sent and then the end.
     pub fn shutdown(&mut self) -> io::Result<()> {
-        use std::net::Shutdown;
-        match self {
-            Transport::Tcp(s) => SockRef::from(&*s).shutdown(Shutdown::Write),
-            Transport::Unix(s) => SockRef::from(&*s).shutdown(Shutdown::Write),
-        }
+        on_socket!(self, s => SockRef::from(&*s).shutdown(std::net::Shutdown::Write))
     }
 
     /// Makes the coming close a reset, so that a remote that would take the end of the connection
@@ -128,24 +160,6 @@ impl Transport {
         if let Transport::Tcp(s) = self {
             // Fails only on a socket that is gone already, which is what is wanted.
             let _ = SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
-        }
-    }
-}
-
-/// `MSG_MORE` of send(2): the same number on every Linux. Elsewhere the kernel decides itself.
-const MSG_MORE: i32 = if cfg!(target_os = "linux") { 0x8000 } else { 0 };
-
-/// Calls `write` when the socket is writable, again if it was not after all.
-fn poll_try(
-    stream: &TcpStream,
-    cx: &mut Context<'_>,
-    mut write: impl FnMut() -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(stream.poll_write_ready(cx))?;
-        match stream.try_io(Interest::WRITABLE, &mut write) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(result),
         }
     }
 }

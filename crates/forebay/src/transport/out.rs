@@ -73,7 +73,7 @@ impl Out {
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let sent = if self.pieces.is_empty() {
-                ready!(io.poll_write(cx, &self.tail[self.sent..]))?
+                ready!(io.poll_write(cx, &self.tail[self.sent..], false))?
             } else {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let used = self.slices(&mut slices);
@@ -99,7 +99,7 @@ impl Out {
             if !self.pieces.is_empty() {
                 return self.poll_flush(io, cx, count);
             }
-            let sent = ready!(io.poll_write_more(cx, &self.tail[self.sent..]))?;
+            let sent = ready!(io.poll_write(cx, &self.tail[self.sent..], true))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

@@ -66,7 +66,7 @@ impl Idle {
         if kept.len() >= definition.idle_connections {
             return;
         }
-        kept.push((worker.now_ms(), conn));
+        kept.push((worker.turn_ms(), conn));
         if !self.swept.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self), worker.clone()));
         }

@@ -106,7 +106,7 @@ impl Session {
         times: Times,
         read_ahead: usize,
     ) -> Box<Session> {
-        let now = worker.now_ms();
+        let now = worker.turn_ms();
         let total = u64::try_from(times.total.as_millis()).unwrap_or(u64::MAX);
         Box::new(Session {
             worker: worker.clone(),
@@ -361,7 +361,7 @@ impl Session {
     }
 
     fn arm(&self, time: Duration) {
-        let now = self.worker.now_ms();
+        let now = self.worker.turn_ms();
         let left = Duration::from_millis(self.until_ms.saturating_sub(now));
         if let Some(conn) = &self.conn {
             conn.deadline.set(now, time.min(left));

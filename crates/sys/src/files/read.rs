@@ -8,6 +8,8 @@ use std::{
 use bytes::BufMut;
 use rustix::io::retry_on_intr;
 
+use crate::spare::{advance, spare};
+
 /// Reads what is in memory already: up to `max` bytes at `offset`, appended to `buffer`.
 ///
 /// * `Ok(Some(n))`: `n` bytes were appended. Fewer than asked for may mean that only the first
@@ -77,36 +79,6 @@ pub fn send_file(socket: impl AsFd, file: impl AsFd, offset: u64, max: usize) ->
     send::send(socket.as_fd(), file.as_fd(), offset, max)
 }
 
-/// The free part of a buffer that a read may fill.
-#[expect(
-    unsafe_code,
-    reason = "bytes has no safe way to hand spare room to the kernel"
-)]
-fn spare(buffer: &mut impl BufMut, max: usize) -> &mut [std::mem::MaybeUninit<u8>] {
-    if !buffer.has_remaining_mut() {
-        return &mut [];
-    }
-    let chunk = buffer.chunk_mut();
-    let len = chunk.len().min(max);
-    // SAFETY: `as_uninit_slice_mut` must not be used to write uninitialised bytes over initialised
-    // ones; the kernel writes only initialised bytes.
-    let spare = unsafe { chunk.as_uninit_slice_mut() };
-    &mut spare[..len]
-}
-
-/// Counts the first `n` bytes of what [`spare`] returned as filled.
-#[expect(
-    unsafe_code,
-    reason = "bytes has no safe way to count what the kernel wrote"
-)]
-fn advance(buffer: &mut impl BufMut, n: usize) {
-    // SAFETY: every caller passes the number of bytes the kernel has just written into the first
-    // chunk of the spare room, which `spare` had cut to fit.
-    unsafe {
-        buffer.advance_mut(n);
-    }
-}
-
 #[cfg(target_os = "linux")]
 mod nowait {
     use std::{
@@ -124,7 +96,7 @@ mod nowait {
         max: usize,
     ) -> io::Result<Option<usize>> {
         let n = {
-            let spare = super::spare(buffer, max);
+            let spare = crate::spare::spare(buffer, max);
             if spare.is_empty() {
                 return Ok(Some(0));
             }
@@ -147,7 +119,7 @@ mod nowait {
                 }
             }
         };
-        super::advance(buffer, n);
+        crate::spare::advance(buffer, n);
         Ok(Some(n))
     }
 

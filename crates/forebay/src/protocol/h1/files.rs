@@ -29,12 +29,14 @@ pub async fn send(link: &Link, range: FileRange) -> Result<(), Fault> {
         mut start,
         end,
     } = range;
+    // The step that gave the range has just asked.
+    let mut is_fresh = true;
     while start < end {
         let stop = end.min(start + WINDOW_BYTES);
         // Of another machine's file even that question would wait.
         let is_here = file.is_local && is_resident(&*file.file, start, stop - start) == Some(true);
         if is_here {
-            if !file.is_unchanged() {
+            if !std::mem::take(&mut is_fresh) && !file.is_unchanged() {
                 return Err(Reason::FileChanged.into());
             }
             let mut turn = 0;

@@ -123,7 +123,7 @@ async fn idle(link: &Link, first: bool) -> bool {
     if link.eof.get() || (link.is_ending() && !first) {
         return false;
     }
-    let now = link.worker.now_ms();
+    let now = link.worker.turn_ms();
     let times = link.listener.times();
     link.phase.set(if first {
         Phase::Fresh(now)
@@ -153,7 +153,7 @@ async fn idle(link: &Link, first: bool) -> bool {
 async fn busy(link: &Rc<Link>) -> Next {
     let mut answered = 0;
     loop {
-        match poll_fn(|cx| poll_head(link, cx)).await {
+        match poll_fn(|cx| poll_head(link, answered > 0, cx)).await {
             Head::Complete => {}
             Head::None => return Next::Go,
             Head::End => return Next::Close,
@@ -185,8 +185,9 @@ async fn busy(link: &Rc<Link>) -> Next {
 /// Reads until a head is complete.
 ///
 /// Answers that wait to be sent leave as soon as no complete request is there any more, before
-/// anything else is read: their clients wait for them.
-fn poll_head(link: &Link, cx: &mut Context<'_>) -> Poll<Head> {
+/// anything else is read: their clients wait for them. `may_end`: where nothing is left of what was
+/// received, the connection is idle; whether more has come meanwhile is found out without a buffer.
+fn poll_head(link: &Link, may_end: bool, cx: &mut Context<'_>) -> Poll<Head> {
     loop {
         let is_full = link.with_desk(|desk| desk.out.len_bytes() >= FLUSH_BYTES) == Some(true);
         if is_full && !ready!(poll_sent(link, cx)) {
@@ -202,6 +203,9 @@ fn poll_head(link: &Link, cx: &mut Context<'_>) -> Poll<Head> {
         }
         if !ready!(poll_sent(link, cx)) {
             return Poll::Ready(Head::Broken);
+        }
+        if may_end && link.input_is_empty() {
+            return Poll::Ready(Head::None);
         }
         match link.poll_fill(cx) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Head::End),
@@ -312,7 +316,7 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
 
 /// Runs the exchange as far as it goes without waiting; `None` where it waits.
 fn answer(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
-    exchange.started_ms = link.worker.now_ms();
+    exchange.started_ms = link.worker.turn_ms();
     match link.listener.with_served(|served| exchange.enter(served)) {
         Some(response) => Some(response),
         None => guard::run(exchange),

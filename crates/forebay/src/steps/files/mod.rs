@@ -225,7 +225,7 @@ impl FilesStep {
             self.key(exchange, number, key)?;
             memory.get(key)
         })?;
-        let age_ms = worker.now_ms().saturating_sub(kept.checked_ms);
+        let age_ms = worker.turn_ms().saturating_sub(kept.checked_ms);
         let holds = match &kept.body {
             KeptBody::Bytes(_) => true,
             // Changed in place: the response would be broken off as soon as it is sent. Next to

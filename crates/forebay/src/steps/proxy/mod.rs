@@ -200,7 +200,7 @@ impl Proxy {
             Err(fault) => return Flow::Fail(fault),
         };
         let worker = exchange.worker.clone();
-        let now = || Tick::from_millis(worker.now_ms());
+        let now = || Tick::from_millis(worker.turn_ms());
         self.budget.handle_request(now());
         let mut tried = Tried::default();
         let mut retries = 0;
@@ -256,7 +256,7 @@ impl Proxy {
     }
 
     async fn seat(&self, worker: &Worker, tried: Tried) -> Result<Seat, Fault> {
-        let ask = |tried| Ask::again(Tick::from_millis(worker.now_ms()), tried);
+        let ask = |tried| Ask::again(Tick::from_millis(worker.turn_ms()), tried);
         match self.upstream.seat(&ask(tried)) {
             Ok(seat) => Ok(seat),
             // With one peer, or none other in service, the same one again is better than nothing.
