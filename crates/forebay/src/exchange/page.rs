@@ -167,15 +167,13 @@ fn html(status: u16, title: &str, sentence: &str) -> String {
 
 /// The reason phrase of a status (RFC 9110 §15), or a word on its class.
 pub fn reason(status: u16) -> &'static str {
-    let known = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|s| s.canonical_reason());
-    known.unwrap_or(match status {
-        200..=299 => "Success",
-        300..=399 => "Redirection",
-        400..=499 => "Client Error",
-        _ => "Server Error",
-    })
+    match (forebay_http1::reason_phrase(status), status) {
+        ("", 200..=299) => "Success",
+        ("", 300..=399) => "Redirection",
+        ("", 400..=499) => "Client Error",
+        ("", _) => "Server Error",
+        (known, _) => known,
+    }
 }
 
 #[cfg(test)]
