@@ -11,10 +11,12 @@
 //! * [`net`]: listeners, socket options, descriptors passed between processes
 //! * [`files`]: opening below a root, reading without waiting for a disk, `sendfile`
 //! * [`process`]: limits, users, cores, memory
+//! * [`memory`]: giving back what is free
 //! * [`clock`]: the cheap clocks
 
 pub mod clock;
 pub mod files;
+pub mod memory;
 pub mod net;
 pub mod process;
 mod spare;

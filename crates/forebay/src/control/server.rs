@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use forebay_config::Address;
+use forebay_sys::memory::give_back_free;
 use forebay_sys::net::{TcpAddress, TcpOptions};
 use forebay_sys::process;
 use rustc_hash::FxHashMap;
@@ -98,6 +99,7 @@ fn serve(source: Source, built: Built, helper: Helper, announce: &Announce) -> R
         let signals = Signals::watch()?;
         let (server, admin) = Server::start(source, built, helper).await?;
         eprint!("{}", (announce.lines)(&server.built));
+        give_back_free();
         server.run(admin, signals).await
     });
     // A reload that is still loading is not waited for.
@@ -335,13 +337,22 @@ impl Server {
     async fn try_reload(&mut self) -> Result<String, String> {
         let (source, previous) = (self.source.clone(), self.built.clone());
         // Off this thread: a large configuration takes a second, and the admin socket answers
-        // meanwhile.
-        let built = tokio::task::spawn_blocking(move || {
-            source
+        // meanwhile. On a thread of its own, not one that is kept: what loading took goes back to
+        // the allocator as a whole when the thread ends.
+        let (told, built) = oneshot::channel();
+        let load = move || {
+            let built = source
                 .build(Some(&previous))
                 .map_err(|report| report.render())
-                .map(|(built, report)| (built, report.render_warnings()))
-        });
+                .map(|(built, report)| (built, report.render_warnings()));
+            give_back_free();
+            // The server may be stopping.
+            let _ = told.send(built);
+        };
+        std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn(load)
+            .map_err(|error| format!("the reload failed: {error}\n"))?;
         let (built, warnings) = built
             .await
             .map_err(|error| format!("the reload failed: {error}\n"))??;
@@ -387,6 +398,7 @@ impl Server {
             self.source.name()
         );
         self.built = Arc::new(built);
+        give_back_free();
         Ok(summary)
     }
 
