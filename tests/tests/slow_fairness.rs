@@ -98,7 +98,8 @@ fn a_slow_disk_leaves_other_connections_alone() {
             read >> 10
         );
         assert!(read > 1 << 20, "{said}");
-        if busy < Duration::from_millis(10) {
+        // One read that a worker waits for takes 31 ms.
+        if busy < Duration::from_millis(20) {
             Ok(said)
         } else {
             Err(said)
