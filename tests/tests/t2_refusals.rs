@@ -569,16 +569,17 @@ fn a_full_server_answers_503() {
     let server = server
         .origin("origin", &origin)
         .server("max_connections = 20")
+        .workers(1)
         .start();
     // A connection without a request would be closed for a newer one; these have theirs under way.
     let held: Vec<_> = (0..20)
-        .map(|_| {
+        .map(|before| {
             let mut conn = server.client().connect();
             conn.raw(get(""));
+            let _ = origin.wait_requests(before + 1);
             conn
         })
         .collect();
-    let _ = origin.wait_requests(held.len());
     // Those over the limit get their answer while the others still wait.
     for _ in 0..20 {
         let mut conn = server.client().connect();
