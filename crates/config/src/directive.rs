@@ -375,6 +375,9 @@ pub struct Directive {
     pub caches: bool,
     /// Whether it looks at the response: the condition `status`.
     pub response_only: bool,
+    /// Whether its uses keep nothing between requests, so that equal ones may be one: a `limit`
+    /// counts for itself, a `respond` does not.
+    pub stateless: bool,
     /// More checks of one call.
     pub check: Option<Check>,
     /// How it is used, in the language.
@@ -405,6 +408,7 @@ impl Directive {
             access_control: false,
             caches: false,
             response_only: false,
+            stateless: false,
             check: None,
             example: "",
         }
@@ -475,6 +479,12 @@ impl Directive {
     /// With these options.
     pub const fn options(mut self, options: &'static [Opt]) -> Directive {
         self.options = options;
+        self
+    }
+
+    /// Keeps nothing between requests.
+    pub const fn stateless(mut self) -> Directive {
+        self.stateless = true;
         self
     }
 

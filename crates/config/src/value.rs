@@ -1,11 +1,12 @@
 //! Checked values and the calls that hold them: what the binary builds its steps of.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{Address, Host, Prefix, Target};
-use crate::directive::Directive;
+use crate::directive::{Directive, Role};
 use crate::matching::{Match, Pattern};
 use crate::place::Place;
 use crate::registry::Spec;
@@ -252,6 +253,97 @@ impl Call {
                 self.name()
             ),
         }
+    }
+}
+
+impl Call {
+    /// What it says, whoever says it wherever: two uses of one directive with equal forms mean the
+    /// same. What is declared, and pipelines, are told by their own calls' numbers.
+    pub fn form(&self) -> String {
+        let mut form = String::new();
+        self.write_form(&mut form);
+        form
+    }
+
+    fn write_form(&self, out: &mut String) {
+        out.push_str(self.name());
+        for arg in &self.args {
+            match arg {
+                Some(node) => node.value.write_form(out),
+                None => out.push('-'),
+            }
+        }
+        for (option, node) in &self.options {
+            // Writing to a text cannot fail.
+            let _ = write!(out, " {option}=");
+            node.value.write_form(out);
+        }
+        out.push('{');
+        for node in &self.items {
+            node.value.write_form(out);
+        }
+        for (key, value) in &self.keyed {
+            key.value.write_form(out);
+            value.value.write_form(out);
+        }
+        out.push('|');
+        for call in &self.steps {
+            call.write_form_within(out);
+        }
+        out.push('|');
+        for call in &self.when {
+            call.write_form_within(out);
+        }
+        out.push('}');
+    }
+
+    /// A condition is what it says; a step may be more than that.
+    fn write_form_within(&self, out: &mut String) {
+        if self.directive().role == Role::Condition {
+            self.write_form(out);
+        } else {
+            let _ = write!(out, "#{};", self.id);
+        }
+    }
+}
+
+impl Value {
+    fn write_form(&self, out: &mut String) {
+        fn calls(calls: &[Arc<Call>], out: &mut String) {
+            for call in calls {
+                call.write_form_within(out);
+            }
+        }
+        out.push('(');
+        match self {
+            Value::List(nodes) => nodes.iter().for_each(|node| node.value.write_form(out)),
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    key.value.write_form(out);
+                    value.value.write_form(out);
+                }
+            }
+            Value::Fields(edits) => {
+                for field in edits {
+                    let _ = write!(out, "{:?}{:?}", field.name, field.edit);
+                }
+            }
+            Value::Conditions(list) | Value::Pipeline(list) => calls(list, out),
+            Value::Declared(call) => call.write_form_within(out),
+            Value::Record(record) => {
+                for (name, node) in &record.fields {
+                    out.push_str(name);
+                    if let Some(node) = node {
+                        node.value.write_form(out);
+                    }
+                }
+            }
+            // None of these knows its place, and each shows all that it is.
+            plain => {
+                let _ = write!(out, "{plain:?}");
+            }
+        }
+        out.push(')');
     }
 }
 

@@ -188,8 +188,10 @@ fn ipv6_literal(host: &[u8]) -> Option<Ipv6Addr> {
 /// has: not more with more names. It does not allocate.
 #[derive(Clone, Debug)]
 pub struct HostTable<T> {
-    entries: Vec<(HostPattern, T)>,
-    /// Places in `entries` by name, under the tags below.
+    /// Apart from the values: a request needs only those.
+    patterns: Vec<HostPattern>,
+    values: Vec<T>,
+    /// Places in both by name, under the tags below.
     names: NameMap,
     any: Option<u32>,
     /// Bit n: there is a wildcard whose base has n + 1 labels.
@@ -221,7 +223,8 @@ pub struct HostMatch<'a, T> {
 impl<T> Default for HostTable<T> {
     fn default() -> Self {
         HostTable {
-            entries: Vec::new(),
+            patterns: Vec::new(),
+            values: Vec::new(),
             names: NameMap::default(),
             any: None,
             depths: 0,
@@ -237,18 +240,19 @@ impl<T> HostTable<T> {
 
     /// How many names it holds.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.values.len()
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.values.is_empty()
     }
 
     /// All names with their values, in the order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = HostMatch<'_, T>> {
-        self.entries
+        self.patterns
             .iter()
+            .zip(&self.values)
             .map(|(pattern, value)| HostMatch { pattern, value })
     }
 
@@ -262,8 +266,8 @@ impl<T> HostTable<T> {
     ///
     /// With more than 16 million names, which is beyond any configuration that loads.
     pub fn insert(&mut self, pattern: HostPattern, value: T) -> Result<(), DuplicateHost<T>> {
-        assert!(self.entries.len() < 1 << 24, "too many host names");
-        let place = u32::try_from(self.entries.len()).expect("checked above");
+        assert!(self.values.len() < 1 << 24, "too many host names");
+        let place = u32::try_from(self.values.len()).expect("checked above");
         let name = pattern.text.as_bytes();
         let now = match pattern.kind {
             Kind::Any => *self.any.get_or_insert(place),
@@ -278,20 +282,24 @@ impl<T> HostTable<T> {
         if now != place {
             return Err(DuplicateHost { pattern, value });
         }
-        self.entries.push((pattern, value));
+        self.patterns.push(pattern);
+        self.values.push(value);
         Ok(())
     }
 
     /// The value for `host`: lower case, without port and without a dot at the end, IPv6
     /// addresses in brackets. Anything else that a remote may send finds at most the `*`.
     pub fn get(&self, host: &[u8]) -> Option<&T> {
-        self.find(host).map(|place| &self.entries[index(place)].1)
+        self.find(host).map(|place| &self.values[index(place)])
     }
 
     /// Like [`HostTable::get`], with the name that matched.
     pub fn lookup(&self, host: &[u8]) -> Option<HostMatch<'_, T>> {
-        let (pattern, value) = &self.entries[index(self.find(host)?)];
-        Some(HostMatch { pattern, value })
+        let place = index(self.find(host)?);
+        Some(HostMatch {
+            pattern: &self.patterns[place],
+            value: &self.values[place],
+        })
     }
 
     fn find(&self, host: &[u8]) -> Option<u32> {

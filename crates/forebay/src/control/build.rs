@@ -1,8 +1,9 @@
 //! From a checked configuration to a snapshot.
 //!
 //! Each directive's file says how its own calls become steps and tests; here they are put together
-//! into pipelines, sites and listeners. What the configuration uses several times is built once:
-//! ten thousand sites with one list of steps share one pipeline.
+//! into pipelines, sites and listeners. What the configuration uses several times, or says several
+//! times where that makes no difference, is built once: ten thousand sites with one list of steps
+//! share one pipeline, and it stays in the processor's cache.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -176,6 +177,8 @@ pub struct Builder<'a> {
     pub upstreams: Upstreams,
     /// The resources with local halves; those of others are dropped by the workers.
     pub resources: FxHashSet<u64>,
+    /// The number of the first use of a stateless step, by what it says.
+    equal: FxHashMap<String, u32>,
     /// Pipelines by the numbers of their calls, with their depth.
     pipelines: FxHashMap<Box<[u32]>, (Arc<Pipeline>, usize)>,
     /// Pages that are files, by path.
@@ -190,6 +193,7 @@ impl<'a> Builder<'a> {
             report,
             upstreams: Upstreams::new(previous),
             resources: FxHashSet::default(),
+            equal: FxHashMap::default(),
             pipelines: FxHashMap::default(),
             pages: FxHashMap::default(),
             depth: 0,
@@ -198,7 +202,7 @@ impl<'a> Builder<'a> {
 
     /// The pipeline of these steps. Routes that follow one another become one step.
     pub fn pipeline(&mut self, calls: &[Arc<Call>]) -> Arc<Pipeline> {
-        let key: Box<[u32]> = calls.iter().map(|call| call.id).collect();
+        let key: Box<[u32]> = calls.iter().map(|call| self.number(call)).collect();
         if let Some((pipeline, depth)) = self.pipelines.get(&key) {
             self.depth = self.depth.max(*depth);
             return pipeline.clone();
@@ -218,6 +222,14 @@ impl<'a> Builder<'a> {
         }
         self.pipelines.insert(key, (pipeline.clone(), depth));
         pipeline
+    }
+
+    /// The number that stands for a step: equal ones that keep nothing are one.
+    fn number(&mut self, call: &Call) -> u32 {
+        if !call.directive().stateless {
+            return call.id;
+        }
+        *self.equal.entry(call.form()).or_insert(call.id)
     }
 
     fn entries(&mut self, calls: &[Arc<Call>]) -> Vec<Entry> {
@@ -418,6 +430,29 @@ mod tests {
         assert!(Arc::ptr_eq(&pipeline("h1.test"), &pipeline("h3.test")));
         assert!(!Arc::ptr_eq(&pipeline("h1.test"), &pipeline("other.test")));
         assert_eq!(pipeline("other.test").entries.len(), 3);
+    }
+
+    #[test]
+    fn equal_steps_that_keep_nothing_are_one() {
+        let bench = Bench::new(
+            r#"site { "a.test", headers { response = { x = "1" }, when = all { path "/x/*", method "GET" } }, respond(200, "same") }
+               site { "b.test", headers { response = { x = "1" }, when = all { path "/x/*", method "GET" } }, respond(200, "same") }
+               site { "c.test", headers { response = { x = "1" }, when = all { path "/y/*", method "GET" } }, respond(200, "same") }
+               site { "d.test", headers { response = { x = "2" }, when = all { path "/x/*", method "GET" } }, respond(200, "same") }
+               site { "e.test", headers { response = { x = "1" } }, respond(200, "same") }
+               site { "f.test", errors { [404] = respond(410) }, respond(200) }
+               site { "g.test", errors { [404] = respond(403) }, respond(200) }
+               site { "h.test", limit { body = "1KB" }, respond(200) }
+               site { "i.test", limit { body = "1KB" }, respond(200) }"#,
+        );
+        let same = |a: &str, b: &str| Arc::ptr_eq(&bench.site(a).pipeline, &bench.site(b).pipeline);
+        assert!(same("a.test", "b.test"));
+        for other in ["c.test", "d.test", "e.test"] {
+            assert!(!same("a.test", other), "{other}");
+        }
+        assert!(!same("f.test", "g.test"));
+        // What counts for itself counts for one site alone.
+        assert!(!same("h.test", "i.test"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
 )
 .args(&[Arg::required("PREFIX", Type::List(&Type::Prefix))])
 .access_control()
+.stateless()
 .example(r#"allow { "10.0.0.0/8", "2001:db8::/32" }"#);
 
 /// Lets known clients pass.

@@ -13,6 +13,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
 )
 .args(&[Arg::required("PREFIX", Type::List(&Type::Prefix))])
 .access_control()
+.stateless()
 .example(r#"deny { "192.0.2.0/24", "198.51.100.7" }"#);
 
 /// Keeps known clients out.

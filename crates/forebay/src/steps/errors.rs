@@ -28,6 +28,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
 )
 .default("false")])
 .check(check)
+.stateless()
 .example(r#"errors { [404] = "/srv/www/404.html", ["5xx"] = respond(503, "Back soon.") }"#);
 
 fn check(call: &Call, report: &mut Report) {

@@ -26,6 +26,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
 ])
 .when(When::Response)
 .check(check)
+.stateless()
 .example(r#"headers { response = { x_frame_options = "DENY", server = false } }"#);
 
 fn check(call: &Call, report: &mut Report) {

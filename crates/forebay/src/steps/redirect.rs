@@ -16,6 +16,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
     Arg::optional("STATUS", Type::StatusCode),
 ])
 .check(check)
+.stateless()
 .example(r#"redirect("https://example.com$uri", 301)"#);
 
 fn check(call: &Call, report: &mut Report) {

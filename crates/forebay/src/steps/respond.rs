@@ -32,6 +32,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
     ),
 ])
 .check(check)
+.stateless()
 .example(r#"respond(503) { file = "/srv/down.html", headers = { retry_after = "600" } }"#);
 
 fn check(call: &Call, report: &mut Report) {

@@ -22,6 +22,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
     Arg::required("TO", Type::Template(Vars::Captures)),
 ])
 .check(check)
+.stateless()
 .example(r#"rewrite(regex [[^/item/(\d+)$]], "/item.php?id=$1")"#);
 
 /// Rewrites.

@@ -16,6 +16,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
     Arg::required("NAME", Type::Name),
     Arg::required("TO", Type::Template(Vars::Request)),
 ])
+.stateless()
 .example(r#"set("device", "mobile") { when = header("user-agent", "*Mobile*") }"#);
 
 /// As much as a request's fields may have together. A variable made of itself several times over,
