@@ -703,6 +703,53 @@ fn a_file_that_grows_while_it_is_sent_is_never_over_long() {
 }
 
 #[test]
+fn a_hot_file_is_whole_however_it_is_asked_for() {
+    let server = site();
+    let all = pattern::bytes(200_000);
+    server.file("www/hot.bin", &all);
+    set_time(&server, "www/hot.bin");
+    let mut conn = server.client().connect();
+    let get = Request::get("/hot.bin");
+    // The first ones find it, the others take what was found.
+    for _ in 0..5 {
+        let whole = conn.exchange(&get).expect(200);
+        assert!(whole.body == all);
+        let part = conn.exchange(&get.clone().field("Range", "bytes=1000-150999"));
+        assert!(part.expect(206).body == all[1000..151_000]);
+        let head = conn.exchange(&Request::new("HEAD", "/hot.bin")).expect(200);
+        assert_eq!(head.field("content-length"), Some("200000"));
+        let etag = whole.field("etag").expect("an ETag");
+        let same = get.clone().field("If-None-Match", etag);
+        let _ = conn.exchange(&same).expect(304);
+    }
+    for response in conn.pipeline(&vec![get.clone(); 20]) {
+        assert!(response.expect(200).body == all);
+    }
+    // Its client takes a little at a time.
+    let mut slow = server.client().receive_buffer(4 << 10).connect();
+    slow.pipeline(&vec![get.clone(); 3])
+        .into_iter()
+        .for_each(|response| assert!(response.body == all));
+    // Cut short in place: from then on no answer is whole but the shorter file's.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(server.dir().join("www/hot.bin"));
+    file.expect("the file").set_len(100_000).expect("shorter");
+    wait::until("the shorter file", || {
+        let mut conn = server.client().connect();
+        conn.send(&get);
+        match conn.try_read_response() {
+            Ok(response) => {
+                assert!(response.body == all[..100_000]);
+                true
+            }
+            Err(Trouble::Truncated | Trouble::Reset) => false,
+            Err(other) => panic!("{other}"),
+        }
+    });
+}
+
+#[test]
 fn a_small_file_that_changes_is_seen_to() {
     let server = site();
     let client = server.client();

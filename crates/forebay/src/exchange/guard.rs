@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
+
 use super::{Exchange, Reason, Response, step};
 use crate::log::Throttle;
 use crate::worker::Worker;
@@ -34,17 +36,37 @@ pub async fn finish(exchange: &mut Exchange) -> Response {
     finished.unwrap_or_else(|| after_panic(exchange))
 }
 
-/// Runs a connection's task to its end, or to a panic in it, which is counted; and looks at how
-/// long its turns are.
-pub async fn task(worker: &Worker, task: impl Future<Output = ()>) {
-    let mut task = pin!(task);
-    poll_fn(|cx| {
+pin_project! {
+    /// Runs a connection's task to its end, or to a panic in it, which is counted; and looks at
+    /// how long its turns are. Holds `place` as long as it lives.
+    ///
+    /// A struct and not an `async fn`, which keeps its arguments twice: an idle connection is
+    /// little more than this.
+    pub struct Task<P, F> {
+        place: P,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<P: AsRef<Worker>, F: Future<Output = ()>> Task<P, F> {
+    /// This task of the worker that `place` is of.
+    pub fn new(place: P, task: F) -> Task<P, F> {
+        Task { place, task }
+    }
+}
+
+impl<P: AsRef<Worker>, F: Future<Output = ()>> Future for Task<P, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let worker = (*this.place).as_ref();
         let before_ms = worker.begin_turn();
-        let polled = poll_contained(worker, task.as_mut(), cx);
+        let polled = poll_contained(worker, this.task, cx);
         note_turn(worker, before_ms);
-        polled
-    })
-    .await;
+        polled.map(|_| ())
+    }
 }
 
 /// Polls a future; one that panics is over, with nothing for a result.

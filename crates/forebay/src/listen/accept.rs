@@ -104,16 +104,18 @@ fn take(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, address
         tls: false,
     };
     let link = h1::Link::new(worker, listener, Transport::Tcp(stream), remote);
-    tokio::task::spawn_local(async move {
-        // Given back when the task ends, however it ends.
-        let _place = place;
-        let worker = link.worker.clone();
-        guard::task(&worker, h1::serve(link)).await;
-    });
+    tokio::task::spawn_local(guard::Task::new(place, h1::serve(link)));
 }
 
-/// A connection's place among those that the process may have.
+/// A connection's place among those that the process may have; given back when its task ends,
+/// however it ends.
 struct Place(Rc<Worker>);
+
+impl AsRef<Worker> for Place {
+    fn as_ref(&self) -> &Worker {
+        &self.0
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {

@@ -39,6 +39,9 @@ pub async fn send(link: &Link, range: FileRange) -> Result<(), Fault> {
             if !std::mem::take(&mut is_fresh) && !file.is_unchanged() {
                 return Err(Reason::FileChanged.into());
             }
+            if start == 0 && stop == file.facts.len {
+                file.set_at_hand(link.worker.now_ms());
+            }
             let mut turn = 0;
             poll_fn(|cx| poll_window(link, &file.file, &mut start, stop, &mut turn, cx)).await?;
         } else {
@@ -53,6 +56,29 @@ pub async fn send(link: &Link, range: FileRange) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Whether a part of a file can be sent without asking anything about it, in one turn.
+pub fn is_at_hand(link: &Link, range: &FileRange) -> bool {
+    let len = range.end - range.start;
+    len <= TURN_BYTES && link.sends_files() && range.file.is_at_hand(link.worker.turn_ms())
+}
+
+/// Sends such a part; `range` is what is left of it.
+pub fn poll_at_hand(
+    link: &Link,
+    range: &mut FileRange,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Fault>> {
+    let (stop, mut turn) = (range.end, 0);
+    poll_window(
+        link,
+        &range.file.file,
+        &mut range.start,
+        stop,
+        &mut turn,
+        cx,
+    )
 }
 
 fn poll_window(

@@ -22,7 +22,8 @@ mod pace;
 mod send;
 mod waiting;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -165,12 +166,9 @@ async fn busy(link: &Rc<Link>) -> Next {
         }
         let mut exchange = Exchange::new(&link.worker, link.remote);
         let asked = begin(link, &mut exchange);
-        let next = match answer(link, &mut exchange) {
-            Some(response) if send::is_immediate(link, &response) => {
-                send::at_once(link, &mut exchange, asked, response)
-            }
-            response => Box::pin(waiting::finish(link, &mut exchange, asked, response)).await,
-        };
+        let mut ending = Ending::of(link, &mut exchange, asked);
+        let next = poll_fn(|cx| ending.poll(link, cx)).await;
+        drop(ending);
         drop(exchange);
         if next != Next::Go {
             return next;
@@ -178,6 +176,39 @@ async fn busy(link: &Rc<Link>) -> Next {
         answered += 1;
         if answered % TURN_REQUESTS == 0 {
             tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// How an exchange comes to its end. All that a connection's task holds of it, so that the task is
+/// as small as can be: an idle connection is little more.
+enum Ending<'a> {
+    /// All that is to be sent is queued.
+    Queued(Next),
+    /// Its head is queued, and its body is a part of a file that is in memory.
+    File(send::SentFile),
+    /// It needs time, and more room.
+    Waiting(Pin<Box<dyn Future<Output = Next> + 'a>>),
+}
+
+impl<'a> Ending<'a> {
+    fn of(link: &'a Rc<Link>, exchange: &'a mut Exchange, asked: Asked) -> Ending<'a> {
+        match answer(link, exchange) {
+            Some(response) if send::is_immediate(link, &response) => {
+                Ending::Queued(send::at_once(link, exchange, asked, response))
+            }
+            Some(response) if send::is_file_at_hand(link, &response) => {
+                Ending::File(send::file(link, exchange, asked, response))
+            }
+            response => Ending::Waiting(Box::pin(waiting::finish(link, exchange, asked, response))),
+        }
+    }
+
+    fn poll(&mut self, link: &Link, cx: &mut Context<'_>) -> Poll<Next> {
+        match self {
+            Ending::Queued(next) => Poll::Ready(*next),
+            Ending::File(file) => file.poll(link, cx),
+            Ending::Waiting(rest) => rest.as_mut().poll(cx),
         }
     }
 }

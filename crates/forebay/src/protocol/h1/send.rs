@@ -10,8 +10,8 @@ use forebay_http1::{
     LAST_CHUNK, Part, Version, write_chunk_size, write_last_chunk, write_status_line,
 };
 
-use super::{Asked, Link, Next};
-use crate::exchange::{Body, Exchange, Fault, Response, dress};
+use super::{Asked, Link, Next, files};
+use crate::exchange::{Body, Exchange, Fault, FileRange, Response, dress};
 
 /// What this side of the connection says itself; nobody else's word on it is passed on.
 const FRAMING: KnownSet = KnownSet::of(&[
@@ -99,6 +99,55 @@ pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response:
     }
     link.worker.give_back_fields(response.fields);
     if keep { Next::Go } else { ended(link) }
+}
+
+/// True if the response is a part of a file before which nothing has to be asked or waited for.
+pub fn is_file_at_hand(link: &Link, response: &Response) -> bool {
+    let Body::File(range) = &response.body else {
+        return false;
+    };
+    files::is_at_hand(link, range) && leftover(link) == Leftover::None
+}
+
+/// A file that is being sent behind its head, which is queued.
+pub struct SentFile {
+    /// What is still to be sent; none of it if only the head was asked for.
+    range: Option<FileRange>,
+    keep: bool,
+}
+
+/// Queues the head of such a response, behind a request body that is over.
+pub fn file(
+    link: &Link,
+    exchange: &mut Exchange,
+    asked: Asked,
+    mut response: Response,
+) -> SentFile {
+    dress(exchange, &mut response);
+    let mut keep = asked.keep && !link.is_ending();
+    let form = write_head(link, asked, &mut response, &mut keep, exchange.site_name());
+    link.worker.give_back_fields(response.fields);
+    // The site is needed no more, however long the client takes.
+    exchange.site = None;
+    let range = match response.body {
+        Body::File(range) if form != Form::None => Some(range),
+        _ => None,
+    };
+    SentFile { range, keep }
+}
+
+impl SentFile {
+    /// Sends it, most often in one turn; what becomes of the connection then.
+    pub fn poll(&mut self, link: &Link, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Some(range) = &mut self.range
+            && let Err(fault) = ready!(files::poll_at_hand(link, range, cx))
+        {
+            link.worker.counters.fault(fault.reason);
+            break_off(link, Form::Length(0));
+            return Poll::Ready(Next::Drop);
+        }
+        Poll::Ready(if self.keep { Next::Go } else { ended(link) })
+    }
 }
 
 /// How a connection ends behind a complete exchange: at once, unless something unread has come,

@@ -228,9 +228,8 @@ impl FilesStep {
         let age_ms = worker.turn_ms().saturating_sub(kept.checked_ms);
         let holds = match &kept.body {
             KeptBody::Bytes(_) => true,
-            // Changed in place: the response would be broken off as soon as it is sent. Next to
-            // sending it, asking costs nothing.
-            KeptBody::Open(file) => file.is_unchanged(),
+            // Changed in place: the response would be broken off as soon as it is sent.
+            KeptBody::Open(file) => file.is_at_hand(worker.turn_ms()) || file.is_unchanged(),
         };
         (age_ms < CHECK_MS && holds).then(|| answer::from_memory(exchange, kept))
     }
