@@ -85,6 +85,14 @@ fn poll_contained<F: Future>(
     }
 }
 
+/// Ends a turn of a task that could go on: it is woken when the sockets have been looked at and all
+/// others who can go on have had their turn. Waking it on the spot would put it back into the queue
+/// of those who are ready, and the sockets are only looked at when that is empty, or long.
+pub fn end_turn(cx: &mut Context<'_>) {
+    // The runtime has the waker as soon as this was polled once; the rest of it is not needed.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
 fn after_panic(exchange: &mut Exchange) -> Response {
     exchange.course.clear();
     Response::fault(exchange, Reason::Internal.into())

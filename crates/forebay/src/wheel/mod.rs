@@ -39,6 +39,7 @@ use tokio::time::Instant;
 use forebay_sys::clock;
 
 use self::slots::{Batch, LAST_MS, NEVER, Set, Slots, TICK_MS};
+use crate::exchange::guard;
 
 /// The wheel of one worker. Not shared between threads.
 pub struct Wheel {
@@ -260,7 +261,7 @@ async fn drive_by(wheel: &Wheel, clock: impl Fn() -> u64) {
             wheel.asleep_until.set(0);
             // When very many are due at once, those who were woken have their turn in between.
             if wheel.advance_a_bit(now_ms) {
-                cx.waker().wake_by_ref();
+                guard::end_turn(cx);
                 return Poll::Pending;
             }
             let Some(due_ms) = wheel.next_due() else {

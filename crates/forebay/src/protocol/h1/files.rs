@@ -13,7 +13,7 @@ use forebay_sys::files::is_resident;
 use super::link::Link;
 use super::send::Form;
 use super::waiting::send_stream;
-use crate::exchange::{Fault, FileRange, Reason};
+use crate::exchange::{Fault, FileRange, Reason, guard};
 use crate::files::FileStream;
 
 /// How much is asked for, and checked to be unchanged, at one time.
@@ -92,7 +92,7 @@ fn poll_window(
     while *start < stop {
         if *turn >= TURN_BYTES {
             *turn = 0;
-            cx.waker().wake_by_ref();
+            guard::end_turn(cx);
             return Poll::Pending;
         }
         match link.poll_send_file(cx, file, *start, stop - *start) {

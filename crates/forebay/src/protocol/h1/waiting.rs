@@ -163,7 +163,7 @@ fn poll_send(
             }
             if flow.turn >= TURN_BYTES {
                 flow.turn = 0;
-                cx.waker().wake_by_ref();
+                guard::end_turn(cx);
                 return Poll::Pending;
             }
         } else {
