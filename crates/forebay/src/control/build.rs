@@ -406,6 +406,16 @@ mod tests {
             assert!(said.contains(expected), "{config}: {said}");
         };
         check(
+            r#"listen ":1" { mode = "0600" } site { "*", respond(200) }"#,
+            "listen: `mode` is for Unix sockets",
+        );
+        for mode in ["", "66", "0888", "07777", "1777", "rw-"] {
+            check(
+                &format!(r#"listen "unix:/a" {{ mode = "{mode}" }} site {{ "*", respond(200) }}"#),
+                &format!("listen: `mode` cannot be \"{mode}\""),
+            );
+        }
+        check(
             r#"listen ":1" listen ":1" site { "*", respond(200) }"#,
             "listen: \":1\" is declared twice",
         );

@@ -32,6 +32,18 @@ pub static LISTEN: Directive = Directive::declaration(
 .args(&[Arg::required("ADDRESS", Type::Address)])
 .options(&[
     Opt::new(
+        "mode",
+        Type::Text,
+        "Of the file of a Unix socket, in octal digits.",
+    )
+    .default(r#""0660""#),
+    Opt::new(
+        "owner",
+        Type::Text,
+        "`user:group` of the file of a Unix socket.",
+    )
+    .unset("own user"),
+    Opt::new(
         "header_timeout",
         TIME,
         "For the whole head of a request; else 408.",
@@ -146,6 +158,26 @@ pub struct Bind {
     pub times: Times,
     /// The limits for their heads.
     pub limits: Limits,
+    /// The file, where it is a Unix socket.
+    pub file: File,
+}
+
+/// The file of a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its permission bits.
+    pub mode: u32,
+    /// `user:group`; none: the user that serves.
+    pub owner: Option<Box<str>>,
+}
+
+impl Default for File {
+    fn default() -> File {
+        File {
+            mode: 0o660,
+            owner: None,
+        }
+    }
 }
 
 /// What `server` says.
@@ -228,6 +260,7 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address: address.clone(),
             times: times(call),
             limits: limits(call),
+            file: file(call, address, report),
         });
     }
     // A declaration with a mistake in it is not among these; but then the result is not used.
@@ -239,9 +272,45 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address,
             times,
             limits,
+            file: File::default(),
         });
     }
     binds
+}
+
+fn file(call: &Call, address: &Address, report: &mut Report) -> File {
+    let is_unix = matches!(address, Address::Unix(_));
+    for option in ["mode", "owner"] {
+        if call.is_set(option) && !is_unix {
+            let message = format!("listen: `{option}` is for Unix sockets");
+            let help = "as in `listen \"unix:/run/app.sock\"`";
+            report.mistake(call.place_of(option), Code::Conflict, message, help);
+        }
+    }
+    let text: &str = call.get("mode");
+    let mode = octal(text).unwrap_or_else(|| {
+        let message = format!("listen: `mode` cannot be \"{text}\"");
+        let help = "expected three or four octal digits, as \"0660\"";
+        report.mistake(call.place_of("mode"), Code::BadValue, message, help);
+        0
+    });
+    File {
+        mode,
+        owner: call.find("owner").map(|owner: &str| owner.into()),
+    }
+}
+
+/// `"0660"`, `"660"`: permission bits and nothing else.
+fn octal(text: &str) -> Option<u32> {
+    let digits = match text.as_bytes() {
+        [b'0', digits @ ..] if digits.len() == 3 => digits,
+        digits if digits.len() == 3 => digits,
+        _ => return None,
+    };
+    digits.iter().try_fold(0, |mode, digit| {
+        let digit = matches!(digit, b'0'..=b'7').then(|| u32::from(digit - b'0'))?;
+        Some(mode * 8 + digit)
+    })
 }
 
 fn times(call: &Call) -> Times {

@@ -5,4 +5,5 @@ pub mod build;
 pub mod declarations;
 pub mod dns;
 pub mod server;
+pub mod sockets;
 pub mod source;

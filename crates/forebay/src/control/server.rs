@@ -5,11 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use forebay_config::Address;
 use forebay_sys::memory::give_back_free;
-use forebay_sys::net::{TcpAddress, TcpOptions};
 use forebay_sys::process;
-use rustc_hash::FxHashMap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +14,7 @@ use super::admin;
 use super::build::Built;
 use super::declarations::Bind;
 use super::dns::Names;
+use super::sockets::{bind_new, remove_files};
 use super::source::Source;
 use crate::counters::Counters;
 use crate::helper::Helper;
@@ -149,43 +147,6 @@ fn max_connections(built: &Built) -> usize {
     built.server.max_connections.unwrap_or(by_files)
 }
 
-type Sockets = FxHashMap<ListenerId, Vec<std::net::TcpListener>>;
-
-/// Binds what is not bound yet, one socket for each worker. Always by the helper: it may bind what
-/// this process may not, and all sockets of an address must belong to the same user.
-fn bind_new(
-    helper: &Helper,
-    built: &Built,
-    bound: &[Bind],
-    workers: usize,
-) -> Result<Sockets, String> {
-    let mut sockets = Sockets::default();
-    for bind in built
-        .binds
-        .iter()
-        .filter(|bind| !bound.iter().any(|old| old.id == bind.id))
-    {
-        let address = match &bind.address {
-            Address::Port(port) => TcpAddress::Any(*port),
-            Address::Socket(address) => TcpAddress::Ip(*address),
-            other => return Err(format!("listening on `{other}` is not built yet")),
-        };
-        let made = helper
-            .bind_tcp(address, &TcpOptions::default(), workers)
-            .map_err(|error| error.to_string())?;
-        sockets.insert(bind.id, made);
-    }
-    Ok(sockets)
-}
-
-fn sockets_of(sockets: &mut Sockets, _worker: usize) -> Vec<(ListenerId, std::net::TcpListener)> {
-    // Any one of an address's sockets is as good as another.
-    sockets
-        .iter_mut()
-        .filter_map(|(id, list)| Some((*id, list.pop()?)))
-        .collect()
-}
-
 fn warn_unresolved(names: Vec<String>) {
     for name in names {
         tracing::warn!("a name cannot be resolved: {name}; it is tried again");
@@ -222,7 +183,7 @@ impl Server {
             let start = Start {
                 index,
                 snapshot: built.snapshot.clone(),
-                sockets: sockets_of(&mut sockets, index),
+                doors: sockets.of(index, count),
                 counters: register(&process),
                 process: process.clone(),
             };
@@ -230,6 +191,8 @@ impl Server {
                 worker::start(start).map_err(|error| format!("a worker cannot start: {error}"))?;
             workers.push(mailbox);
         }
+        // Set here and nowhere else.
+        let _ = process.mailboxes.set(workers.clone().into());
         let generations = vec![Arc::downgrade(&built.snapshot.generation)];
         let server = Server {
             source,
@@ -304,6 +267,7 @@ impl Server {
     /// Lets exchanges under way end, within the time for that.
     async fn drain(&mut self) {
         tracing::info!("stopping: finishing what is under way");
+        remove_files(&self.helper, self.built.binds.iter());
         let drained = async {
             let mut waiting = Vec::new();
             for mailbox in &self.workers {
@@ -367,12 +331,17 @@ impl Server {
             .filter(|old| !stays(old))
             .map(|old| old.id)
             .collect();
+        // From now on nobody finds them; who has is still answered.
+        remove_files(
+            &self.helper,
+            self.built.binds.iter().filter(|old| !stays(old)),
+        );
         let mut waiting = Vec::new();
         for (index, mailbox) in self.workers.iter().enumerate() {
             let (done, ready) = oneshot::channel();
             let mail = Mail::Snapshot {
                 snapshot: built.snapshot.clone(),
-                open: sockets_of(&mut sockets, index),
+                open: sockets.of(index, self.workers.len()),
                 close: close.clone(),
                 done,
             };

@@ -227,8 +227,16 @@ impl Exchange {
         self.remote.address.ip()
     }
 
+    /// Whether the client has an address: who comes by a Unix socket has none of its own.
+    pub fn has_client_ip(&self) -> bool {
+        !self.client_ip().is_unspecified()
+    }
+
     /// The client's network as one client counts: IPv4 /32, IPv6 /64.
     pub fn client_net(&self) -> String {
+        if !self.has_client_ip() {
+            return String::new();
+        }
         match self.client_ip() {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => {

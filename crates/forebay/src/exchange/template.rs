@@ -46,6 +46,7 @@ fn append(
         Variable::Uri => request.write_uri(out),
         Variable::OriginalUri => text(request.original_uri().as_bytes()),
         Variable::Rest => text(exchange.rest().as_bytes()),
+        Variable::ClientIp | Variable::ClientPort if !exchange.has_client_ip() => {}
         // Writing into a vector cannot fail.
         Variable::ClientIp => drop(write!(out, "{}", exchange.client_ip())),
         Variable::ClientNet => text(exchange.client_net().as_bytes()),

@@ -171,7 +171,6 @@ impl Helper {
     }
 
     /// [`net::bind_unix`], done by the helper. The path must be absolute.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for listeners on Unix sockets"))]
     pub fn bind_unix(
         &self,
         path: &Path,
@@ -187,6 +186,27 @@ impl Helper {
             Err(Fault::Failed(source)) => Err(HelperError::Bind(BindError { address, source })),
             Err(e) => Err(e.about(&format!("a socket for {address}"))),
         }
+    }
+
+    /// Gives the file of a listener that [`Helper::bind_unix`] has bound another owner and mode.
+    pub fn change_unix(&self, path: &Path, options: &UnixOptions) -> Result<(), HelperError> {
+        let address = format!("unix:{}", path.display());
+        let changed = self.call(&Request::ChangeUnix {
+            path,
+            options: *options,
+        });
+        match changed {
+            Ok(_) => Ok(()),
+            Err(Fault::Failed(source)) => Err(HelperError::Bind(BindError { address, source })),
+            Err(e) => Err(e.about(&format!("another mode or owner of {address}"))),
+        }
+    }
+
+    /// Removes the file of a listener that [`Helper::bind_unix`] has bound.
+    pub fn remove_unix(&self, path: &Path) -> Result<(), HelperError> {
+        let removed = self.call(&Request::RemoveUnix { path });
+        let what = || format!("unix:{} removed", path.display());
+        removed.map(drop).map_err(|e| e.about(&what()))
     }
 
     /// Opens a regular file for reading, with the helper's rights. The path must be absolute.

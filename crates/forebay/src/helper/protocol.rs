@@ -11,6 +11,8 @@
 //!                 unsent limit: u32, address
 //!   3 bind Unix   backlog: u16, mode: u32, user: optional, group: optional, path
 //!   4 open        path
+//!   5 change Unix as bind Unix
+//!   6 remove Unix path
 //! address   port: u16, then 0 (any) | 4, IPv4 | 6, IPv6, scope: u32
 //! optional  0 | 1, u32
 //! path      the rest of the message, absolute
@@ -57,6 +59,18 @@ pub enum Request<'a> {
         /// How.
         options: UnixOptions,
     },
+    /// Give the file of a Unix listener that was bound another owner and mode.
+    ChangeUnix {
+        /// Where; absolute.
+        path: &'a Path,
+        /// How.
+        options: UnixOptions,
+    },
+    /// Remove the file of a Unix listener that was bound.
+    RemoveUnix {
+        /// Where; absolute.
+        path: &'a Path,
+    },
     /// Open a regular file for reading; its descriptor is the answer.
     Open {
         /// Which; absolute.
@@ -86,6 +100,8 @@ pub enum Refusal {
     NotAbsolute,
     /// Only regular files are opened.
     NotAFile,
+    /// Only what this helper has bound is changed or removed.
+    NotBound,
     /// It failed without the system saying why.
     NoReason,
 }
@@ -97,6 +113,7 @@ impl Refusal {
             Self::Malformed => "the helper does not understand the request",
             Self::NotAbsolute => "not an absolute path",
             Self::NotAFile => "not a regular file",
+            Self::NotBound => "it has bound no such socket",
             Self::NoReason => "it failed without a reason",
         }
     }
@@ -122,14 +139,20 @@ pub fn write_request(number: u32, request: &Request<'_>) -> Option<Vec<u8>> {
         }
         Request::BindUnix { path, options } => {
             out.push(3);
-            out.extend(options.backlog.to_be_bytes());
-            out.extend(options.mode.to_be_bytes());
-            write_optional(&mut out, options.user);
-            write_optional(&mut out, options.group);
+            write_unix(&mut out, options);
             write_path(&mut out, path)?;
         }
         Request::Open { path } => {
             out.push(4);
+            write_path(&mut out, path)?;
+        }
+        Request::ChangeUnix { path, options } => {
+            out.push(5);
+            write_unix(&mut out, options);
+            write_path(&mut out, path)?;
+        }
+        Request::RemoveUnix { path } => {
+            out.push(6);
             write_path(&mut out, path)?;
         }
     }
@@ -167,19 +190,18 @@ fn read_body<'a>(mut input: Input<'a>) -> Option<Request<'a>> {
                 sockets,
             }
         }
-        3 => {
-            let options = UnixOptions {
-                backlog: input.u16()?,
-                mode: input.u32()?,
-                user: read_optional(&mut input)?,
-                group: read_optional(&mut input)?,
-            };
-            Request::BindUnix {
-                path: input.path()?,
-                options,
-            }
-        }
+        3 => Request::BindUnix {
+            options: read_unix(&mut input)?,
+            path: input.path()?,
+        },
         4 => Request::Open {
+            path: input.path()?,
+        },
+        5 => Request::ChangeUnix {
+            options: read_unix(&mut input)?,
+            path: input.path()?,
+        },
+        6 => Request::RemoveUnix {
             path: input.path()?,
         },
         _ => return None,
@@ -204,6 +226,7 @@ pub fn write_reply(number: u32, reply: Reply) -> Vec<u8> {
                 Refusal::NotAbsolute => 1,
                 Refusal::NotAFile => 2,
                 Refusal::NoReason => 3,
+                Refusal::NotBound => 4,
             });
         }
     }
@@ -223,6 +246,7 @@ pub fn read_reply(message: &[u8]) -> Option<(u32, Reply)> {
             1 => Refusal::NotAbsolute,
             2 => Refusal::NotAFile,
             3 => Refusal::NoReason,
+            4 => Refusal::NotBound,
             _ => return None,
         }),
         _ => return None,
@@ -256,6 +280,22 @@ fn read_address(input: &mut Input<'_>) -> Option<TcpAddress> {
             TcpAddress::Ip(SocketAddrV6::new(ip, port, 0, input.u32()?).into())
         }
         _ => return None,
+    })
+}
+
+fn write_unix(out: &mut Vec<u8>, options: &UnixOptions) {
+    out.extend(options.backlog.to_be_bytes());
+    out.extend(options.mode.to_be_bytes());
+    write_optional(out, options.user);
+    write_optional(out, options.group);
+}
+
+fn read_unix(input: &mut Input<'_>) -> Option<UnixOptions> {
+    Some(UnixOptions {
+        backlog: input.u16()?,
+        mode: input.u32()?,
+        user: read_optional(input)?,
+        group: read_optional(input)?,
     })
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use socket2::{SockRef, Type};
 
 use forebay_sys::files::{self, Facts, Kind};
-use forebay_sys::net::{self, BindError, MAX_FDS};
+use forebay_sys::net::{self, BindError, MAX_FDS, UnixFile};
 use forebay_sys::process;
 
 use super::ARGUMENT;
@@ -58,6 +58,7 @@ pub(super) fn run(parent: Option<u32>) -> ExitCode {
 
 /// Answers requests until the other end is closed.
 pub(super) fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut files = Files::default();
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let received = net::recv_with_fds(socket, &mut buffer)?;
@@ -67,7 +68,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
         let (number, request) = read_request(&buffer[..received.len]);
         let outcome = request
             .ok_or(Reply::Refused(Refusal::Malformed))
-            .and_then(|r| handle(&r));
+            .and_then(|r| handle(&r, &mut files));
         let sent = match outcome {
             Ok(fds) => send_all(socket, number, &fds),
             Err(reply) => net::send_with_fds(socket, &write_reply(number, reply), &[]),
@@ -76,6 +77,39 @@ pub(super) fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
             // The server has gone meanwhile.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             sent => sent?,
+        }
+    }
+}
+
+/// The files of the Unix listeners that were bound here; removed at the end, because the server may
+/// not be allowed to by then.
+#[derive(Default)]
+struct Files(Vec<UnixFile>);
+
+impl Files {
+    fn add(&mut self, path: &Path) {
+        self.0.retain(|file| file.path() != path);
+        // If it has gone already, there is nothing to be removed.
+        self.0.extend(UnixFile::of(path));
+    }
+
+    fn find(&self, path: &Path) -> Result<&UnixFile, Reply> {
+        let found = self.0.iter().find(|file| file.path() == path);
+        found.ok_or(Reply::Refused(Refusal::NotBound))
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), Reply> {
+        self.find(path)?.remove().map_err(|e| failed(&e))?;
+        self.0.retain(|file| file.path() != path);
+        Ok(())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            // Nobody is left to be told.
+            let _ = file.remove();
         }
     }
 }
@@ -92,7 +126,7 @@ fn send_all(socket: BorrowedFd<'_>, number: u32, fds: &[OwnedFd]) -> io::Result<
     net::send_with_fds(socket, &write_reply(number, Reply::Done), rest)
 }
 
-fn handle(request: &Request<'_>) -> Result<Vec<OwnedFd>, Reply> {
+fn handle(request: &Request<'_>, files: &mut Files) -> Result<Vec<OwnedFd>, Reply> {
     match request {
         Request::Ping => Ok(Vec::new()),
         Request::BindTcp {
@@ -109,10 +143,16 @@ fn handle(request: &Request<'_>) -> Result<Vec<OwnedFd>, Reply> {
         }
         Request::BindUnix { path, options } => {
             absolute(path)?;
-            Ok(vec![
-                net::bind_unix(path, options).map_err(bind_failed)?.into(),
-            ])
+            let socket = net::bind_unix(path, options).map_err(bind_failed)?;
+            files.add(path);
+            Ok(vec![socket.into()])
         }
+        Request::ChangeUnix { path, options } => {
+            let changed = files.find(path)?.change(options);
+            changed.map_err(|e| failed(&e))?;
+            Ok(Vec::new())
+        }
+        Request::RemoveUnix { path } => files.remove(path).map(|()| Vec::new()),
         Request::Open { path } => {
             absolute(path)?;
             Ok(vec![open(path)?.into()])

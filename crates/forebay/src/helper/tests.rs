@@ -71,10 +71,15 @@ fn requests_are_read_as_written_and_nothing_else_is() {
             options: owned,
         },
         Request::Open { path },
+        Request::ChangeUnix {
+            path,
+            options: owned,
+        },
+        Request::RemoveUnix { path },
     ] {
         let message = write_request(7, &request).unwrap();
         assert_eq!(read_request(&message), (7, Some(request.clone())));
-        let has_path = matches!(request, Request::BindUnix { .. } | Request::Open { .. });
+        let has_path = !matches!(request, Request::Ping | Request::BindTcp { .. });
         if !has_path {
             for end in 0..message.len() {
                 assert_eq!(
@@ -103,6 +108,7 @@ fn replies_are_read_as_written_and_nothing_else_is() {
         Reply::Refused(Refusal::NotAbsolute),
         Reply::Refused(Refusal::NotAFile),
         Reply::Refused(Refusal::NoReason),
+        Reply::Refused(Refusal::NotBound),
     ] {
         let message = write_reply(u32::MAX, reply);
         assert_eq!(read_reply(&message), Some((u32::MAX, reply)));
@@ -253,6 +259,42 @@ fn binds_unix() {
         relative.to_string(),
         "cannot get a socket for unix:a.sock from the helper process: not an absolute path"
     );
+}
+
+#[test]
+fn changes_and_removes_only_what_it_has_bound() {
+    use std::os::unix::fs::PermissionsExt;
+    let helper = start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.sock");
+    let foreign = dir.path().join("b.sock");
+    let _foreign = std::os::unix::net::UnixListener::bind(&foreign).unwrap();
+    let _bound = helper.bind_unix(&path, &UnixOptions::default()).unwrap();
+    let options = UnixOptions {
+        mode: 0o606,
+        ..UnixOptions::default()
+    };
+    helper.change_unix(&path, &options).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o606);
+    for error in [
+        helper.change_unix(&foreign, &options).unwrap_err(),
+        helper.remove_unix(&foreign).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(text.ends_with("it has bound no such socket"), "{text}");
+    }
+    helper.remove_unix(&path).unwrap();
+    assert!(!path.exists() && foreign.exists());
+    assert!(helper.remove_unix(&path).is_err(), "it is forgotten");
+    // What is left goes with it, unless it is another's by now.
+    let _bound = helper.bind_unix(&path, &UnixOptions::default()).unwrap();
+    let taken = dir.path().join("c.sock");
+    let _ours = helper.bind_unix(&taken, &UnixOptions::default()).unwrap();
+    std::fs::remove_file(&taken).unwrap();
+    let _theirs = std::os::unix::net::UnixListener::bind(&taken).unwrap();
+    assert!(helper.stop().unwrap().success());
+    assert!(!path.exists() && taken.exists());
 }
 
 #[test]

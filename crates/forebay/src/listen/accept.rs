@@ -1,14 +1,15 @@
 //! Accepting, and what happens near the limits.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use forebay_sys::net::{AcceptFault, refuse_new, to_unmapped};
+use socket2::Socket;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Listener;
@@ -24,14 +25,14 @@ Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// At the limit this many of the oldest idle connections make room, so that looking for them is
 /// paid once for many.
-const REAP: usize = 32;
+pub(super) const REAP: usize = 32;
 
 /// Pause after an `accept` that fails for want of memory or descriptors.
-const BREATH: Duration = Duration::from_millis(20);
+pub(super) const BREATH: Duration = Duration::from_millis(20);
 
 /// Accepts on `socket` until the listener closes, then what still waits, then closes.
 pub async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener) {
-    let mut spare = open_spare();
+    let mut spare = Spare::open();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -39,11 +40,13 @@ pub async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpL
             () = listener.closed() => break,
         };
         match accepted {
-            Ok((stream, address)) => take(&worker, &listener, stream, address),
+            Ok((stream, address)) => {
+                take(&worker, &listener, Transport::Tcp(stream), Some(address));
+            }
             Err(error) => match AcceptFault::of(&error) {
                 AcceptFault::Gone | AcceptFault::Empty => {}
                 AcceptFault::Exhausted => {
-                    shed(&worker, &socket, &mut spare);
+                    spare.shed(&worker, || accept_now(&socket));
                     if !worker.reap_idle(REAP) {
                         tokio::time::sleep(BREATH).await;
                     }
@@ -75,7 +78,7 @@ fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: TcpListener)
                     .set_nonblocking(true)
                     .and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
-                    take(worker, listener, stream, address);
+                    take(worker, listener, Transport::Tcp(stream), Some(address));
                 }
             }
             Err(error) if AcceptFault::of(&error) == AcceptFault::Gone => {}
@@ -84,7 +87,13 @@ fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: TcpListener)
     }
 }
 
-fn take(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, address: SocketAddr) {
+/// Serves an accepted connection. Without an address it is one of a Unix socket.
+pub(super) fn take(
+    worker: &Rc<Worker>,
+    listener: &Rc<Listener>,
+    transport: Transport,
+    address: Option<SocketAddr>,
+) {
     let process = &worker.process;
     let open = process.connections.fetch_add(1, Relaxed) + 1;
     let place = Place(worker.clone());
@@ -92,18 +101,18 @@ fn take(worker: &Rc<Worker>, listener: &Rc<Listener>, stream: TcpStream, address
     worker.counters.open.add(1);
     if open > process.max_connections.load(Relaxed) && !worker.reap_idle(REAP) {
         worker.counters.refused.add(1);
-        refuse(stream);
+        refuse(transport.into_socket());
         return;
     }
-    let Ok(local) = stream.local_addr() else {
+    let Ok(local) = transport.local_addr() else {
         return;
     };
     let remote = Remote {
-        address: to_unmapped(address),
-        local: to_unmapped(local),
+        address: to_unmapped(address.unwrap_or(NOBODY)),
+        local: to_unmapped(local.unwrap_or(NOBODY)),
         tls: false,
     };
-    let link = h1::Link::new(worker, listener, Transport::Tcp(stream), remote);
+    let link = h1::Link::new(worker, listener, transport, remote);
     tokio::task::spawn_local(guard::Task::new(place, h1::serve(link)));
 }
 
@@ -126,28 +135,45 @@ impl Drop for Place {
 
 /// Answers 503 and closes. The client may have sent its request already; closing with it unread
 /// would reset the connection and take the answer with it, so what is there is read away.
-fn refuse(stream: TcpStream) {
-    let Ok(mut stream) = stream.into_std() else {
+fn refuse(socket: Option<Socket>) {
+    let Some(mut socket) = socket else {
         return;
     };
-    let _ = stream.write(OVERLOADED);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = socket.write(OVERLOADED);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
     let mut sink = [0; 4096];
-    while matches!(io::Read::read(&mut stream, &mut sink), Ok(1..)) {}
+    while matches!(socket.read(&mut sink), Ok(1..)) {}
 }
 
-/// Out of descriptors: gives up the spare one for a moment to take a connection and close it, so
-/// that its client learns at once that it cannot be served.
-fn shed(worker: &Worker, socket: &TcpListener, spare: &mut Option<File>) {
-    *spare = None;
-    let mut nobody = Context::from_waker(std::task::Waker::noop());
-    if let Poll::Ready(Ok((stream, _))) = socket.poll_accept(&mut nobody) {
-        worker.counters.refused.add(1);
-        refuse(stream);
+/// A descriptor kept for the moment when there is none left.
+pub(super) struct Spare(Option<File>);
+
+impl Spare {
+    /// Takes one.
+    pub(super) fn open() -> Spare {
+        Spare(File::open("/dev/null").ok())
     }
-    *spare = open_spare();
+
+    /// Out of descriptors: gives up the spare one for a moment to take a connection and close it,
+    /// so that its client learns at once that it cannot be served.
+    pub(super) fn shed(&mut self, worker: &Worker, accept: impl FnOnce() -> Option<Socket>) {
+        self.0 = None;
+        if let Some(socket) = accept() {
+            worker.counters.refused.add(1);
+            refuse(Some(socket));
+        }
+        *self = Spare::open();
+    }
 }
 
-fn open_spare() -> Option<File> {
-    File::open("/dev/null").ok()
+/// The next connection, if one waits.
+fn accept_now(socket: &TcpListener) -> Option<Socket> {
+    let mut nobody = Context::from_waker(std::task::Waker::noop());
+    match socket.poll_accept(&mut nobody) {
+        Poll::Ready(Ok((stream, _))) => Transport::Tcp(stream).into_socket(),
+        _ => None,
+    }
 }
+
+/// The address of who has none: the ends of a Unix socket.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -1,11 +1,13 @@
 //! Listeners: where connections come from.
 //!
 //! Every worker has a TCP socket of its own for each address (`SO_REUSEPORT`): the kernel deals
-//! new connections out and no worker waits for another. A listener whose address stays keeps its
+//! new connections out and no worker waits for another. Unix sockets cannot be had so: there one
+//! worker accepts and deals ([`deal`]). A listener whose address stays keeps its
 //! sockets over a reload; one that goes first stops taking new connections, then is accepted dry,
 //! then closes, so that no client that had connected sees a reset.
 
 mod accept;
+mod deal;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,6 +19,7 @@ use tokio::sync::Notify;
 use crate::snapshot::Served;
 
 pub use accept::accept_all;
+pub use deal::{Dealt, Shared, deal_all, receive};
 
 /// An address's number in this process: the same address keeps it over reloads.
 pub type ListenerId = u64;
@@ -45,6 +48,16 @@ impl Default for Times {
     }
 }
 
+/// How a worker comes by the connections of a listener.
+pub enum Door {
+    /// From a socket of its own.
+    Own(std::net::TcpListener),
+    /// It accepts on these for all workers, and deals.
+    Dealer(Vec<Shared>),
+    /// Another worker deals.
+    Dealt,
+}
+
 /// A worker's half of a listener.
 pub struct Listener {
     served: RefCell<Arc<Served>>,
@@ -65,6 +78,11 @@ impl Listener {
     /// Works with what requests that come in here are answered from.
     pub fn with_served<R>(&self, work: impl FnOnce(&Served) -> R) -> R {
         work(&self.served.borrow())
+    }
+
+    /// What requests that come in here are answered from.
+    pub fn served(&self) -> Arc<Served> {
+        self.served.borrow().clone()
     }
 
     /// Answers from something else from now on.

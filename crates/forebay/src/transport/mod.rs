@@ -8,12 +8,13 @@ mod out;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use forebay_sys::net;
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -38,6 +39,31 @@ macro_rules! on_socket {
 }
 
 impl Transport {
+    /// An accepted socket that does not block: of TCP if it has addresses of IP, else a Unix one.
+    pub fn accepted(socket: Socket, is_tcp: bool) -> io::Result<Transport> {
+        Ok(if is_tcp {
+            Transport::Tcp(TcpStream::from_std(socket.into())?)
+        } else {
+            Transport::Unix(UnixStream::from_std(socket.into())?)
+        })
+    }
+
+    /// The socket alone, without the event loop.
+    pub fn into_socket(self) -> Option<Socket> {
+        match self {
+            Transport::Tcp(s) => s.into_std().ok().map(Socket::from),
+            Transport::Unix(s) => s.into_std().ok().map(Socket::from),
+        }
+    }
+
+    /// The address it came to; a Unix socket has none.
+    pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Transport::Tcp(s) => s.local_addr().map(Some),
+            Transport::Unix(_) => Ok(None),
+        }
+    }
+
     /// Waits until a read would say something: bytes, the end, or an error. Takes no buffer, so an
     /// idle connection costs none.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

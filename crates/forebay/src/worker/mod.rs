@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::counters::Counters;
 use crate::exchange::Exchange;
-use crate::listen::{Listener, ListenerId};
+use crate::listen::{Dealt, Door, Listener, ListenerId};
 use crate::protocol::h1::{Desk, Link, Phase};
 use crate::snapshot::Snapshot;
 use crate::transport::Out;
@@ -45,13 +45,15 @@ pub enum Mail {
     Snapshot {
         /// The new one.
         snapshot: Arc<Snapshot>,
-        /// Listeners that come: sockets of this worker's own.
-        open: Vec<(ListenerId, std::net::TcpListener)>,
+        /// Listeners that come.
+        open: Vec<(ListenerId, Door)>,
         /// Listeners that go.
         close: Vec<ListenerId>,
         /// Told when every request from now on is answered by it.
         done: oneshot::Sender<()>,
     },
+    /// Serve this connection, which another worker has accepted.
+    Dealt(Dealt),
     /// Finish what is under way, take nothing new, then end.
     Drain {
         /// Told when the last exchange has ended.
@@ -71,6 +73,15 @@ pub struct Process {
     pub max_connections: std::sync::atomic::AtomicUsize,
     /// The counters of every worker.
     pub all: parking_lot::Mutex<Vec<Arc<Counters>>>,
+    /// The mailboxes of all workers, once they have started.
+    pub mailboxes: std::sync::OnceLock<Box<[Mailbox]>>,
+}
+
+impl Process {
+    /// How many workers there are; 1 while they start.
+    pub fn workers(&self) -> usize {
+        self.mailboxes.get().map_or(1, |all| all.len().max(1))
+    }
 }
 
 /// Buffers that wait for their next use.

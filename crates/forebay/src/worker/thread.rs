@@ -1,7 +1,6 @@
 //! A worker's thread: its runtime, its listeners, and the messages it is told.
 
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +13,7 @@ use tokio::task::JoinSet;
 use super::{MAILBOX, Mail, Mailbox, Process, Worker};
 use crate::counters::Counters;
 use crate::files::pool;
-use crate::listen::{Listener, ListenerId, accept_all};
+use crate::listen::{Dealt, Door, Listener, ListenerId, accept_all, deal_all, receive};
 use crate::snapshot::Snapshot;
 use crate::wheel;
 
@@ -24,8 +23,8 @@ pub struct Start {
     pub index: usize,
     /// The configuration in force.
     pub snapshot: Arc<Snapshot>,
-    /// Its own sockets, listening.
-    pub sockets: Vec<(ListenerId, TcpListener)>,
+    /// Its listeners.
+    pub doors: Vec<(ListenerId, Door)>,
     /// Its counters, which others read.
     pub counters: Arc<Counters>,
     /// What is counted over all workers.
@@ -70,11 +69,11 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
         open: FxHashMap::default(),
         accepting: JoinSet::new(),
     };
-    for (id, socket) in start.sockets {
-        listeners.open(id, socket);
+    for (id, door) in start.doors {
+        listeners.open(id, door);
     }
-    while let Some(mail) = mail.recv().await {
-        match mail {
+    while let Some(message) = mail.recv().await {
+        match message {
             Mail::Snapshot {
                 snapshot,
                 open,
@@ -86,15 +85,23 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
                 }
                 listeners.serve(&snapshot);
                 worker.replace_snapshot(snapshot);
-                for (id, socket) in open {
-                    listeners.open(id, socket);
+                for (id, door) in open {
+                    listeners.open(id, door);
                 }
                 // Nobody listens for the answer any more if the reload was given up.
                 let _ = done.send(());
             }
+            Mail::Dealt(dealt) => listeners.receive(dealt),
             Mail::Drain { done } => {
                 worker.draining.set(true);
                 listeners.close_all().await;
+                // Others may have dealt before they heard of it; from now on they cannot.
+                mail.close();
+                while let Ok(late) = mail.try_recv() {
+                    if let Mail::Dealt(dealt) = late {
+                        listeners.receive(dealt);
+                    }
+                }
                 worker.close_idle();
                 drained(&worker).await;
                 let _ = done.send(());
@@ -123,23 +130,49 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn open(&mut self, id: ListenerId, socket: TcpListener) {
+    fn open(&mut self, id: ListenerId, door: Door) {
         let served = self.worker.snapshot().served.get(&id).cloned();
         let Some(served) = served else {
             tracing::error!(listener = id, "a listener without a configuration");
             return;
         };
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => {
-                let listener = Listener::new(served);
-                self.open.insert(id, listener.clone());
-                // Those that have ended are of no interest.
-                while self.accepting.try_join_next().is_some() {}
-                let accepting = accept_all(self.worker.clone(), listener, socket);
-                self.accepting.spawn_local(accepting);
+        let listener = Listener::new(served);
+        // Those that have ended are of no interest.
+        while self.accepting.try_join_next().is_some() {}
+        match door {
+            Door::Own(socket) => match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let accepting = accept_all(self.worker.clone(), listener.clone(), socket);
+                    self.accepting.spawn_local(accepting);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a listener cannot be watched");
+                    return;
+                }
+            },
+            Door::Dealer(sockets) => {
+                for socket in sockets {
+                    let dealing = deal_all(self.worker.clone(), listener.clone(), id, socket);
+                    self.accepting.spawn_local(dealing);
+                }
             }
-            Err(error) => tracing::error!(%error, "a listener cannot be watched"),
+            Door::Dealt => {}
         }
+        self.open.insert(id, listener);
+    }
+
+    /// Serves what another worker has accepted. Where the listener was closed meanwhile, the client
+    /// still gets its answer, as do those that a closing listener has accepted itself.
+    fn receive(&self, dealt: Dealt) {
+        let listener = match self.open.get(&dealt.listener) {
+            Some(listener) => listener.clone(),
+            None => {
+                let closed = Listener::new(dealt.served.clone());
+                closed.close();
+                closed
+            }
+        };
+        receive(&self.worker, &listener, dealt);
     }
 
     fn close(&mut self, id: ListenerId) {

@@ -19,7 +19,7 @@ pub use bind::{Sharing, TcpAddress, TcpOptions, bind_tcp, prepare_accepted, refu
 pub use error::BindError;
 pub use fds::{MAX_FDS, Received, recv_with_fds, send_with_fds, seqpacket_pair};
 pub use stream::{read, write, writev};
-pub use unix::{UnixOptions, bind_unix};
+pub use unix::{UnixFile, UnixOptions, bind_unix};
 
 /// The address without its IPv6 disguise: `[::ffff:192.0.2.1]:80`, as a socket that takes both
 /// families names an IPv4 peer, becomes `192.0.2.1:80`. All others stay what they are. Done once,

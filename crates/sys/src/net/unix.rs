@@ -4,10 +4,10 @@ use std::{
     fs, io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileTypeExt, chown},
+        fs::{FileTypeExt, MetadataExt, chown},
         net::UnixListener,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -50,6 +50,53 @@ impl Default for UnixOptions {
 pub fn bind_unix(path: &Path, options: &UnixOptions) -> Result<UnixListener, BindError> {
     bind(path, options)
         .map_err(|source| BindError::new(format_args!("unix:{}", path.display()), source))
+}
+
+/// The file of a Unix listener, known by more than its name: somebody else may have put another one
+/// into its place since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl UnixFile {
+    /// The file that has this name now.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Where it was made.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it another owner and mode. `NotFound` where it is not there any more.
+    pub fn change(&self, options: &UnixOptions) -> io::Result<()> {
+        if !self.is_there() {
+            return Err(Errno::NOENT.into());
+        }
+        set_owner_and_mode(&self.path, options)
+    }
+
+    /// Removes it; what has taken its place stays.
+    pub fn remove(&self) -> io::Result<()> {
+        if self.is_there() {
+            fs::remove_file(&self.path)?;
+        }
+        Ok(())
+    }
+
+    fn is_there(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|now| now == *self)
+    }
 }
 
 fn bind(path: &Path, options: &UnixOptions) -> io::Result<UnixListener> {

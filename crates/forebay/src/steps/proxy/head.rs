@@ -100,12 +100,20 @@ fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
     let ip = exchange.client_ip();
     let host = exchange.request.fields.get(Known::Host).unwrap_or(b"");
     let scheme = exchange.scheme().as_bytes();
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    write_ip(ip, out);
-    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    if exchange.has_client_ip() {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        write_ip(ip, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"X-Forwarded-Proto: ");
     out.extend_from_slice(scheme);
     out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
-    append_decimal(out, u64::from(exchange.remote.local.port()));
+    let port = match exchange.remote.local.port() {
+        // A Unix socket has none.
+        0 => exchange.port(),
+        port => port,
+    };
+    append_decimal(out, u64::from(port));
     if !host.is_empty() {
         out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
         out.extend_from_slice(host);
@@ -116,6 +124,8 @@ fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\r\nForwarded: for=");
     match ip {
+        // RFC 7239 §6.2.
+        _ if !exchange.has_client_ip() => out.extend_from_slice(b"unknown"),
         IpAddr::V4(_) => write_ip(ip, out),
         IpAddr::V6(_) => {
             out.extend_from_slice(b"\"[");
