@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay_tests::load::Load;
+use forebay_tests::peers::Nginx;
 use forebay_tests::{Builder, Gate, Origin, Request, Script, Server, proc, wait};
 use rustix::process::Signal;
 
@@ -252,4 +253,71 @@ fn a_client_without_an_address_is_unknown_to_the_origin() {
         Some("for=unknown;host=\"a.test\";proto=http")
     );
     assert_eq!(request.field("x-forwarded-port"), Some("80"));
+}
+
+#[test]
+fn a_trusted_server_speaks_for_its_clients() {
+    let origin = Origin::echo();
+    let server = Server::builder(
+        r#"site { "a.test", allow "192.0.2.0/24", proxy "@origin@" }
+           site { "*", respond(200, "$client_ip") }"#,
+    )
+    .listen(r#"trust = { "127.0.0.2", "10.0.0.0/8" }"#)
+    .origin("origin", &origin)
+    .start();
+    let request = Request::get("/x")
+        .host("front.test")
+        .field("X-Forwarded-For", "6.6.6.6, 192.0.2.1, 10.0.0.1")
+        .field("X-Forwarded-Proto", "https")
+        .field("X-Forwarded-Host", "a.test");
+    let trusted = server.client().from("127.0.0.2");
+    let _ = trusted.request(&request).expect(200);
+    let seen = origin.only_request();
+    let field = |name: &str| seen.field(name).unwrap_or_default().to_owned();
+    assert_eq!(field("x-forwarded-for"), "192.0.2.1");
+    assert_eq!(field("x-forwarded-proto"), "https");
+    assert_eq!(field("x-forwarded-port"), "443");
+    assert_eq!(field("x-forwarded-host"), "a.test");
+    assert_eq!(
+        field("forwarded"),
+        "for=192.0.2.1;host=\"a.test\";proto=https"
+    );
+    assert_eq!(field("host"), "a.test");
+    // A connection serves many clients: what was said of one holds for its request alone.
+    let mut conn = trusted.connect();
+    let other = Request::get("/").field("Forwarded", "for=\"[2001:db8::1]:5\"");
+    assert_eq!(conn.exchange(&other).expect(200).text(), "2001:db8::1");
+    assert_eq!(conn.get("/").expect(200).text(), "127.0.0.2");
+    let denied = Request::get("/")
+        .host("a.test")
+        .field("X-Forwarded-For", "192.0.3.1");
+    let _ = conn.exchange(&denied).expect(403);
+    // Others are not believed.
+    let stranger = server.client().from("127.0.0.3");
+    assert_eq!(stranger.request(&request).expect(200).text(), "127.0.0.3");
+}
+
+#[test]
+fn nginx_in_front_speaks_for_its_clients() {
+    let (builder, path) =
+        with_socket(r#"listen "@sock@" site { "*", respond(200, "$client_ip $scheme $host") }"#);
+    let builder = builder.open_to_all();
+    let directive = |pass: &str| {
+        format!(
+            "location / {{ proxy_pass {pass}; proxy_set_header Host $host; \
+             proxy_set_header X-Forwarded-Proto https; \
+             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }}"
+        )
+    };
+    let _server = builder.server(r#"user = "nobody:nogroup""#).start();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("permissions");
+    let nginx = Nginx::start(&directive(&format!("http://unix:{}:", path.display())), &[]);
+    let request = Request::get("/")
+        .host("a.test")
+        .field("X-Forwarded-For", "6.6.6.6");
+    let from = nginx.client().from("127.0.0.9");
+    assert_eq!(
+        from.request(&request).expect(200).text(),
+        "127.0.0.9 https a.test"
+    );
 }

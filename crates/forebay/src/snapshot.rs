@@ -11,7 +11,7 @@ use forebay_http1::Limits;
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::exchange::Pipeline;
+use crate::exchange::{Pipeline, Trust};
 use crate::listen::{ListenerId, Times};
 use crate::upstream::Upstream;
 
@@ -41,6 +41,8 @@ pub struct Served {
     pub times: Times,
     /// The limits for their heads.
     pub limits: Limits,
+    /// Who is believed what about clients; none: nobody, as nearly everywhere.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// A configuration in force.

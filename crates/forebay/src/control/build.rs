@@ -80,6 +80,7 @@ pub fn build(
                 hosts,
                 times: bind.times,
                 limits: bind.limits,
+                trust: bind.trust.clone(),
             }),
         )
     });

@@ -10,8 +10,10 @@ use forebay_config::{
 use forebay_http1::Limits;
 use rustc_hash::FxHashMap;
 
+use crate::exchange::Trust;
 use crate::listen::{ListenerId, Times};
 use crate::snapshot::resource_id;
+use crate::steps::networks::Networks;
 use crate::steps::patterns::check_hosts;
 
 const TIME: Type = Type::Duration {
@@ -31,6 +33,11 @@ pub static LISTEN: Directive = Directive::declaration(
 )
 .args(&[Arg::required("ADDRESS", Type::Address)])
 .options(&[
+    Opt::new(
+        "trust",
+        Type::List(&Type::Prefix),
+        "Peers whose `Forwarded` and `X-Forwarded-*` are believed; on a Unix socket all are.",
+    ),
     Opt::new(
         "mode",
         Type::Text,
@@ -158,6 +165,8 @@ pub struct Bind {
     pub times: Times,
     /// The limits for their heads.
     pub limits: Limits,
+    /// Who is believed what about clients.
+    pub trust: Option<Arc<Trust>>,
     /// The file, where it is a Unix socket.
     pub file: File,
 }
@@ -260,6 +269,7 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address: address.clone(),
             times: times(call),
             limits: limits(call),
+            trust: trust(call, address),
             file: file(call, address, report),
         });
     }
@@ -272,10 +282,19 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address,
             times,
             limits,
+            trust: None,
             file: File::default(),
         });
     }
     binds
+}
+
+/// On a plain TCP socket nobody is trusted unless somebody is named.
+fn trust(call: &Call, address: &Address) -> Option<Arc<Trust>> {
+    let prefixes: Option<&[Node]> = call.find("trust");
+    let may_be_unix = matches!(address, Address::Unix(_) | Address::Fd(_));
+    let networks = Networks::new(prefixes.unwrap_or_default());
+    (prefixes.is_some() || may_be_unix).then(|| Arc::new(Trust::new(networks)))
 }
 
 fn file(call: &Call, address: &Address, report: &mut Report) -> File {

@@ -13,6 +13,7 @@ mod request;
 mod response;
 pub mod step;
 mod template;
+mod trust;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
@@ -30,6 +31,7 @@ pub use request::{Captures, Request};
 pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
 pub use template::{expand, expand_path, expand_url, query_pairs};
+pub use trust::Trust;
 
 use crate::snapshot::{Served, Site};
 use crate::worker::Worker;
@@ -37,11 +39,12 @@ use crate::worker::Worker;
 /// Who sent a request, and over what.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote {
-    /// The other end of the connection. On a Unix socket: an unspecified address, port 0.
+    /// The client: the other end of the connection, or whom a trusted one speaks for. Where it has
+    /// no address, as on a Unix socket: an unspecified one, port 0.
     pub address: SocketAddr,
     /// The address it came to.
     pub local: SocketAddr,
-    /// Came over TLS.
+    /// The client uses TLS, with us or with a trusted server before us.
     pub tls: bool,
 }
 
@@ -170,6 +173,9 @@ impl Exchange {
     /// Finds the site that answers and stands at the top of its pipeline; or says at once what the
     /// answer is.
     pub fn enter(&mut self, served: &Served) -> Option<Response> {
+        if let Some(trust) = &served.trust {
+            trust.apply(self);
+        }
         match self.find_site(served) {
             Ok(true) => None,
             Ok(false) => Some(self.options_of_server()),

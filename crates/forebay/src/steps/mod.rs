@@ -20,7 +20,7 @@ pub mod files;
 mod headers;
 mod limit;
 mod metrics;
-mod networks;
+pub mod networks;
 pub mod patterns;
 pub mod proxy;
 mod redirect;
