@@ -640,6 +640,16 @@ impl Conn {
             .expect("SO_RCVTIMEO");
     }
 
+    /// How long each write waits from now on.
+    ///
+    /// # Panics
+    /// When the socket is gone.
+    pub fn set_write_timeout(&mut self, time: Duration) {
+        self.socket
+            .set_write_timeout(Some(time))
+            .expect("SO_SNDTIMEO");
+    }
+
     /// The local port, if this is TCP.
     #[must_use]
     pub fn local_port(&self) -> Option<u16> {

@@ -7,6 +7,7 @@
 //! | [`client`] | what a test says to it: whole requests, raw bytes, bytes in pieces, slowly, or not at all |
 //! | [`wire`] | a strict HTTP/1 reader, on purpose not the server's own codec: they must not share a bug |
 //! | [`origin`] | a recording origin that misbehaves by [`origin::script`] |
+//! | [`peer`] | a peer whose every byte the test sends and reads itself |
 //! | [`peers`] | real servers from Debian, started with a configuration of the test's own |
 //! | [`load`] | threads that ask and check until they are told to stop |
 //! | [`journal`] | who sent what and when; printed when a test fails |
@@ -25,6 +26,7 @@ pub mod journal;
 pub mod load;
 pub mod origin;
 pub mod pattern;
+pub mod peer;
 pub mod peers;
 pub mod port;
 pub mod proc;

@@ -72,6 +72,8 @@ counters! {
     upstream_connects "counter" "upstream_connects" "Connections opened to peers.";
     upstream_reused "counter" "upstream_reused" "Requests sent on a kept connection to a peer.";
     upstream_retries "counter" "upstream_retries" "Requests tried again on another peer.";
+    tunnels "counter" "tunnels" "Tunnels begun, as for WebSocket.";
+    tunnels_open "gauge" "tunnels_open" "Tunnels open now.";
     mail_lost "counter" "mail_lost" "Messages to a worker lost because its mailbox was full.";
     fields_dropped "counter" "fields_dropped" "Request fields dropped because of a `_` in the name.";
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use forebay_fields::Fields;
 
-use super::Fault;
+use super::{Fault, Tunnel};
 use crate::files::OpenFile;
 
 /// The body of a request or a response.
@@ -25,6 +25,8 @@ pub enum Body {
     File(FileRange),
     /// Something that is still coming.
     Stream(Box<dyn Stream>),
+    /// No body: the connection goes on with another protocol. Of a response only, with status 101.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Bytes `start..end` of an open file.
@@ -75,6 +77,7 @@ impl Body {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
             Body::File(range) => Some(range.end - range.start),
             Body::Stream(stream) => stream.len_bytes(),
+            Body::Tunnel(_) => None,
         }
     }
 }

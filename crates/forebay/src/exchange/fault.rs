@@ -93,6 +93,7 @@ reasons! {
     BadResponse Upstream 502 "bad_response" "The application's answer cannot be understood.";
     Truncated Upstream 502 "truncated" "The application's answer ended too early.";
     StatusRetried Upstream 502 "status_retried" "The application answered with an error.";
+    TunnelIdle Client 0 "tunnel_idle" "Nothing has passed through the tunnel for too long.";
     PoolFull Upstream 503 "pool_full" "The application is busy.";
     PoolTimeout Upstream 503 "pool_timeout" "The application was busy for too long.";
     NoPeer Upstream 503 "no_peer" "No server of the application is in service.";

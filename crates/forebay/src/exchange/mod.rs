@@ -14,6 +14,7 @@ mod response;
 pub mod step;
 mod template;
 mod trust;
+mod tunnel;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
@@ -32,6 +33,7 @@ pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
 pub use template::{expand, expand_path, expand_url, query_pairs};
 pub use trust::Trust;
+pub use tunnel::Tunnel;
 
 use crate::snapshot::{Served, Site};
 use crate::worker::Worker;

@@ -11,7 +11,7 @@ use super::{Body, Exchange, Fault, Reason};
 /// protocol's, which knows the body's length and how to send it.
 #[derive(Default)]
 pub struct Response {
-    /// 200 to 599.
+    /// 200 to 599; 101 with a tunnel for its body.
     pub status: u16,
     /// Its fields, without those of the framing.
     ///

@@ -234,7 +234,9 @@ impl Got {
         match &self.response.body {
             Body::Empty => Bytes::new(),
             Body::Bytes(bytes) => bytes.clone(),
-            Body::File(_) | Body::Stream(_) => panic!("the body is not in memory"),
+            Body::File(_) | Body::Stream(_) | Body::Tunnel(_) => {
+                panic!("the body is not in memory")
+            }
         }
     }
 

@@ -175,6 +175,14 @@ impl Transport {
         debug_assert!(said.is_err());
     }
 
+    /// What has broken the connection, if something has, though nobody was reading or writing.
+    pub fn broken(&self) -> io::Result<()> {
+        match on_socket!(self, s => s.take_error())? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     /// Ends the sending side; the remote reads what was sent and then the end.
     pub fn shutdown(&mut self) -> io::Result<()> {
         on_socket!(self, s => SockRef::from(&*s).shutdown(std::net::Shutdown::Write))

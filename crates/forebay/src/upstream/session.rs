@@ -14,14 +14,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_fields::{Fields, Known, list_items};
 use forebay_http1::{
     BodyDecoder, Framing, HeadParser, LAST_CHUNK, Limits, Method, Part, Progress, ResponseHead,
-    write_chunk_size, write_last_chunk,
+    Version, write_chunk_size, write_last_chunk,
 };
 
 use super::pool::{Idle, PeerConn};
 use super::seat::Seat;
-use crate::exchange::{Body, Fault, Interim, Pulled, Reason, Stream};
+use crate::exchange::{Body, Fault, Interim, Pulled, Reason, Stream, Tunnel};
 use crate::transport::Out;
 use crate::worker::{LARGE_BUFFER_BYTES, Worker};
 
@@ -34,6 +35,8 @@ pub struct Times {
     pub first_byte: Duration,
     /// Between two bytes.
     pub read: Duration,
+    /// In place of that for tunnels and event streams.
+    pub tunnel: Duration,
     /// For everything.
     pub total: Duration,
 }
@@ -83,6 +86,8 @@ pub struct Session {
     keep_alive: bool,
     read_ahead: usize,
     len_bytes: Option<u64>,
+    /// The response is one that is silent for most of its time, and then holds no buffer.
+    is_event_stream: bool,
     /// Bytes of the request, for counting.
     written: u64,
     over: bool,
@@ -126,6 +131,7 @@ impl Session {
             keep_alive: false,
             read_ahead,
             len_bytes: Some(0),
+            is_event_stream: false,
             written: 0,
             over: false,
             head: ResponseHead::new(),
@@ -143,7 +149,8 @@ impl Session {
     /// Sends this body behind the head.
     pub fn send_body(&mut self, body: Body, chunked: bool) {
         match body {
-            Body::Empty => {}
+            // No request has a tunnel.
+            Body::Empty | Body::Tunnel(_) => {}
             Body::Bytes(bytes) => {
                 self.held = Some(bytes.clone());
                 self.out.push(bytes);
@@ -265,9 +272,58 @@ impl Session {
             Framing::Length(len) => Some(len),
             Framing::Chunked | Framing::UntilClose => None,
         };
+        if self.len_bytes.is_none() && is_event_stream(&head.fields) {
+            self.is_event_stream = true;
+            self.times.read = self.times.tunnel;
+        }
         if let Some(conn) = &self.conn {
             conn.deadline.clear();
         }
+    }
+
+    /// What the response whose head has been read, a 101, makes of the connection: a tunnel, if it
+    /// names what was offered. Else why that cannot be.
+    pub fn take_tunnel(&mut self, offer: Option<&[u8]>) -> Result<Tunnel, &'static str> {
+        let Some(offer) = offer else {
+            return Err("status 101, though nothing was offered to it");
+        };
+        if !self.head.upgrade || self.head.version != Version::Http11 {
+            return Err("status 101 without `Connection: upgrade` and `Upgrade`");
+        }
+        let mut protocol = Vec::new();
+        for chosen in self.head.fields.list(Known::Upgrade) {
+            if !list_items(offer).any(|offered| offered.eq_ignore_ascii_case(chosen)) {
+                return Err("status 101 for a protocol that was not offered to it");
+            }
+            if !protocol.is_empty() {
+                protocol.extend_from_slice(b", ");
+            }
+            protocol.extend_from_slice(chosen);
+        }
+        if protocol.is_empty() {
+            return Err("status 101 without the name of a protocol");
+        }
+        // RFC 9110 §7.8: the request comes to its end before anything else is spoken.
+        if !matches!(self.upload, Upload::Done) || !self.out.is_empty() {
+            return Err("status 101 before it had the whole request");
+        }
+        let early = if self.input.is_empty() {
+            BytesMut::new()
+        } else {
+            std::mem::take(&mut self.input)
+        };
+        let (Some(conn), Some(seat)) = (self.conn.take(), self.seat.take()) else {
+            return Err("status 101 on a connection that is gone");
+        };
+        self.over = true;
+        Ok(Tunnel {
+            protocol: protocol.into_boxed_slice(),
+            far: conn.io,
+            deadline: conn.deadline,
+            early,
+            idle: self.times.tunnel,
+            seat,
+        })
     }
 
     /// The body of the response whose head has been read. What is there already in whole comes as
@@ -358,6 +414,30 @@ impl Session {
         }
         ready!(self.poll_deadline(cx));
         Poll::Ready(Err(self.timed_out(reason)))
+    }
+
+    /// While the peer says nothing in the middle of a body: is it still in time?
+    fn poll_next_byte(&mut self, cx: &mut Context<'_>) -> Poll<Pulled> {
+        if let Some(conn) = &self.conn
+            && !conn.deadline.is_set()
+        {
+            self.arm(self.times.read);
+        }
+        ready!(self.poll_deadline(cx));
+        let fault = self.timed_out(Reason::ReadTimeout);
+        self.abort(fault)
+    }
+
+    /// True if nothing has come; then no buffer is held while it is waited for.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(conn) = &self.conn else {
+            return false;
+        };
+        let is_silent = conn.io.poll_read_ready(cx).is_pending();
+        if is_silent {
+            self.worker.give_back_large(std::mem::take(&mut self.input));
+        }
+        is_silent
     }
 
     fn arm(&self, time: Duration) {
@@ -455,6 +535,9 @@ impl Stream for Session {
             if self.poll_upload(cx).is_err() {
                 self.upload = Upload::Broken;
             }
+            if self.is_event_stream && self.input.is_empty() && self.is_silent(cx) {
+                return self.poll_next_byte(cx);
+            }
             // A response is read ahead of its client only in the room of one buffer: while the
             // client still holds slices of a full one, there is nothing to read into, and the
             // writer, which runs in the same task, pulls again when it has sent some.
@@ -484,16 +567,7 @@ impl Stream for Session {
                 Poll::Ready(Err(error)) => {
                     return self.abort(Fault::with(Reason::Truncated, error.to_string()));
                 }
-                Poll::Pending => {
-                    if let Some(conn) = &self.conn
-                        && !conn.deadline.is_set()
-                    {
-                        self.arm(self.times.read);
-                    }
-                    ready!(self.poll_deadline(cx));
-                    let fault = self.timed_out(Reason::ReadTimeout);
-                    return self.abort(fault);
-                }
+                Poll::Pending => return self.poll_next_byte(cx),
             }
         }
     }
@@ -520,6 +594,15 @@ const RESPONSE_LIMITS: Limits = Limits {
     max_header: 256 * 1024,
     max_fields: Limits::MOST_FIELDS,
 };
+
+/// A response of server-sent events, which comes to no end and has nothing to say for minutes.
+fn is_event_stream(fields: &Fields) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    fields.get(Known::ContentType).is_some_and(|kind| {
+        kind.get(..NAME.len())
+            .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+    })
+}
 
 fn no_body() -> BodyDecoder {
     BodyDecoder::new(Framing::None, &RESPONSE_LIMITS)

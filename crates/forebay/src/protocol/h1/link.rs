@@ -1,7 +1,7 @@
 //! One HTTP/1 connection's state, shared by its task, the request body that reads from it and the
 //! worker that may close it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fs::File;
 use std::io;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use forebay_fields::Fields;
 use forebay_http1::{BodyDecoder, Framing, HeadParser, Limits, RequestHead, write_status_line};
 
 use super::pace::Pace;
-use crate::exchange::{Interim, Remote};
+use crate::exchange::{Interim, Remote, Tunnel};
 use crate::listen::Listener;
 use crate::transport::{Out, Transport};
 use crate::wheel::Deadline;
@@ -80,6 +80,8 @@ pub struct Desk {
     pub expects_continue: bool,
     /// How many 1xx responses may still be sent for this request.
     pub interim_left: u8,
+    /// What the connection goes on with, once what is queued has been sent.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 impl Default for Desk {
@@ -95,6 +97,7 @@ impl Default for Desk {
             pace_out: Pace::default(),
             expects_continue: false,
             interim_left: 0,
+            tunnel: None,
         }
     }
 }
@@ -115,6 +118,7 @@ impl Desk {
         self.pace_out = Pace::default();
         self.expects_continue = false;
         self.interim_left = 0;
+        self.tunnel = None;
     }
 }
 
@@ -172,6 +176,11 @@ impl Link {
     /// True if nothing received is left over.
     pub fn input_is_empty(&self) -> bool {
         self.with_desk(|desk| desk.input.is_empty()).unwrap_or(true)
+    }
+
+    /// The transport itself, for who passes on what nobody here reads.
+    pub fn transport(&self) -> RefMut<'_, Transport> {
+        self.io.borrow_mut()
     }
 
     /// Waits until there is something to read.

@@ -7,6 +7,9 @@
 //!                                      │ refused            │ waits, or the body streams    │
 //!                                      ▼                    ▼                               │
 //!              linger, close ◀── answer queued ◀── last ── waiting (boxed) ── sent ─────────┘
+//!                                                           │ 101
+//!                                                           ▼
+//!                                                         tunnel (boxed) ── over ──▶ close
 //! ```
 //!
 //! A request that is answered from memory never leaves this task's own small future; its answer is
@@ -20,6 +23,7 @@ mod files;
 mod link;
 mod pace;
 mod send;
+mod tunnel;
 mod waiting;
 
 use std::future::{Future, poll_fn};
@@ -60,6 +64,8 @@ enum Next {
     Linger,
     /// It is of no use any more.
     Drop,
+    /// What its desk holds: it speaks no HTTP from now on.
+    Tunnel,
 }
 
 /// What reading a head comes to.
@@ -91,6 +97,7 @@ pub async fn serve(link: Rc<Link>) {
                 poll_fn(|cx| poll_sent(&link, cx)).await;
             }
             Next::Linger => Box::pin(send::linger(&link)).await,
+            Next::Tunnel => Box::pin(tunnel::run(&link)).await,
         }
         link.close_desk();
         if next != Next::Go {

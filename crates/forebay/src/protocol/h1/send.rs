@@ -228,6 +228,21 @@ pub fn write_head(
     form
 }
 
+/// Queues the head that ends HTTP on this connection (RFC 9110 §15.2.2). It has no body, and
+/// neither a length nor a date: everything behind it is the other protocol's.
+pub fn write_switch(link: &Link, response: &Response, protocol: &[u8]) {
+    const SKIP: KnownSet = FRAMING.union(KnownSet::of(&[Known::Upgrade]));
+    link.worker.counters.status(response.status);
+    link.with_desk(|desk| {
+        let out = desk.out.tail();
+        write_status_line(out, response.status, None);
+        response.fields.write_without(out, SKIP);
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: ");
+        out.extend_from_slice(protocol);
+        out.extend_from_slice(b"\r\n\r\n");
+    });
+}
+
 /// RFC 9112 §6.3.
 fn form_of(asked: Asked, response: &Response) -> Form {
     if asked.is_head || matches!(response.status, 204 | 304) {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use super::files;
 use super::send::{self, Form, Leftover};
-use super::{Asked, Link, Next};
+use super::{Asked, Link, Next, tunnel};
 use crate::exchange::{Body, Exchange, Fault, Pulled, Reason, Response, Stream, dress, guard};
 use crate::files::FileStream;
 use crate::worker::BUFFER_BYTES;
@@ -24,13 +24,12 @@ pub async fn finish(
     asked: Asked,
     response: Option<Response>,
 ) -> Next {
+    link.eof_is_gone.set(false);
     let response = match response {
         Some(response) => Some(response),
         None => {
             exchange.interim = Some(link.clone());
-            let response = run(link, exchange).await;
-            link.eof_is_gone.set(false);
-            response
+            run(link, exchange).await
         }
     };
     let Some(mut response) = response else {
@@ -41,6 +40,9 @@ pub async fn finish(
     // Whatever the steps have not taken of the request's body nobody will want any more.
     exchange.request.set_body(Body::Empty);
     let leftover = send::leftover(link);
+    if let Body::Tunnel(_) = response.body {
+        return tunnel::begin(link, response, leftover);
+    }
     let mut keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
     let form = send::write_head(link, asked, &mut response, &mut keep, exchange.site_name());
     // The site is needed no more: a slow download must not keep an old configuration in memory.
@@ -62,6 +64,7 @@ pub async fn finish(
             send_stream(link, form, &mut FileStream::new(&link.worker, range)).await
         }
         Body::Stream(mut stream) => send_stream(link, form, &mut *stream).await,
+        Body::Tunnel(_) => Err(Reason::Internal.into()),
     };
     if let Err(fault) = sent {
         link.worker.counters.fault(fault.reason);
@@ -190,7 +193,12 @@ fn poll_send(
                 flow.ended = true;
             }
             Poll::Ready(Pulled::Abort(fault)) => return Poll::Ready(Err(fault)),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                // An event stream may be silent for long: its client must not be missed only when
+                // there is something to say.
+                ready!(poll_gone(link, cx));
+                return Poll::Ready(Err(Reason::ClientGone.into()));
+            }
         }
     }
 }

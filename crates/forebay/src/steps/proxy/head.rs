@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use forebay_config::Template;
-use forebay_fields::{Fields, Known, KnownSet, append_decimal};
+use forebay_fields::{Fields, Known, KnownSet, append_decimal, is_token};
 use forebay_http1::{Method, Version, write_request_line};
 
 use crate::exchange::{Body, Exchange, Fault, Reason, expand};
@@ -18,12 +18,42 @@ const NOT_PASSED: KnownSet = KnownSet::HOP_BY_HOP
 /// A request that has come through this server this often is in a loop.
 const LOOPS: usize = 2;
 
-/// Writes the request's head for a peer, which is to see this host; says whether the body is
-/// chunked.
+/// Protocols that are not passed on as an offer: under them the client would send requests of its
+/// own through the tunnel, which no step would see (`h2c` has been used for that).
+const NOT_OFFERED: [&[u8]; 4] = [b"h2c", b"h2", b"http", b"tls"];
+
+/// The protocols that the client would go on with (RFC 9110 §7.8), as a peer gets to see them.
+/// `None` where it offers none that may be passed on. Looked at once: writing a head for a first
+/// peer removes them.
+pub fn offer(exchange: &Exchange) -> Option<Vec<u8>> {
+    let request = &exchange.request;
+    if !request.offers_upgrade {
+        return None;
+    }
+    let mut offer = Vec::new();
+    for protocol in request.fields.list(Known::Upgrade) {
+        let mut parts = protocol.splitn(2, |&b| b == b'/');
+        let name = parts.next().unwrap_or_default();
+        let is_refused = NOT_OFFERED.iter().any(|no| name.eq_ignore_ascii_case(no));
+        let version = parts.next().unwrap_or(b"1");
+        if is_refused || !is_token(name) || !is_token(version) {
+            continue;
+        }
+        if !offer.is_empty() {
+            offer.extend_from_slice(b", ");
+        }
+        offer.extend_from_slice(protocol);
+    }
+    (!offer.is_empty()).then_some(offer)
+}
+
+/// Writes the request's head for a peer, which is to see this host, with this offer to go on with
+/// another protocol; says whether the body is chunked.
 pub fn write(
     exchange: &mut Exchange,
     host: Option<&Template>,
     body: &Body,
+    offer: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) -> Result<bool, Fault> {
     // What it has removed stays removed for another try. In nearly every request there is nothing
@@ -60,6 +90,10 @@ pub fn write(
         line(out, b"Host", request.host().as_bytes());
     }
     request.fields.write_without(out, skip);
+    if let Some(offer) = offer {
+        line(out, b"Connection", b"upgrade");
+        line(out, b"Upgrade", offer);
+    }
     forwarded(exchange, out);
     let chunked = match body.len_bytes() {
         None => {

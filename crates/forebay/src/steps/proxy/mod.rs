@@ -26,7 +26,7 @@ const TIMEOUT: Type = Type::Duration {
 pub static DIRECTIVE: Directive = Directive::handler(
     "proxy",
     "Passes the request on to an HTTP server: an upstream, or a target that stands for a pool of \
-     one. Bodies stream both ways. `Forwarded`, `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, \
+     one. Bodies stream both ways, events arrive at once, and a WebSocket becomes a tunnel. `Forwarded`, `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, \
      `Via` and `CDN-Loop` tell it about the client; what the client wrote into them is removed.",
 )
 .args(&[Arg::required(
@@ -80,6 +80,12 @@ pub static DIRECTIVE: Directive = Directive::handler(
         "Between two bytes of the response.",
     )
     .default(r#""60s""#),
+    Opt::new(
+        "tunnel_timeout",
+        TIMEOUT,
+        "In its place for tunnels (WebSocket) and event streams: with nothing passing either way.",
+    )
+    .default(r#""1h""#),
     Opt::new("total_timeout", TIMEOUT, "For the whole exchange.").default(r#""1d""#),
     Opt::new(
         "buffer",
@@ -127,6 +133,7 @@ pub fn build(call: &Call, builder: &mut Builder) -> Option<Box<dyn Step>> {
             connect: call.get("connect_timeout"),
             first_byte: call.get("first_byte_timeout"),
             read: call.get("read_timeout"),
+            tunnel: call.get("tunnel_timeout"),
             total: call.get("total_timeout"),
         },
         buffer: call.get("buffer"),
@@ -188,6 +195,19 @@ struct Failed {
     response: Option<Response>,
 }
 
+impl Failed {
+    /// The peer has answered with something that is no answer.
+    fn garbage(detail: impl Into<String>) -> Failed {
+        Failed {
+            fault: Fault::with(Reason::BadResponse, detail),
+            failure: Failure::Garbage,
+            sent: true,
+            body: None,
+            response: None,
+        }
+    }
+}
+
 impl Proxy {
     async fn pass_on(&self, exchange: &mut Exchange) -> Flow {
         if self.abort_on_close
@@ -199,6 +219,7 @@ impl Proxy {
             Ok(body) => body,
             Err(fault) => return Flow::Fail(fault),
         };
+        let offer = head::offer(exchange);
         let worker = exchange.worker.clone();
         let now = || Tick::from_millis(worker.turn_ms());
         self.budget.handle_request(now());
@@ -211,7 +232,10 @@ impl Proxy {
                 Err(fault) => return Flow::Fail(fault),
             };
             let peer = seat.peer;
-            let failed = match self.attempt(exchange, seat, body, fresh).await {
+            let failed = match self
+                .attempt(exchange, seat, body, offer.as_deref(), fresh)
+                .await
+            {
                 Ok(response) => {
                     self.upstream.pool.report(peer, Outcome::Success, now());
                     return Flow::Answer(response);
@@ -281,6 +305,7 @@ impl Proxy {
         exchange: &mut Exchange,
         seat: Seat,
         body: Body,
+        offer: Option<&[u8]>,
         fresh: bool,
     ) -> Result<Response, Failed> {
         let worker = exchange.worker.clone();
@@ -313,7 +338,8 @@ impl Proxy {
         if !reused && let Some(header) = self.upstream.definition.send_proxy {
             header.write(&exchange.remote, session.request());
         }
-        let chunked = match head::write(exchange, self.host.as_ref(), &body, session.request()) {
+        let host = self.host.as_ref();
+        let chunked = match head::write(exchange, host, &body, offer, session.request()) {
             Ok(chunked) => chunked,
             Err(fault) => {
                 let failure = Failure::Garbage;
@@ -346,17 +372,11 @@ impl Proxy {
             });
         }
         let status = session.head.status;
-        if status == 101 || status > 599 {
-            // Nothing was offered to switch to.
-            let fault = Fault::with(Reason::BadResponse, format!("status {status}"));
-            let (failure, sent) = (Failure::Garbage, session.sent);
-            return Err(Failed {
-                fault,
-                failure,
-                sent,
-                body: None,
-                response: None,
-            });
+        if status == 101 {
+            return tunnel(&worker, session, offer).map_err(Failed::garbage);
+        }
+        if status > 599 {
+            return Err(Failed::garbage(format!("status {status}")));
         }
         let listed = self.policy.on.lists(Failure::Status(status));
         let body = if listed { session.take_body() } else { None };
@@ -374,6 +394,25 @@ impl Proxy {
         }
         Ok(response)
     }
+}
+
+/// The peer's agreement to go on with what was offered to it, as a response of our own.
+fn tunnel(
+    worker: &Worker,
+    mut session: Box<Session>,
+    offer: Option<&[u8]>,
+) -> Result<Response, &'static str> {
+    let tunnel = session.take_tunnel(offer)?;
+    session.head.fields.remove_hop_by_hop();
+    let mut fields = worker.fields();
+    std::mem::swap(&mut *fields, &mut session.head.fields);
+    Ok(Response {
+        status: 101,
+        fields,
+        body: Body::Tunnel(Box::new(tunnel)),
+        from_upstream: true,
+        ..Response::default()
+    })
 }
 
 /// The peer's head and body as a response of our own.
