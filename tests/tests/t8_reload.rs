@@ -33,6 +33,39 @@ fn sighup_does_the_same() {
 }
 
 #[test]
+fn a_change_of_a_file_reloads_where_that_is_asked_for() {
+    let config = r#"local parts = require(glob "sites/*.lua")
+        site { "*", respond(200, read "text.txt") }"#;
+    let server = Server::builder(config)
+        .server("watch = true")
+        .file("sites/a.lua", "site { \"a.test\", respond(200, \"a\") }")
+        .file("text.txt", "old")
+        .start();
+    let said = |host: &str| {
+        let request = Request::get("/").host(host);
+        server.client().request(&request).text().to_owned()
+    };
+    assert_eq!(
+        (said("x.test").as_str(), said("a.test").as_str()),
+        ("old", "a")
+    );
+    server.file("text.txt", "new");
+    wait::until("the text that was read", || said("x.test") == "new");
+    server.file("sites/a.lua", "site { \"a.test\", respond(200, \"aa\") }");
+    wait::until("the file that was required", || said("a.test") == "aa");
+    server.file("sites/b.lua", "site { \"b.test\", respnd(200, \"b\") }");
+    server.wait_stderr("respnd");
+    assert_eq!(
+        (said("x.test").as_str(), said("a.test").as_str()),
+        ("new", "aa")
+    );
+    server.file("sites/b.lua", "site { \"b.test\", respond(200, \"b\") }");
+    wait::until("the new file, mended", || said("b.test") == "b");
+    server.write_config(r#"site { "*", respond(200, "last") }"#);
+    wait::until("the last one", || said("x.test") == "last");
+}
+
+#[test]
 fn a_broken_configuration_changes_nothing_and_the_caller_is_told() {
     let mut server = Server::start(OLD);
     server.write_config("site { \"*\", respnd(200, \"broken\") }");

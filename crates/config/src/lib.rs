@@ -24,6 +24,7 @@ mod check;
 mod directive;
 mod docs;
 mod helpers;
+mod inputs;
 mod load;
 mod lua;
 mod matching;
@@ -42,6 +43,7 @@ pub use directive::{
     RecordType, Role, Type, Unset, Vars, When,
 };
 pub use docs::{editor_types, reference_markdown};
+pub use inputs::{Inputs, Look};
 pub use load::{EnvRead, LoadOptions, Loaded, load, load_text};
 pub use matching::{Match, Pattern};
 pub use place::{Place, Sources, Span};

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_config::{Call, Code, Host, Node, Place, Report, Role, When};
+use forebay_config::{Call, Code, Host, Inputs, Look, Node, Place, Report, Role, When};
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -33,6 +33,10 @@ pub struct Built {
     pub binds: Vec<Bind>,
     /// What the process shall be.
     pub server: Server,
+    /// What it was made of, if that is watched.
+    pub inputs: Inputs,
+    /// What that looked like; none: it was changing.
+    pub look: Option<Look>,
 }
 
 /// Builds what these declarations say. `previous` is what is in service now: what an equal
@@ -95,6 +99,8 @@ pub fn build(
         snapshot,
         binds,
         server,
+        inputs: Inputs::default(),
+        look: None,
     })
 }
 
@@ -339,7 +345,7 @@ mod tests {
 
     #[test]
     fn what_the_server_says() {
-        let config = r#"server { workers = 3, user = "a:b", max_connections = 7, log = "warn", drain = "5s", admin = "unix:/a" }"#;
+        let config = r#"server { workers = 3, user = "a:b", max_connections = 7, log = "warn", watch = true, drain = "5s", admin = "unix:/a" }"#;
         let server = built(&format!("{config} site {{ \"*\", respond(200) }}")).server;
         let expected = Server {
             workers: Some(3),
@@ -348,6 +354,7 @@ mod tests {
             admin: forebay_config::Address::Unix("/a".into()),
             admin_is_set: true,
             log: "warn",
+            watch: true,
             drain: Duration::from_secs(5),
         };
         assert_eq!(server, expected);

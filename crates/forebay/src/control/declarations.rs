@@ -145,6 +145,12 @@ pub static SERVER: Directive =
             )
             .default(r#""info""#),
             Opt::new(
+                "watch",
+                Type::Boolean,
+                "Reload when a file that was read changes, or what a pattern matches.",
+            )
+            .default("false"),
+            Opt::new(
                 "drain",
                 Type::DURATION,
                 "For exchanges under way, at the stop.",
@@ -204,6 +210,8 @@ pub struct Server {
     pub admin_is_set: bool,
     /// `error`, `warn`, `info` or `debug`.
     pub log: &'static str,
+    /// Whether to reload when what the configuration was made of changes.
+    pub watch: bool,
     /// For exchanges under way, at the stop.
     pub drain: Duration,
 }
@@ -217,6 +225,7 @@ impl Default for Server {
             admin: Address::Unix("/run/forebay.sock".into()),
             admin_is_set: false,
             log: "info",
+            watch: false,
             drain: Duration::from_secs(30),
         }
     }
@@ -238,6 +247,7 @@ pub fn server(declarations: &[Arc<Call>]) -> Server {
             .into_iter()
             .find(|known| *known == log)
             .unwrap_or("info"),
+        watch: call.get("watch"),
         drain: call.get("drain"),
     }
 }

@@ -7,3 +7,4 @@ pub mod dns;
 pub mod server;
 pub mod sockets;
 pub mod source;
+pub mod watch;

@@ -1,5 +1,8 @@
 //! The running server, seen from its control plane: starting, reloading, stopping.
 
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -16,6 +19,7 @@ use super::declarations::Bind;
 use super::dns::Names;
 use super::sockets::{bind_new, remove_files};
 use super::source::Source;
+use super::watch;
 use crate::counters::Counters;
 use crate::helper::Helper;
 use crate::listen::ListenerId;
@@ -52,7 +56,11 @@ struct Server {
     started: Instant,
     reloads: u64,
     failed_reloads: u64,
+    /// Ready when what the configuration was made of has changed.
+    watched: Watched,
 }
+
+type Watched = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What `run` needs to say when it has come up.
 pub struct Announce {
@@ -205,6 +213,7 @@ impl Server {
             started: Instant::now(),
             reloads: 0,
             failed_reloads: 0,
+            watched: Box::pin(std::future::pending()),
         };
         Ok((server, admin))
     }
@@ -219,14 +228,13 @@ impl Server {
         if let Some(admin) = admin {
             tokio::spawn(admin::serve(admin, commands.clone()));
         }
+        self.watch(Vec::new());
         let stopped = loop {
             tokio::select! {
                 _ = term.recv() => break None,
                 _ = int.recv() => break None,
-                _ = hup.recv() => match self.reload().await {
-                    Ok(summary) => tracing::info!("{summary}"),
-                    Err(mistakes) => eprint!("{mistakes}"),
-                },
+                _ = hup.recv() => self.reload_unasked().await,
+                () = &mut self.watched => self.reload_unasked().await,
                 command = asked.recv() => match command {
                     Some(Command::Reload(answer)) => {
                         // Who asked may have gone meanwhile; it is done all the same.
@@ -288,17 +296,45 @@ impl Server {
         }
     }
 
+    /// Reloads where nobody waits for the answer.
+    async fn reload_unasked(&mut self) {
+        match self.reload().await {
+            Ok(summary) => tracing::info!("{summary}"),
+            Err(mistakes) => eprint!("{mistakes}"),
+        }
+    }
+
+    /// Waits from now on for a change of what is in service, if that is asked for. `failed`: what
+    /// was read, beside that, by a load that failed just now; it is what somebody will mend.
+    fn watch(&mut self, failed: Vec<PathBuf>) {
+        if !self.built.server.watch {
+            self.watched = Box::pin(std::future::pending());
+            return;
+        }
+        let mut inputs = self.built.inputs.clone();
+        let look = if failed.is_empty() {
+            self.built.look.clone()
+        } else {
+            inputs.add(failed.iter().map(PathBuf::as_path));
+            Some(inputs.look())
+        };
+        self.watched = Box::pin(watch::changed(inputs, look));
+    }
+
     /// Loads the configuration anew and puts it into service; on any mistake the old one stays.
     async fn reload(&mut self) -> Result<String, String> {
-        let outcome = self.try_reload().await;
+        let mut read = Vec::new();
+        let outcome = self.try_reload(&mut read).await;
         match &outcome {
             Ok(_) => self.reloads += 1,
             Err(_) => self.failed_reloads += 1,
         }
+        self.watch(read);
         outcome
     }
 
-    async fn try_reload(&mut self) -> Result<String, String> {
+    /// `read`: the files of a load that failed.
+    async fn try_reload(&mut self, read: &mut Vec<PathBuf>) -> Result<String, String> {
         let (source, previous) = (self.source.clone(), self.built.clone());
         // Off this thread: a large configuration takes a second, and the admin socket answers
         // meanwhile. On a thread of its own, not one that is kept: what loading took goes back to
@@ -307,7 +343,10 @@ impl Server {
         let load = move || {
             let built = source
                 .build(Some(&previous))
-                .map_err(|report| report.render())
+                .map_err(|report| {
+                    let read: Vec<_> = report.sources().paths().map(Path::to_owned).collect();
+                    (report.render(), read)
+                })
                 .map(|(built, report)| (built, report.render_warnings()));
             give_back_free();
             // The server may be stopping.
@@ -317,9 +356,13 @@ impl Server {
             .name("load".to_owned())
             .spawn(load)
             .map_err(|error| format!("the reload failed: {error}\n"))?;
-        let (built, warnings) = built
+        let built = built
             .await
-            .map_err(|error| format!("the reload failed: {error}\n"))??;
+            .map_err(|error| format!("the reload failed: {error}\n"))?;
+        let (built, warnings) = built.map_err(|(mistakes, files)| {
+            *read = files;
+            mistakes
+        })?;
         let mut sockets = bind_new(&self.helper, &built, &self.built.binds, self.workers.len())
             .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);

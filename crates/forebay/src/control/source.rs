@@ -1,8 +1,9 @@
 //! Where a configuration comes from, and how it becomes one that can be put into service.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use forebay_config::{LoadOptions, Loaded, Report, load, load_text};
+use forebay_config::{Inputs, LoadOptions, Loaded, Report, load, load_text};
 
 use super::build::{Built, build};
 use crate::steps::registry;
@@ -39,9 +40,17 @@ impl Source {
 
     /// Runs, checks and builds it; `previous` is what is in service. Blocks.
     pub fn build(&self, previous: Option<&Built>) -> Result<(Built, Report), Report> {
+        let begun = SystemTime::now();
         let mut loaded = self.load()?;
         match build(&loaded.declarations, &mut loaded.report, previous) {
-            Some(built) => Ok((built, loaded.report)),
+            Some(mut built) => {
+                if built.server.watch {
+                    built.inputs = Inputs::of(&loaded);
+                    let look = built.inputs.look();
+                    built.look = (!look.is_newer_than(begun)).then_some(look);
+                }
+                Ok((built, loaded.report))
+            }
             None => Err(loaded.report),
         }
     }
