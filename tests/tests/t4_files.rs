@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
-use forebay_tests::wire::Framing;
+use forebay_tests::wire::{Framing, find};
 use forebay_tests::{Request, Response, Server, Trouble, pattern, wait};
 
 /// A server of `@dir@/www` with a few files.
@@ -309,38 +309,91 @@ fn ranges() {
     }
 }
 
+/// The parts of a `multipart/byteranges` body: (Content-Range, bytes).
+fn parts(response: &Response) -> Vec<(String, Vec<u8>)> {
+    let boundary = kind(response)
+        .strip_prefix("multipart/byteranges; boundary=")
+        .expect("several parts");
+    let delimiter = format!("--{boundary}");
+    let mut rest = &response.body[..];
+    let mut parts = Vec::new();
+    loop {
+        rest = rest
+            .strip_prefix(delimiter.as_bytes())
+            .expect("a delimiter");
+        if rest == b"--\r\n" {
+            return parts;
+        }
+        let head_end = find(rest, b"\r\n\r\n").expect("a head");
+        let head = String::from_utf8_lossy(&rest[2..head_end]).into_owned();
+        let range = head.split_once("Content-Range: ").expect("a range").1;
+        rest = &rest[head_end + 4..];
+        let end = find(rest, format!("\r\n{delimiter}").as_bytes()).expect("an end");
+        parts.push((range.to_owned(), rest[..end].to_vec()));
+        rest = &rest[end + 2..];
+    }
+}
+
 #[test]
-fn several_ranges_are_answered_with_the_whole() {
+fn rfc9110_14_6_several_ranges_are_parts_of_one_body() {
     let server = site();
+    let big = pattern::bytes(1_000_000);
+    server.file("www/big.bin", &big);
+    set_time(&server, "www/a.txt");
     let mut conn = server.client().connect();
-    // A server may ignore the field (RFC 9110 §14.2); more than 8 and overlapping ones it must not
-    // be made to serve.
-    let many: Vec<String> = (0..9).map(|i| format!("{i}-{i}")).collect();
-    for range in [
-        "0-1,4-5, -1".into(),
-        many.join(","),
-        "0-4,3-6".into(),
-        "0-,0-".into(),
-        "0-1,-9".into(),
-    ] {
-        let request = Request::get("/a.txt").field("Range", &format!("bytes={range}"));
-        let response = conn.exchange(&request);
+    let mut ask = |target: &str, range: &str| {
+        conn.exchange(&Request::get(target).field("Range", &format!("bytes={range}")))
+    };
+    let response = ask("/a.txt", "0-1,4-5, -1").expect(206);
+    let part = |range: &str, body: &str| (format!("bytes {range}/10"), body.as_bytes().to_vec());
+    assert_eq!(
+        parts(&response),
+        [part("0-1", "01"), part("4-5", "45"), part("9-9", "9")]
+    );
+    assert_eq!(response.field("content-range"), None);
+    assert!(response.field("etag").is_some());
+    assert_eq!(
+        response.framing,
+        Framing::Length(response.body.len() as u64)
+    );
+    // Of a long file, out of order.
+    let response = ask("/big.bin", "700000-999999,0-299999").expect(206);
+    let got = parts(&response);
+    assert_eq!(got[0].0, "bytes 700000-999999/1000000");
+    assert!(got[0].1 == big[700_000..] && got[1].1 == big[..300_000]);
+    // Of several, those that cannot be satisfied are left out.
+    let response = ask("/a.txt", "0-1,50-60").expect(206);
+    assert_eq!(response.field("content-range"), Some("bytes 0-1/10"));
+    let eight: Vec<String> = (0..9).map(|i| format!("{i}-{i}")).collect();
+    assert_eq!(parts(&ask("/a.txt", &eight[..8].join(","))).len(), 8);
+    // More than 8, and overlapping ones, are ignored.
+    let huge = vec!["0-0"; 10_000].join(",");
+    for range in [&eight.join(","), "0-4,3-6", "0-,0-", "0-1,-9", &huge] {
         assert_eq!(
-            (response.status(), response.text()),
-            (200, "0123456789"),
+            ask("/a.txt", range).expect(200).text(),
+            "0123456789",
             "{range}"
         );
     }
-    let eight = many[..8].join(",");
-    let request = Request::get("/a.txt").field("Range", &format!("bytes={eight}"));
-    let _ = conn.exchange(&request).expect(200);
-    let huge = vec!["0-0"; 10_000].join(",");
-    let _ = conn
-        .exchange(&Request::get("/a.txt").field("Range", &format!("bytes={huge}")))
-        .expect(200);
-    // Of several, those that cannot be satisfied are left out.
-    let request = Request::get("/a.txt").field("Range", "bytes=0-1,50-60");
-    assert!(conn.exchange(&request).expect(206).text().contains("01"));
+    // By If-Range: the whole, unless it still is the same.
+    let etag = response.field("etag").expect("an ETag").to_owned();
+    for (tag, status) in [(etag.as_str(), 206), ("\"x\"", 200)] {
+        let request = Request::get("/a.txt").field("Range", "bytes=0-1,4-5");
+        let _ = conn
+            .exchange(&request.field("If-Range", tag))
+            .expect(status);
+    }
+}
+
+#[test]
+fn types_of_the_operators_own() {
+    let server = serve(r#"files "@dir@/www" { types = { foo = "text/x-foo" } }"#);
+    server.file("www/x.foo", "x");
+    assert_eq!(
+        kind(&server.client().get("/x.foo").expect(200)),
+        "text/x-foo"
+    );
+    assert!(kind(&server.client().get("/a.txt").expect(200)).starts_with("text/plain"));
 }
 
 #[test]

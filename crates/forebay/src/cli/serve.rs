@@ -11,8 +11,8 @@ use crate::control::source::Source;
 
 /// Serve the files of a directory
 ///
-/// For GET and HEAD, with ranges, validators and media types; index.html stands for its directory.
-/// Files whose names begin with a dot, and scripts, are not served.
+/// For GET and HEAD, with ranges, validators and media types; index.html stands for its directory,
+/// one without is listed. Files whose names begin with a dot, and scripts, are not served.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +22,7 @@ Examples:
 
 The configuration file that does the same:
   listen \"127.0.0.1:8080\"
-  site { \"*\", files \"./public\" }")]
+  site { \"*\", files \"./public\" { listing = true } }")]
 pub struct Args {
     /// The directory
     #[arg(value_name = "DIR")]
@@ -56,7 +56,7 @@ impl Args {
 fn configuration(dir: &str, address: &Address) -> String {
     let address = quote(&address.to_string());
     format!(
-        "listen({address})\nsite {{ \"*\", files({}) }}\n",
+        "listen({address})\nsite {{ \"*\", files({}) {{ listing = true }} }}\n",
         quote_template(dir)
     )
 }

@@ -206,6 +206,12 @@ fn etag_listed(
     })
 }
 
+/// Whether `If-None-Match` lists the weak form of this strong tag.
+pub fn lists_weak(fields: &Fields, strong: &[u8]) -> bool {
+    let mut lines = fields.all(Known::IfNoneMatch);
+    lines.any(|line| Tags(line).any(|tag| tag.strip_prefix(b"W/") == Some(strong)))
+}
+
 /// The entity tags of one line. Not the list of [`Fields::list`]: in a tag a backslash is only a
 /// backslash (RFC 9110 §8.8.3). What is malformed ends the line.
 struct Tags<'a>(&'a [u8]);

@@ -74,6 +74,7 @@ reasons! {
     HeadTooSlow Client 408 "head_too_slow" "The head of the request came too slowly.";
     ClientGone Client 0 "client_gone" "The client left before the answer was complete.";
     ClientTooSlow Client 0 "client_too_slow" "The client read the answer too slowly.";
+    NotAcceptable Client 406 "not_acceptable" "The client takes no form of this that the server has.";
     MethodRefused Client 405 "method_refused" "This server does not take this method.";
     Forbidden Client 403 "forbidden" "This client may not see this.";
     NotFound Client 404 "not_found" "There is nothing here.";

@@ -4,6 +4,7 @@
 //! sends the [`Response`]. *Invariant*: nothing in here, and no step, knows the protocol.
 
 mod body;
+pub mod coding;
 mod condition;
 pub mod conditional;
 mod fault;
@@ -25,9 +26,10 @@ use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
 
 pub use body::{Body, FileRange, Pulled, Stream};
+pub use coding::{Accepts, Coding, Codings};
 pub use condition::{Condition, Test};
 pub use fault::{Fault, Party, Reason};
-pub use page::dress;
+pub use page::{dress, prefers_json};
 pub use request::{Captures, Request};
 pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};

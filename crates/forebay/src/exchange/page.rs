@@ -25,10 +25,7 @@ pub fn dress(exchange: &Exchange, response: &mut Response) {
         Form::Text => ("text/plain; charset=utf-8", plain(status, title, sentence)),
     };
     response.set(Known::ContentType, kind.as_bytes());
-    if !response.fields.has_token(Known::Vary, "accept") {
-        // Too much was added to the head already: then it is not kept by anybody anyway.
-        let _ = response.fields.append(Known::Vary, "Accept");
-    }
+    response.vary("Accept");
     response.body = Bytes::from(text).into();
 }
 
@@ -37,6 +34,11 @@ enum Form {
     Html,
     Json,
     Text,
+}
+
+/// Whether a client would rather have JSON than HTML or text.
+pub fn prefers_json(fields: &Fields) -> bool {
+    Form::of(fields) == Form::Json
 }
 
 /// What a client says about one form: its quality in thousandths, how exactly it was named, and,
@@ -108,7 +110,7 @@ const MAX_RANGES: usize = 32;
 
 /// The weight among a range's parameters (RFC 9110 §12.4.2) in thousandths; 1000 without one, 0
 /// for one that cannot be read.
-fn quality<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
+pub fn quality<'a>(parameters: impl Iterator<Item = &'a [u8]>) -> u16 {
     for parameter in parameters {
         let [b'q' | b'Q', b'=', value @ ..] = parameter else {
             continue;

@@ -95,4 +95,13 @@ impl Response {
         let kept = self.fields.set(name, value);
         debug_assert!(kept.is_ok(), "a field of our own making is refused");
     }
+
+    /// Says that the answer depends on this field of the request (RFC 9110 §12.5.5).
+    pub fn vary(&mut self, name: &str) {
+        let fields = &mut self.fields;
+        if !fields.has_token(Known::Vary, name) && !fields.has_token(Known::Vary, "*") {
+            // Too much was added to the head already: then it is not kept by anybody anyway.
+            let _ = fields.append(Known::Vary, name);
+        }
+    }
 }

@@ -6,12 +6,10 @@ pub const UNKNOWN: &str = "application/octet-stream";
 
 /// The media type of a file of this name, by what follows its last dot, in any case.
 pub fn media_type(name: &[u8]) -> &'static str {
-    let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
-    let Some(dot) = memchr::memrchr(b'.', base) else {
+    let Some(ending) = ending(name) else {
         return UNKNOWN;
     };
     let mut lower = [0; LONGEST];
-    let ending = &base[dot + 1..];
     let Some(lower) = lower.get_mut(..ending.len()) else {
         return UNKNOWN;
     };
@@ -19,6 +17,13 @@ pub fn media_type(name: &[u8]) -> &'static str {
     lower.make_ascii_lowercase();
     let found = TYPES.binary_search_by(|(ending, _)| ending.as_bytes().cmp(lower));
     found.map_or(UNKNOWN, |at| TYPES[at].1)
+}
+
+/// What follows the last dot of a file's name.
+pub fn ending(name: &[u8]) -> Option<&[u8]> {
+    let base = name.rsplit(|&byte| byte == b'/').next().unwrap_or(name);
+    let dot = memchr::memrchr(b'.', base)?;
+    Some(&base[dot + 1..])
 }
 
 /// No ending in the table is longer.

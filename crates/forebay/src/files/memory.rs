@@ -17,6 +17,7 @@ use forebay_sys::process;
 use slab::Slab;
 
 use super::OpenFile;
+use crate::exchange::Codings;
 
 /// At most this much per worker.
 const MAX_BUDGET: usize = 64 << 20;
@@ -45,8 +46,10 @@ const MAX_ROUNDS: usize = 64;
 pub struct Kept {
     /// What it was when it was read.
     pub facts: Facts,
-    /// What it holds.
-    pub body: KeptBody,
+    /// What it holds; `None` where only its siblings in other codings have been asked for.
+    pub body: Option<KeptBody>,
+    /// The codings in which it lies beside itself, each an entry of its own.
+    pub siblings: Codings,
     /// The fields that describe it, settled: to be copied into each response.
     pub fields: Fields,
     /// Its `Last-Modified` in seconds since 1970, if it has one.
@@ -63,11 +66,12 @@ pub enum KeptBody {
     Open(Rc<OpenFile>),
 }
 
-impl KeptBody {
+impl Kept {
     fn cost(&self) -> usize {
-        match self {
-            KeptBody::Bytes(bytes) => bytes.len(),
-            KeptBody::Open(_) => OPEN_COST,
+        match &self.body {
+            None => 0,
+            Some(KeptBody::Bytes(bytes)) => bytes.len(),
+            Some(KeptBody::Open(_)) => OPEN_COST,
         }
     }
 }
@@ -117,7 +121,20 @@ impl Memory {
     /// What is kept under this key.
     #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<&mut Kept> {
-        let slot = self.slots.get_mut(*self.index.get(key)?)?;
+        let at = self.find(key)?;
+        self.at(at)
+    }
+
+    /// Where it is, until anything is put in or taken out.
+    #[inline]
+    pub fn find(&self, key: &[u8]) -> Option<usize> {
+        self.index.get(key).copied()
+    }
+
+    /// What is kept there.
+    #[inline]
+    pub fn at(&mut self, at: usize) -> Option<&mut Kept> {
+        let slot = self.slots.get_mut(at)?;
         slot.used = (slot.used + 1).min(MAX_USED);
         slot.kept.as_mut()
     }
@@ -137,7 +154,7 @@ impl Memory {
     /// Keeps a file, in the place of what was kept under this key, if there is room for it at all.
     pub fn insert(&mut self, key: &[u8], kept: Kept) {
         self.remove(key);
-        let cost = OVERHEAD + 2 * key.len() + kept.fields.wire_len() + kept.body.cost();
+        let cost = OVERHEAD + 2 * key.len() + kept.fields.wire_len() + kept.cost();
         if cost > self.budget {
             return;
         }
@@ -239,7 +256,8 @@ mod tests {
         };
         Kept {
             facts,
-            body: KeptBody::Bytes(vec![b'x'; len].into()),
+            body: Some(KeptBody::Bytes(vec![b'x'; len].into())),
+            siblings: Codings::default(),
             fields: Fields::new(),
             last_modified: None,
             checked_ms: 0,
@@ -297,7 +315,7 @@ mod tests {
             memory.remove(b"/b");
             memory.check_invariants();
         }
-        assert_eq!(memory.get(b"/a").map(|kept| kept.body.cost()), Some(0));
+        assert_eq!(memory.get(b"/a").map(|kept| kept.cost()), Some(0));
         assert!(memory.get(b"/b").is_none());
         memory.remove(b"/none");
         // Removed ones leave the ring in their turn.
@@ -313,7 +331,7 @@ mod tests {
         let mut memory = Memory::new(1 << 20);
         let file = OpenFile::new(tempfile::tempfile().expect("a file"), kept(0).facts);
         for number in 0..1000 {
-            let body = KeptBody::Open(file.clone());
+            let body = Some(KeptBody::Open(file.clone()));
             memory.insert(&key(number), Kept { body, ..kept(0) });
             memory.check_invariants();
         }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use forebay_sys::files::Facts;
 
 pub use disk::{Disk, Kernel};
-pub use media::media_type;
+pub use media::{ending, media_type};
 pub use memory::{Kept, KeptBody, Memory};
 pub use pool::Pool;
 pub use roots::{Opened, Roots};

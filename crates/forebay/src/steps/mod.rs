@@ -11,6 +11,7 @@
 //! Adding one is its file and one line in [`STEPS`].
 
 mod allow;
+mod compress;
 pub mod conditions;
 mod deny;
 mod edits;
@@ -47,6 +48,7 @@ type Build = fn(&Call, &mut Builder<'_>) -> Option<Box<dyn Step>>;
 /// Every step but `route`, in the order of the reference: filters, then handlers.
 static STEPS: &[(&Directive, Build)] = &[
     (&allow::DIRECTIVE, allow::build),
+    (&compress::DIRECTIVE, compress::build),
     (&deny::DIRECTIVE, deny::build),
     (&errors::DIRECTIVE, errors::build),
     (&headers::DIRECTIVE, headers::build),

@@ -1,6 +1,7 @@
 //! What the tests of steps run on: a worker and exchanges without a socket, from a configuration
 //! as an operator would write it.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use forebay_http1::Method;
 
 use crate::control::build::{Built, build};
 use crate::counters::Counters;
-use crate::exchange::{Body, Exchange, Lease, Remote, Response, dress, step};
+use crate::exchange::{Body, Exchange, Lease, Pulled, Remote, Response, Stream, dress, step};
+use crate::files::FileStream;
 use crate::snapshot::{Served, Site};
 use crate::worker::{Process, Worker};
 
@@ -236,6 +238,27 @@ impl Got {
             Body::Bytes(bytes) => bytes.clone(),
             Body::File(_) | Body::Stream(_) | Body::Tunnel(_) => {
                 panic!("the body is not in memory")
+            }
+        }
+    }
+
+    /// The whole body, pulled where it streams; it must come to its end.
+    #[track_caller]
+    pub fn pulled(mut self, bench: &Bench) -> Vec<u8> {
+        let mut stream: Box<dyn Stream> = match std::mem::take(&mut self.response.body) {
+            Body::Stream(stream) => stream,
+            Body::File(range) => Box::new(FileStream::new(&bench.worker, range)),
+            body => {
+                self.response.body = body;
+                return self.bytes().into();
+            }
+        };
+        let mut all = Vec::new();
+        loop {
+            match bench.block_on(poll_fn(|cx| stream.poll_pull(cx))) {
+                Pulled::Data(bytes) => all.extend_from_slice(&bytes),
+                Pulled::End(_) => return all,
+                Pulled::Abort(fault) => panic!("broken off: {:?}", fault.reason),
             }
         }
     }

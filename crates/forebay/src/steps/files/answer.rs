@@ -12,17 +12,22 @@ use forebay_sys::clock;
 use forebay_sys::files::Facts;
 use smallvec::SmallVec;
 
+use super::parts::Parts;
 use crate::exchange::conditional::{self, Decision, Validators};
-use crate::exchange::{Body, Exchange, FileRange, Response};
-use crate::files::{Disk, Kept, KeptBody, OpenFile, media_type};
+use crate::exchange::{Body, Coding, Exchange, FileRange, Response};
+use crate::files::{Disk, Kept, KeptBody, OpenFile};
 
 /// A file changed so recently that the next change might carry the same time: kernels count in
 /// ticks of up to 10 ms, FAT in 2 s. Its tag is weak (RFC 9110 §8.8.1) and it is not kept.
 const UNSETTLED_SECONDS: u64 = 2;
 
 /// What of a description a 304 leaves out (RFC 9110 §15.4.5).
-const CONTENT: KnownSet =
-    KnownSet::of(&[Known::ContentType, Known::AcceptRanges, Known::LastModified]);
+const CONTENT: KnownSet = KnownSet::of(&[
+    Known::ContentType,
+    Known::ContentEncoding,
+    Known::AcceptRanges,
+    Known::LastModified,
+]);
 
 /// The last second that a date of HTTP can say: the year 9999's.
 const MAX_SECONDS: u64 = 253_402_300_799;
@@ -34,6 +39,16 @@ pub struct Description {
     now: u64,
     /// What has been read of it can be told from what comes next.
     pub is_settled: bool,
+}
+
+/// What is said of a file beside what can be seen of it.
+pub struct Said<'a> {
+    /// Its media type, whatever coding it is in.
+    pub kind: &'a str,
+    pub coding: Option<Coding>,
+    /// Other clients may get it in another coding.
+    pub varies: bool,
+    pub cache_control: Option<&'a str>,
 }
 
 impl Description {
@@ -52,22 +67,28 @@ impl Description {
         }
     }
 
-    /// Writes it into `fields`, for a file of this name.
-    pub fn write(&self, name: &[u8], cache_control: Option<&str>, fields: &mut Fields) {
+    /// Writes it into `fields`, with what else is said.
+    pub fn write(&self, said: &Said<'_>, fields: &mut Fields) {
         let mut set = |known: Known, value: &[u8]| {
             // All of our own making; one that could not stand in a field would be left out.
             let kept = fields.append(known, value);
             debug_assert!(kept.is_ok(), "{known:?}");
         };
-        set(Known::ContentType, media_type(name).as_bytes());
+        set(Known::ContentType, said.kind.as_bytes());
+        if let Some(coding) = said.coding {
+            set(Known::ContentEncoding, coding.name().as_bytes());
+        }
         if let Some(time) = self.last_modified {
             let time = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time));
             set(Known::LastModified, time.as_bytes());
         }
         set(Known::Etag, &self.etag);
         set(Known::AcceptRanges, b"bytes");
-        if let Some(value) = cache_control {
+        if let Some(value) = said.cache_control {
             set(Known::CacheControl, value.as_bytes());
+        }
+        if said.varies {
+            set(Known::Vary, b"Accept-Encoding");
         }
     }
 
@@ -113,19 +134,21 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The answer from what is kept in memory: no system call and, without conditions, no allocation.
+/// The answer from what is kept in memory, if its content is: no system call and, without
+/// conditions, no allocation.
 #[inline]
-pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Response {
+pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Option<Response> {
+    let content = kept.body.as_ref()?;
     let mut response = Response::new(exchange, 200);
     (*response.fields).clone_from(&kept.fields);
     let len = kept.facts.len;
     // What nearly all ask for, apart from the rest: a response is a big thing to hand around.
     if !is_conditional(exchange) && exchange.request.method == Method::Get {
-        response.body = match &kept.body {
+        response.body = match content {
             KeptBody::Bytes(bytes) => bytes.clone().into(),
             KeptBody::Open(file) => open(file, 0..len),
         };
-        return response;
+        return Some(response);
     }
     let validators = Validators {
         etag: kept.fields.get(Known::Etag),
@@ -133,10 +156,11 @@ pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Response {
         now: clock::coarse_unix_seconds(),
     };
     let decision = decide(exchange, &validators, len);
-    finish(exchange, response, decision, len, |part| match &kept.body {
+    let part = |part| match content {
         KeptBody::Bytes(bytes) => slice(bytes, &part),
         KeptBody::Open(file) => open(file, part),
-    })
+    };
+    Some(finish(exchange, response, decision, len, part))
 }
 
 /// A part of an open file.
@@ -177,12 +201,7 @@ fn is_conditional(exchange: &Exchange) -> bool {
 
 fn decide(exchange: &Exchange, validators: &Validators<'_>, len: u64) -> Decision {
     let request = &exchange.request;
-    match conditional::decide(request.method, &request.fields, validators, Some(len)) {
-        // Several parts would be a body of a type of its own, which is not built yet; a server may
-        // ignore the field (RFC 9110 §14.2).
-        Decision::Parts(parts) if parts.len() > 1 => Decision::Whole,
-        decision => decision,
-    }
+    conditional::decide(request.method, &request.fields, validators, Some(len))
 }
 
 /// Completes a response that has the description's fields; `body` gives a part of the file.
@@ -191,13 +210,21 @@ pub fn finish(
     mut response: Response,
     decision: Decision,
     len: u64,
-    body: impl FnOnce(Range<u64>) -> Body,
+    body: impl Fn(Range<u64>) -> Body,
 ) -> Response {
     match decision {
         Decision::Whole if exchange.request.method == Method::Head => {
             response.announced_len = Some(len);
         }
         Decision::Whole => response.body = body(0..len),
+        Decision::Parts(parts) if parts.len() > 1 => {
+            response.status = 206;
+            let kind = response.fields.get(Known::ContentType).unwrap_or_default();
+            let (parts, kind) = Parts::new(&exchange.worker, &parts, len, kind, body);
+            // No Content-Range: each part has its own (RFC 9110 §15.3.7.2).
+            response.set(Known::ContentType, &kind);
+            response.body = Body::Stream(Box::new(parts));
+        }
         Decision::Parts(parts) => {
             let part = parts.first().cloned().unwrap_or(0..len);
             response.status = 206;
@@ -223,7 +250,7 @@ fn instead(exchange: &mut Exchange, unused: Response, status: u16) -> Response {
 }
 
 /// RFC 9110 §14.4.
-fn content_range(part: Option<&Range<u64>>, len: u64) -> Vec<u8> {
+pub fn content_range(part: Option<&Range<u64>>, len: u64) -> Vec<u8> {
     let mut value = b"bytes ".to_vec();
     match part {
         Some(part) => {

@@ -11,78 +11,35 @@
 //! A file that is long and not hot is a part of an open file to whoever sends the response.
 
 mod answer;
+mod declare;
 mod find;
+mod listing;
+mod parts;
 mod path;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_config::{Answers, Code, Part, Variable};
-use forebay_config::{Arg, Call, Directive, Match, Node, Opt, PathTemplate, Template, Type};
-use forebay_fields::Known;
+use forebay_config::{Part, PathTemplate, Template, Variable};
+use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
 use forebay_sys::files::{Facts, Links};
 
-use crate::control::build::Builder;
-use crate::exchange::{Exchange, Fault, Flow, Local, Reason, Response, Step};
+use crate::exchange::{Accepts, Coding, Exchange, Fault, Flow, Local, Reason};
+use crate::exchange::{Response, Step};
 use crate::files::{CHECK_MS, Disk, Files, Kept, KeptBody, OpenFile, Opened, Roots};
-use crate::snapshot::resource_id;
-use answer::{Content, Description, read_whole, read_whole_now};
-use find::{Candidate, Found, Indexes};
-
-pub static DIRECTIVE: Directive = Directive::handler(
-    "files",
-    "Sends the file that ROOT followed by the path names, for GET and HEAD, with preconditions and \
-     ranges; a directory that has an index is redirected to its `/`. What it does not find it \
-     passes on. Files and directories whose names begin with a dot, `.well-known` apart, are never \
-     found.",
-)
-.args(&[Arg::required("ROOT", Type::PathTemplate)])
-.options(&[
-    Opt::new(
-        "try",
-        Type::List(&Type::PathUnder { query: false }),
-        "Tried in order under ROOT.",
-    )
-    .default(r#""$path""#),
-    Opt::new(
-        "index",
-        Type::List(&Type::Text),
-        "The file that stands for its directory.",
-    )
-    .default(r#""index.html""#),
-    Opt::new(
-        "max_age",
-        Type::DURATION,
-        "`Cache-Control: public, max-age`; `0s` is `no-cache`.",
-    ),
-    Opt::new(
-        "immutable",
-        Type::Boolean,
-        "Files never change while they are fresh.",
-    )
-    .default("false"),
-    Opt::new(
-        "hide",
-        Type::List(&Type::Match),
-        "Names of files that are passed over.",
-    )
-    .default(r#"{ "*.php", "*.phtml", "*.phar", "*.cgi" }"#),
-    Opt::new(
-        "symlinks",
-        Type::OneOf(&["inside", "any", "none"]),
-        "Which links are followed: those that stay under ROOT at every step, all, or none.",
-    )
-    .default(r#""inside""#),
-])
-.answers(Answers::Sometimes)
-.example(r#"files "/srv/www" { max_age = "1h" }"#);
+use answer::{Content, Description, Said, read_whole, read_whole_now};
+pub use declare::{DIRECTIVE, build};
+use find::{Beside, Candidate, Found, Indexes};
+use listing::{Page, Wish};
+use types::Types;
 
 /// What is sent, and tells of a file that is there, for OPTIONS and wrong methods.
 const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -103,6 +60,7 @@ struct FilesStep {
     indexes: Arc<Indexes>,
     links: Links,
     cache_control: Option<Box<str>>,
+    types: Types,
 }
 
 /// A path to look at under the root.
@@ -118,58 +76,6 @@ enum Looked {
     Answer(Flow),
     /// Something is not in memory.
     Wait,
-}
-
-pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
-    let max_age: Option<Duration> = call.find("max_age");
-    let immutable: bool = call.get("immutable");
-    if immutable && max_age.is_none_or(|age| age.is_zero()) {
-        let message = "files: `immutable` without a `max_age` means nothing";
-        let help = "files are immutable while they are fresh";
-        builder
-            .report
-            .mistake(call.place_of("immutable"), Code::Conflict, message, help);
-    }
-    for node in call.get::<&[Node]>("index") {
-        let name: &str = node.get();
-        if !path::is_plain(name.as_bytes()) {
-            let message = format!("files: `index` cannot be \"{name}\"");
-            let help = "expected the name of a file";
-            builder
-                .report
-                .mistake(node.place, Code::BadValue, message, help);
-        }
-    }
-    let patterns = call
-        .get::<&[Node]>("hide")
-        .iter()
-        .map(|node| node.get::<&Match>().clone());
-    let names = call.get::<&[Node]>("index").iter();
-    Some(Box::new(FilesStep {
-        id: resource_id(),
-        root: call.get::<&PathTemplate>("ROOT").clone(),
-        tries: call
-            .get::<&[Node]>("try")
-            .iter()
-            .map(|node| Try::new(node.get()))
-            .collect(),
-        indexes: Arc::new(Indexes {
-            names: names
-                .map(|node| node.get::<&str>().as_bytes().into())
-                .collect(),
-            hide: path::Hide::new(patterns),
-        }),
-        links: match call.get("symlinks") {
-            "any" => Links::Any,
-            "none" => Links::None,
-            _ => Links::Inside,
-        },
-        cache_control: max_age.map(|age| match (age.as_secs(), immutable) {
-            (0, _) => "no-cache".into(),
-            (age, true) => format!("public, max-age={age}, immutable").into(),
-            (age, false) => format!("public, max-age={age}").into(),
-        }),
-    }))
 }
 
 impl Try {
@@ -212,6 +118,39 @@ impl Step for FilesStep {
 
 // --- In memory ---------------------------------------------------------------------------------
 
+/// Which of a step's files under a path: by the try's number, and the coding if it is a sibling.
+#[derive(Clone, Copy)]
+struct Which {
+    number: usize,
+    coding: Option<Coding>,
+}
+
+impl Which {
+    /// The file itself.
+    fn plain(number: usize) -> Which {
+        Which {
+            number,
+            coding: None,
+        }
+    }
+
+    fn of(number: usize, candidate: &Candidate) -> Which {
+        Which {
+            number,
+            coding: candidate.coding,
+        }
+    }
+
+    /// As a byte of a key; there are no more than 64 tries that are remembered.
+    fn byte(self) -> Option<u8> {
+        let coding = self.coding.map_or(0, |coding| coding as u8 + 1);
+        u8::try_from(self.number * 4 + usize::from(coding)).ok()
+    }
+}
+
+/// Where that byte stands in a key.
+const WHICH: usize = 8;
+
 impl FilesStep {
     /// The answer from memory, if the path that this try names is there and needs no look.
     #[inline]
@@ -220,32 +159,49 @@ impl FilesStep {
             return None;
         }
         let worker = exchange.worker.clone();
+        let now_ms = worker.turn_ms();
+        let is_fresh = |kept: &Kept| now_ms.saturating_sub(kept.checked_ms) < CHECK_MS;
         let mut memory = worker.files.memory.borrow_mut();
-        let kept = worker.files.with_key(|key| {
-            self.key(exchange, number, key)?;
-            memory.get(key)
+        let at = worker.files.with_key(|key| {
+            self.key(exchange, Which::plain(number), key)?;
+            let at = memory.find(key)?;
+            let plain = memory.at(at).filter(|kept| is_fresh(kept))?;
+            if plain.siblings.is_empty() {
+                return Some(at);
+            }
+            let coding = Accepts::of(&exchange.request.fields).choose(plain.siblings.iter());
+            let Some(coding) = coding else {
+                return Some(at);
+            };
+            let coding = Some(coding);
+            key[WHICH] = Which { number, coding }.byte()?;
+            memory.find(key)
         })?;
-        let age_ms = worker.turn_ms().saturating_sub(kept.checked_ms);
+        let kept = memory.at(at).filter(|kept| is_fresh(kept))?;
         let holds = match &kept.body {
-            KeptBody::Bytes(_) => true,
+            None => false,
+            Some(KeptBody::Bytes(_)) => true,
             // Changed in place: the response would be broken off as soon as it is sent.
-            KeptBody::Open(file) => file.is_at_hand(worker.turn_ms()) || file.is_unchanged(),
+            Some(KeptBody::Open(file)) => file.is_at_hand(now_ms) || file.is_unchanged(),
         };
-        (age_ms < CHECK_MS && holds).then(|| answer::from_memory(exchange, kept))
+        if !holds {
+            return None;
+        }
+        answer::from_memory(exchange, kept)
     }
 
-    /// The name in memory of the file that this try leads to: of the step, the try, the root if it
+    /// The name in memory of a file that this try leads to: of the step, the try, the root if it
     /// varies, and the path. `None` if there can be none.
     #[inline]
-    fn key(&self, exchange: &Exchange, number: usize, key: &mut Vec<u8>) -> Option<()> {
+    fn key(&self, exchange: &Exchange, which: Which, key: &mut Vec<u8>) -> Option<()> {
         key.extend_from_slice(&self.id.to_le_bytes());
-        key.push(u8::try_from(number).ok()?);
+        key.push(which.byte()?);
         if !self.root.rest.parts.is_empty() {
             self.expand_root(exchange, key)?;
             // No path holds this.
             key.push(0);
         }
-        match &self.tries[number] {
+        match &self.tries[which.number] {
             // As it is written: decoding it is for who must open the file.
             Try::Path => key.extend_from_slice(exchange.request.path().as_bytes()),
             Try::Other(template) => path::expand(template, exchange, key).then_some(())?,
@@ -253,11 +209,11 @@ impl FilesStep {
         Some(())
     }
 
-    /// Forgets what is in memory: the file is no more.
+    /// Forgets what is in memory: the file is no more. Its siblings are not found without it.
     fn forget(&self, exchange: &Exchange, number: usize) {
         let files = &exchange.worker.files;
         files.with_key(|key| {
-            if self.key(exchange, number, key).is_some() {
+            if self.key(exchange, Which::plain(number), key).is_some() {
                 files.memory.borrow_mut().remove(key);
             }
         });
@@ -266,12 +222,36 @@ impl FilesStep {
     /// Takes note that what is in memory has been looked at, or that somebody has gone to look.
     fn touch(&self, exchange: &Exchange, number: usize) {
         let worker = &exchange.worker;
+        let mut memory = worker.files.memory.borrow_mut();
         worker.files.with_key(|key| {
-            if self.key(exchange, number, key).is_some()
-                && let Some(kept) = worker.files.memory.borrow_mut().get(key)
-            {
-                kept.checked_ms = worker.now_ms();
+            self.key(exchange, Which::plain(number), key)?;
+            let plain = memory.get(key)?;
+            plain.checked_ms = worker.now_ms();
+            for coding in plain.siblings.iter() {
+                let coding = Some(coding);
+                key[WHICH] = Which { number, coding }.byte()?;
+                if let Some(kept) = memory.get(key) {
+                    kept.checked_ms = worker.now_ms();
+                }
             }
+            Some(())
+        });
+    }
+
+    /// Brings what is in memory of the file itself up to what was found now: nothing is left of
+    /// another version, nor of one that had other siblings.
+    fn note(&self, exchange: &Exchange, number: usize, beside: &Beside) {
+        let worker = &exchange.worker;
+        let mut memory = worker.files.memory.borrow_mut();
+        worker.files.with_key(|key| {
+            self.key(exchange, Which::plain(number), key)?;
+            let plain = memory.get(key)?;
+            if plain.facts == beside.plain && plain.siblings == beside.siblings {
+                plain.checked_ms = worker.now_ms();
+            } else {
+                memory.remove(key);
+            }
+            Some(())
         });
     }
 }
@@ -285,6 +265,7 @@ impl FilesStep {
         let Some(root) = self.root_path(exchange) else {
             return Looked::Answer(Flow::Next);
         };
+        let accepts = accepts(exchange);
         let opened = match worker.files.roots.now(&root, worker.now_ms()) {
             Ok(opened) if opened.is_local => opened,
             Ok(_) => return Looked::Wait,
@@ -302,9 +283,9 @@ impl FilesStep {
             if !attempt.expand(exchange, &mut path) {
                 continue;
             }
-            let found = self.indexes.find(&path, attempt.redirects(), |name| {
-                worker.files.disk.open_now(&opened.root, name, self.links)
-            });
+            let open = |name: &[u8]| worker.files.disk.open_now(&opened.root, name, self.links);
+            let redirects = attempt.redirects();
+            let found = self.indexes.find(&path, redirects, accepts.as_ref(), open);
             let flow = match found {
                 Ok(Found::File(candidate)) => {
                     let candidate = Candidate {
@@ -314,6 +295,8 @@ impl FilesStep {
                     self.found(exchange, number, candidate, None)
                 }
                 Ok(Found::Directory) => directory(exchange).map(Looked::Answer),
+                // Reading it is for the pool.
+                Ok(Found::Listing(_)) => sent_for(exchange).or(Some(Looked::Wait)),
                 Ok(Found::Nothing) => {
                     self.forget(exchange, number);
                     None
@@ -372,6 +355,9 @@ impl FilesStep {
                 self.found(exchange, number, candidate, content)
             }
             Ok(Outcome::Directory) => directory(exchange).map(Looked::Answer),
+            Ok(Outcome::Listing(page)) => {
+                sent_for(exchange).or_else(|| Some(Looked::Answer(listed(exchange, page))))
+            }
             Ok(Outcome::Nothing) => {
                 self.forget(exchange, number);
                 None
@@ -400,6 +386,8 @@ impl FilesStep {
             links: self.links,
             indexes: self.indexes.clone(),
             paths,
+            accepts: accepts(exchange),
+            wish: self.indexes.listing.then(|| Wish::of(exchange)),
             reads: exchange.request.method == Method::Get,
         }
     }
@@ -432,6 +420,12 @@ impl Try {
     }
 }
 
+/// What the client says of codings, where it gets a file at all.
+fn accepts(exchange: &Exchange) -> Option<Accepts> {
+    let request = &exchange.request;
+    matches!(request.method, Method::Get | Method::Head).then(|| Accepts::of(&request.fields))
+}
+
 /// A search on the pool, with all that it needs.
 struct Search {
     disk: Arc<dyn Disk>,
@@ -440,6 +434,10 @@ struct Search {
     indexes: Arc<Indexes>,
     /// The tries' numbers, their paths, and whether they redirect.
     paths: Vec<(usize, Vec<u8>, bool)>,
+    /// The codings in which a sibling may stand for a file.
+    accepts: Option<Accepts>,
+    /// How a directory is to be listed.
+    wish: Option<Wish>,
     /// Whether a small file is read, too.
     reads: bool,
 }
@@ -448,6 +446,7 @@ struct Search {
 enum Outcome {
     File(Candidate, Option<Bytes>),
     Directory,
+    Listing(Page),
     Nothing,
 }
 
@@ -457,17 +456,27 @@ impl Search {
         let mut last = 0;
         for (number, path, redirects) in &self.paths {
             last = *number;
-            let found = self.indexes.find(path, *redirects, |name| {
-                self.disk.open(&self.opened.root, name, self.links)
-            });
+            let open = |name: &[u8]| self.disk.open(&self.opened.root, name, self.links);
+            let accepts = self.accepts.as_ref();
+            let found = self.indexes.find(path, *redirects, accepts, open);
             return match found {
                 Ok(Found::Nothing) => continue,
                 Ok(Found::Directory) => (last, Ok(Outcome::Directory)),
+                Ok(Found::Listing(dir)) => (last, self.list(path, &dir)),
                 Ok(Found::File(candidate)) => (last, self.read(candidate)),
                 Err(error) => (last, Err(error)),
             };
         }
         (last, Ok(Outcome::Nothing))
+    }
+
+    fn list(&self, path: &[u8], dir: &File) -> io::Result<Outcome> {
+        let Some(wish) = &self.wish else {
+            return Ok(Outcome::Nothing);
+        };
+        let (root, hide) = (&self.opened.root, &self.indexes.hide);
+        let page = listing::page(&*self.disk, root, self.links, path, dir, hide, wish);
+        page.map(Outcome::Listing)
     }
 
     fn read(&self, mut candidate: Candidate) -> io::Result<Outcome> {
@@ -507,19 +516,12 @@ impl FilesStep {
         candidate: Candidate,
         content: Option<Bytes>,
     ) -> Option<Looked> {
-        match exchange.request.method {
-            Method::Get | Method::Head => {}
-            Method::Options => {
-                let mut response = Response::new(exchange, 204);
-                response.set(Known::Allow, METHODS.as_bytes());
-                return Some(Looked::Answer(Flow::Answer(response)));
-            }
-            _ => {
-                exchange.allowed_methods = Some(METHODS);
-                return Some(Looked::Answer(Flow::Next));
-            }
+        if let Some(looked) = sent_for(exchange) {
+            return Some(looked);
         }
-        if let Some(response) = self.unchanged(exchange, number, &candidate.facts) {
+        self.note(exchange, number, &candidate.beside);
+        let which = Which::of(number, &candidate);
+        if let Some(response) = self.unchanged(exchange, which, &candidate.facts) {
             return Some(Looked::Answer(Flow::Answer(response)));
         }
         let sent = match content {
@@ -528,7 +530,7 @@ impl FilesStep {
         };
         Some(match sent {
             Ok(Sent::Memory(bytes, facts)) => {
-                Looked::Answer(self.answer_bytes(exchange, number, candidate, facts, bytes))
+                Looked::Answer(self.answer_bytes(exchange, number, &candidate, facts, bytes))
             }
             Ok(Sent::File) => Looked::Answer(self.answer_file(exchange, number, candidate)),
             Ok(Sent::Wait) => Looked::Wait,
@@ -537,15 +539,15 @@ impl FilesStep {
     }
 
     /// The answer from memory, if that still is the file that was found now; else forgets it.
-    fn unchanged(&self, exchange: &mut Exchange, number: usize, facts: &Facts) -> Option<Response> {
+    fn unchanged(&self, exchange: &mut Exchange, which: Which, facts: &Facts) -> Option<Response> {
         let worker = exchange.worker.clone();
         worker.files.with_key(|key| {
-            self.key(exchange, number, key)?;
+            self.key(exchange, which, key)?;
             let mut memory = worker.files.memory.borrow_mut();
             let kept = memory.get(key)?;
             if kept.facts == *facts {
                 kept.checked_ms = worker.now_ms();
-                return Some(answer::from_memory(exchange, kept));
+                return answer::from_memory(exchange, kept);
             }
             memory.remove(key);
             None
@@ -572,34 +574,20 @@ impl FilesStep {
         Err(changing())
     }
 
-    /// Whether a file goes into the memory: asked for before, and certain not to change unseen.
-    fn is_worth_keeping(&self, exchange: &Exchange, number: usize, facts: &Facts) -> bool {
-        let files = &exchange.worker.files;
-        let mut memory = files.memory.borrow_mut();
-        Description::new(facts).is_settled
-            && files
-                .with_key(|key| self.key(exchange, number, key).is_some() && memory.is_wanted(key))
-    }
-
     fn answer_bytes(
         &self,
         exchange: &mut Exchange,
         number: usize,
-        candidate: Candidate,
+        candidate: &Candidate,
         facts: Facts,
         body: Bytes,
     ) -> Flow {
         let description = Description::new(&facts);
         let mut response = Response::new(exchange, 200);
-        let control = self.cache_control.as_deref();
-        description.write(&candidate.name, control, &mut response.fields);
-        self.keep(
-            exchange,
-            number,
-            &facts,
-            &response,
-            KeptBody::Bytes(body.clone()),
-        );
+        description.write(&self.said(candidate), &mut response.fields);
+        let kept = KeptBody::Bytes(body.clone());
+        let which = Which::of(number, candidate);
+        self.keep(exchange, which, candidate.beside, &facts, &response, kept);
         let decision = answer::decision(exchange, &description, facts.len);
         Flow::Answer(answer::finish(
             exchange,
@@ -610,52 +598,16 @@ impl FilesStep {
         ))
     }
 
-    /// Keeps a file if it is worth it; `response` has the fields that describe it.
-    fn keep(
-        &self,
-        exchange: &Exchange,
-        number: usize,
-        facts: &Facts,
-        response: &Response,
-        body: KeptBody,
-    ) {
-        if !self.is_worth_keeping(exchange, number, facts) {
-            return;
-        }
-        let worker = &exchange.worker;
-        let kept = Kept {
-            facts: *facts,
-            body,
-            fields: response.fields.settled(),
-            last_modified: Description::new(facts).last_modified,
-            checked_ms: worker.now_ms(),
-        };
-        worker.files.with_key(|key| {
-            if self.key(exchange, number, key).is_some() {
-                worker.files.memory.borrow_mut().insert(key, kept);
-            }
-        });
-    }
-
     fn answer_file(&self, exchange: &mut Exchange, number: usize, candidate: Candidate) -> Flow {
-        let Candidate {
-            file,
-            facts,
-            name,
-            is_local,
-        } = candidate;
+        let facts = candidate.facts;
         let description = Description::new(&facts);
         let mut response = Response::new(exchange, 200);
-        description.write(&name, self.cache_control.as_deref(), &mut response.fields);
-        let file = OpenFile::found(file, facts, is_local);
-        if facts.len > SMALL && is_local {
-            self.keep(
-                exchange,
-                number,
-                &facts,
-                &response,
-                KeptBody::Open(file.clone()),
-            );
+        description.write(&self.said(&candidate), &mut response.fields);
+        let (which, beside) = (Which::of(number, &candidate), candidate.beside);
+        let file = OpenFile::found(candidate.file, facts, candidate.is_local);
+        if facts.len > SMALL && candidate.is_local {
+            let kept = KeptBody::Open(file.clone());
+            self.keep(exchange, which, beside, &facts, &response, kept);
         }
         let decision = answer::decision(exchange, &description, facts.len);
         Flow::Answer(answer::finish(
@@ -665,6 +617,63 @@ impl FilesStep {
             facts.len,
             |part| answer::open(&file, part),
         ))
+    }
+
+    fn said(&self, candidate: &Candidate) -> Said<'_> {
+        Said {
+            kind: self.types.of(&candidate.name),
+            coding: candidate.coding,
+            varies: !candidate.beside.siblings.is_empty(),
+            cache_control: self.cache_control.as_deref(),
+        }
+    }
+
+    /// Keeps a file if it is worth it: asked for before, and certain not to change unseen.
+    /// `response` has the fields that describe it.
+    fn keep(
+        &self,
+        exchange: &Exchange,
+        which: Which,
+        beside: Beside,
+        facts: &Facts,
+        response: &Response,
+        body: KeptBody,
+    ) {
+        let worker = &exchange.worker;
+        let description = Description::new(facts);
+        if !description.is_settled {
+            return;
+        }
+        let mut memory = worker.files.memory.borrow_mut();
+        worker.files.with_key(|key| {
+            self.key(exchange, which, key)?;
+            if !memory.is_wanted(key) {
+                return None;
+            }
+            let kept = Kept {
+                facts: *facts,
+                body: Some(body),
+                siblings: beside.siblings,
+                fields: response.fields.settled(),
+                last_modified: description.last_modified,
+                checked_ms: worker.now_ms(),
+            };
+            memory.insert(key, kept);
+            // By the file itself its siblings are found.
+            key[WHICH] = Which::plain(which.number).byte()?;
+            if which.coding.is_some() && memory.find(key).is_none() {
+                let plain = Kept {
+                    facts: beside.plain,
+                    body: None,
+                    siblings: beside.siblings,
+                    fields: Fields::new(),
+                    last_modified: None,
+                    checked_ms: worker.now_ms(),
+                };
+                memory.insert(key, plain);
+            }
+            Some(())
+        });
     }
 
     /// What is answered where a file could not be opened or read.
@@ -681,6 +690,32 @@ impl FilesStep {
         }
         Flow::Fail(find::fault(error))
     }
+}
+
+/// What is answered to methods other than those that something is sent for.
+fn sent_for(exchange: &mut Exchange) -> Option<Looked> {
+    let flow = match exchange.request.method {
+        Method::Get | Method::Head => return None,
+        Method::Options => {
+            let mut response = Response::new(exchange, 204);
+            response.set(Known::Allow, METHODS.as_bytes());
+            Flow::Answer(response)
+        }
+        _ => {
+            exchange.allowed_methods = Some(METHODS);
+            Flow::Next
+        }
+    };
+    Some(Looked::Answer(flow))
+}
+
+/// Answers with a listing.
+fn listed(exchange: &mut Exchange, page: Page) -> Flow {
+    let mut response = Response::text(exchange, 200, page.kind, page.body);
+    response.set(Known::CacheControl, b"no-cache");
+    response.set(Known::ContentSecurityPolicy, listing::POLICY.as_bytes());
+    response.vary("Accept");
+    Flow::Answer(response)
 }
 
 /// Sends the client to the directory with its slash, query and all (only reading ones: others

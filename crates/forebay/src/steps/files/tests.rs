@@ -1,7 +1,11 @@
 //! The step as a whole, on files of a temporary directory: from the disk, from memory, and from a
 //! disk that has nothing in memory.
 
+mod listings;
+mod siblings;
+
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::rc::Rc;
@@ -223,8 +227,27 @@ fn rfc9110_14_ranges() {
             "{way}"
         );
         assert_eq!(got.field("etag"), None);
-        // Several ranges, and what is no range, are as if they were not there.
-        for range in ["bytes=0-1,4-5", "bytes=0-4,3-6", "lines=1-2"] {
+        let got = ask("bytes=0-1, 4-5,-1");
+        let kind = got.field("content-type").unwrap().to_owned();
+        let boundary = kind
+            .strip_prefix("multipart/byteranges; boundary=")
+            .expect("parts");
+        let part = |range: &str, text: &str| {
+            format!(
+                "--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes {range}/10\r\n\r\n{text}\r\n"
+            )
+        };
+        let whole = part("0-1", "01") + &part("4-5", "45") + &part("9-9", "9");
+        assert_eq!((got.status(), got.field("content-range")), (206, None));
+        let len = got.response.body.len_bytes();
+        assert_eq!(
+            got.pulled(bench),
+            format!("{whole}--{boundary}--\r\n").as_bytes(),
+            "{way}"
+        );
+        assert_eq!(len, Some(whole.len() as u64 + boundary.len() as u64 + 6));
+        // Overlapping ones, and what is no range, are as if they were not there.
+        for range in ["bytes=0-4,3-6", "lines=1-2"] {
             let got = ask(range);
             assert_eq!(
                 (got.status(), got.text().as_str()),
@@ -627,6 +650,37 @@ fn tries_in_order() {
 }
 
 #[test]
+fn types_of_the_operators_own() {
+    let dir = Dir::new();
+    dir.file("www/x.LOG", "x");
+    dir.file("www/x.y.foo", "x");
+    let types = r#"{ types = { log = "text/x-log", Foo = "a/b; c=d", txt = "text/own" } }"#;
+    let bench = dir.bench(types, "");
+    for (path, kind) in [
+        ("/x.LOG", "text/x-log"),
+        ("/x.y.foo", "a/b; c=d"),
+        ("/a.txt", "text/own"),
+        ("/", "text/html; charset=utf-8"),
+    ] {
+        assert_eq!(
+            bench.get(path).run().field("content-type"),
+            Some(kind),
+            "{path}"
+        );
+    }
+    for (types, said) in [
+        (r#"[".log"] = "a/b""#, "cannot have the ending \".log\""),
+        (r#"log = "text""#, "cannot have the type \"text\""),
+        (r#"log = "a/b\r\nX: y""#, "cannot have the type"),
+        (r#"log = "a/ b""#, "cannot have the type"),
+    ] {
+        let config = format!("site {{ \"*\", files \"/x\" {{ types = {{ {types} }} }} }}");
+        let all = mistakes(&config);
+        assert!(all.contains(said), "{types}: {all}");
+    }
+}
+
+#[test]
 fn cache_control() {
     let dir = Dir::new();
     for (options, expected) in [
@@ -797,7 +851,7 @@ fn what_the_configuration_cannot_mean_is_a_mistake() {
             "files: `index` cannot be \"/x\"",
         ),
         ("{ index = \"../x\" }", "files: `index` cannot be \"../x\""),
-        ("{ listing = true }", "files has no option `listing`"),
+        ("{ listings = true }", "files has no option `listings`"),
     ] {
         let text = mistakes(&format!("site {{ \"*\", files \"/srv\" {options} }}"));
         assert!(text.contains(message), "{text}");
