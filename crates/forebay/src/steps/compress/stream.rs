@@ -46,7 +46,8 @@ impl Coded {
     pub fn new(worker: &Rc<Worker>, body: Body, encoder: Encoder) -> Coded {
         let mut input = Bytes::new();
         let source: Option<Box<dyn Stream>> = match body {
-            Body::Empty => None,
+            // With 101, which is not coded.
+            Body::Empty | Body::Tunnel(_) => None,
             Body::Bytes(bytes) => {
                 input = bytes;
                 None

@@ -68,7 +68,8 @@ impl Stream for Parts {
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Pulled> {
         loop {
             match std::mem::take(&mut self.current) {
-                Body::Empty => {}
+                // No part of a file is a tunnel.
+                Body::Empty | Body::Tunnel(_) => {}
                 Body::Bytes(bytes) => return Poll::Ready(Pulled::Data(bytes)),
                 // Its windows are taken from the worker when its turn has come, not before.
                 Body::File(range) => {
