@@ -10,11 +10,16 @@
 //!    those [`Tried`];
 //! 5. [`Pool::release`] gives the permit back ([`Permit`] does so by itself).
 //!
+//! Beside it, [`Gcra`] says how often something may happen at all, and [`Allowances`] keeps count
+//! for very many clients.
+//!
 //! [`Pool`], [`Permits`] and [`RetryBudget`] are shared by all workers: atomics, no locks, `&self`
-//! everywhere. [`WaitQueue`] and [`HealthCounter`] belong to whoever owns them.
+//! everywhere; so is [`Allowances`], where only a new client takes a lock alone. [`WaitQueue`] and [`HealthCounter`] belong to whoever owns them.
 
 #![forbid(unsafe_code)]
 
+mod allowance;
+mod gcra;
 mod health;
 mod peer;
 mod permits;
@@ -24,6 +29,8 @@ mod retry;
 mod spec;
 mod units;
 
+pub use allowance::Allowances;
+pub use gcra::{Gcra, Verdict};
 pub use health::{Health, HealthCounter};
 pub use permits::Permits;
 pub use pool::{

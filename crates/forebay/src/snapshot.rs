@@ -4,6 +4,7 @@
 //! starts and then holds that site alone, so that a slow download does not keep ten thousand other
 //! sites of an old configuration in memory.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,25 @@ pub struct Snapshot {
     pub resources: FxHashSet<u64>,
     /// Its upstreams, for `status` and metrics.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The shared halves of its steps, for the next configuration.
+    pub carried: Carried,
+}
+
+/// The shared halves of steps, by what they are declared as: a step that an equal definition
+/// declares in the next configuration goes on with the same one.
+#[derive(Clone, Default)]
+pub struct Carried(FxHashMap<Box<str>, Arc<dyn Any + Send + Sync>>);
+
+impl Carried {
+    /// The one of this definition.
+    pub fn get<T: Send + Sync + 'static>(&self, definition: &str) -> Option<Arc<T>> {
+        self.0.get(definition)?.clone().downcast().ok()
+    }
+
+    /// Keeps the one of this definition.
+    pub fn insert(&mut self, definition: &str, shared: Arc<dyn Any + Send + Sync>) {
+        self.0.insert(definition.into(), shared);
+    }
 }
 
 /// A number for a resource that no other has had.

@@ -19,6 +19,16 @@ pub fn precise_ms() -> u64 {
     millis(ClockId::Monotonic)
 }
 
+/// Nanoseconds on the same scale, precise: for what happens more often than the coarse clock ticks.
+/// Costs about 20 ns. 64 bits of them last for 584 years.
+#[must_use]
+pub fn precise_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000_000 + nanos
+}
+
 /// Seconds since 1970-01-01T00:00:00Z, without leap seconds: for `Date` and for comparing file
 /// times. May jump when the machine's clock is set. A clock before 1970 reads as 0.
 #[must_use]

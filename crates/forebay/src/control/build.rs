@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::declarations::{self, Bind, SITE, Server};
 use crate::exchange::{Condition, Entry, Pipeline, Test};
-use crate::snapshot::{Generation, Served, Site, Snapshot};
+use crate::snapshot::{Carried, Generation, Served, Site, Snapshot};
 use crate::steps::{self, FilePage};
 use crate::upstream::{Upstream, Upstreams};
 
@@ -58,8 +58,9 @@ pub fn build(
     let mut sites = Sites::default();
     for call in declarations.iter().filter(|call| call.name() == SITE.name) {
         let hosts: &[Node] = call.get("HOST");
+        builder.site = name_of(call, hosts).into();
         let site = Arc::new(Site {
-            name: name_of(call, hosts).into(),
+            name: builder.site.clone(),
             pipeline: builder.pipeline(&call.steps),
             generation: generation.clone(),
         });
@@ -70,6 +71,7 @@ pub fn build(
     let Builder {
         upstreams,
         mut resources,
+        carried,
         ..
     } = builder;
     let upstreams = upstreams.all();
@@ -94,6 +96,7 @@ pub fn build(
         served,
         resources,
         upstreams,
+        carried,
     });
     Some(Built {
         snapshot,
@@ -184,6 +187,16 @@ pub struct Builder<'a> {
     pub upstreams: Upstreams,
     /// The resources with local halves; those of others are dropped by the workers.
     pub resources: FxHashSet<u64>,
+    /// The name of the site that is being built.
+    pub site: Arc<str>,
+    /// The shared halves of steps that were made.
+    carried: Carried,
+    /// Those of the configuration in service.
+    inherited: Carried,
+    /// How many steps with a shared half say the same in one site.
+    equal_shared: FxHashMap<String, u32>,
+    /// The definition of each step with a shared half, by its call's number.
+    definitions: FxHashMap<u32, Box<str>>,
     /// The number of the first use of a stateless step, by what it says.
     equal: FxHashMap<String, u32>,
     /// Pipelines by the numbers of their calls, with their depth.
@@ -200,6 +213,13 @@ impl<'a> Builder<'a> {
             report,
             upstreams: Upstreams::new(previous),
             resources: FxHashSet::default(),
+            site: Arc::from(""),
+            carried: Carried::default(),
+            inherited: previous
+                .map(|snapshot| snapshot.carried.clone())
+                .unwrap_or_default(),
+            equal_shared: FxHashMap::default(),
+            definitions: FxHashMap::default(),
             equal: FxHashMap::default(),
             pipelines: FxHashMap::default(),
             pages: FxHashMap::default(),
@@ -277,6 +297,34 @@ impl<'a> Builder<'a> {
             .iter()
             .filter_map(|call| steps::conditions::build(call, self))
             .collect()
+    }
+
+    /// The shared half of a step: that of the configuration in service, where an equal step stood
+    /// in a site of the same name; else a new one. A call that stands in several places has one.
+    ///
+    /// Equal steps of one site are told apart by their order: each has its own, and which of them
+    /// goes on with which matters less than that none begins anew.
+    pub fn carried<T: Send + Sync + 'static>(
+        &mut self,
+        call: &Call,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        if let Some(known) = self.definitions.get(&call.id)
+            && let Some(shared) = self.carried.get(known)
+        {
+            return shared;
+        }
+        let said = format!("{}\n{}", self.site, call.form());
+        let number = self.equal_shared.entry(said.clone()).or_default();
+        *number += 1;
+        let definition = format!("{number}\n{said}");
+        let shared = match self.inherited.get(&definition) {
+            Some(shared) => shared,
+            None => Arc::new(make()),
+        };
+        self.carried.insert(&definition, shared.clone());
+        self.definitions.insert(call.id, definition.into());
+        shared
     }
 
     /// The pool that a step's argument means: an `upstream`, or a target on its own.

@@ -77,6 +77,8 @@ reasons! {
     NotAcceptable Client 406 "not_acceptable" "The client takes no form of this that the server has.";
     MethodRefused Client 405 "method_refused" "This server does not take this method.";
     Forbidden Client 403 "forbidden" "This client may not see this.";
+    Unauthorized Client 401 "unauthorized" "This needs a name and a password, or a token, that is right.";
+    Limited Client 429 "limited" "This client asks for more than it may.";
     NotFound Client 404 "not_found" "There is nothing here.";
     UnknownHost Client 404 "unknown_host" "No site answers for this host name.";
     Loop Client 508 "loop" "The request has passed through this server before.";

@@ -17,6 +17,7 @@ mod template;
 mod trust;
 mod tunnel;
 
+use std::any::Any;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -78,6 +79,8 @@ pub struct Exchange {
     pub captures: Captures,
     /// `$vars`, in the order in which they were set; at most [`MAX_VARS`].
     pub vars: Vec<(Arc<str>, Box<[u8]>)>,
+    /// What steps hold until the exchange has ended, by their numbers.
+    kept: Vec<(u64, Box<dyn Any>)>,
     /// Where steps have refused the method only: what they would have taken.
     pub allowed_methods: Option<&'static str>,
     /// At most this many bytes of body; what `limit` has lowered or raised.
@@ -146,6 +149,7 @@ impl Exchange {
                 site: None,
                 captures: Captures::default(),
                 vars: Vec::new(),
+                kept: Vec::new(),
                 allowed_methods: None,
                 max_body_bytes: DEFAULT_MAX_BODY,
                 interim: None,
@@ -167,6 +171,7 @@ impl Exchange {
         self.site = None;
         self.captures.clear();
         self.vars.clear();
+        self.kept.clear();
         self.allowed_methods = None;
         self.max_body_bytes = DEFAULT_MAX_BODY;
         self.interim = None;
@@ -268,6 +273,18 @@ impl Exchange {
             Some(rest) => rest,
             None => self.request.path().trim_start_matches('/'),
         }
+    }
+
+    /// Holds something of a step's until the exchange has ended, the sending of its response
+    /// included; `id` is a number of the step's own ([`resource_id`](crate::snapshot::resource_id)).
+    pub fn keep(&mut self, id: u64, what: impl Any) {
+        self.kept.push((id, Box::new(what)));
+    }
+
+    /// What the step with this number holds.
+    pub fn kept<T: Any>(&self, id: u64) -> Option<&T> {
+        let found = self.kept.iter().rev().find(|(of, _)| *of == id);
+        found.and_then(|(_, what)| what.downcast_ref())
     }
 
     /// The value of `$vars.NAME`.

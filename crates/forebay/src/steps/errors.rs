@@ -73,6 +73,11 @@ const CONDITIONS: KnownSet = KnownSet::of(&[
     Known::Range,
 ]);
 
+/// What an answer of some status must or may say to be understood as that (RFC 9110 §15.5.2,
+/// §15.5.6, §10.2.3). A page of the same status that does not say it has it from the response in
+/// whose place it stands.
+const PART_OF_STATUS: [Known; 3] = [Known::WwwAuthenticate, Known::Allow, Known::RetryAfter];
+
 /// Replaces errors.
 struct Errors {
     /// Single statuses before classes.
@@ -122,6 +127,21 @@ fn put(response: &mut Response, page: &FilePage, body: Body) {
     response.announced_len = None;
     response.wants_page = false;
     settle(response);
+}
+
+/// Gives a page of the same status what belongs to that.
+fn complete(answer: &mut Response, response: &Response) {
+    if answer.status != response.status {
+        return;
+    }
+    for name in PART_OF_STATUS {
+        if !answer.fields.contains(name) {
+            for value in response.fields.all(name) {
+                // Refused only if the head is too large.
+                let _ = answer.fields.append(name, value);
+            }
+        }
+    }
 }
 
 /// From here on it counts as somebody's own: an outer `errors` must not replace it again.
@@ -200,6 +220,7 @@ impl Step for Errors {
                     }
                     // What went wrong is counted and logged even if the client does not see it.
                     answer.fault = response.fault.take();
+                    complete(&mut answer, &response);
                     settle(&mut answer);
                     exchange.worker.give_back_fields(response.fields);
                     answer
@@ -263,6 +284,26 @@ mod tests {
         let got = bench.get("/c").run();
         assert_eq!((got.status(), got.text()), (500, "kept".into()));
         assert_eq!(bench.request("HEAD", "/x").run().text(), "any HEAD /x []");
+    }
+
+    #[test]
+    fn a_page_of_the_same_status_says_what_belongs_to_it() {
+        let bench = Bench::new(
+            r#"site { "*", errors { [503] = respond(503, "page"), [401] = respond(403, "page") },
+                 route "/own" { respond(503) { headers = { retry_after = "9", x_gone = "1" } } },
+                 respond(401) { headers = { www_authenticate = "Basic" } } }"#,
+        );
+        let own = bench.get("/own").run();
+        assert_eq!(
+            (own.text(), own.field("retry-after")),
+            ("page".into(), Some("9"))
+        );
+        assert_eq!(own.field("x-gone"), None);
+        let other = bench.get("/").run();
+        assert_eq!(
+            (other.status(), other.field("www-authenticate")),
+            (403, None)
+        );
     }
 
     #[test]

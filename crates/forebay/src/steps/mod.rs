@@ -13,6 +13,7 @@
 mod allow;
 mod compress;
 pub mod conditions;
+mod cors;
 mod deny;
 mod edits;
 mod errors;
@@ -28,6 +29,7 @@ mod redirect;
 mod respond;
 mod rewrite;
 pub mod route;
+mod security_headers;
 mod set;
 #[cfg(test)]
 pub mod testing;
@@ -50,10 +52,12 @@ static STEPS: &[(&Directive, Build)] = &[
     (&allow::DIRECTIVE, allow::build),
     (&compress::DIRECTIVE, compress::build),
     (&deny::DIRECTIVE, deny::build),
+    (&cors::DIRECTIVE, cors::build),
     (&errors::DIRECTIVE, errors::build),
     (&headers::DIRECTIVE, headers::build),
     (&limit::DIRECTIVE, limit::build),
     (&rewrite::DIRECTIVE, rewrite::build),
+    (&security_headers::DIRECTIVE, security_headers::build),
     (&set::DIRECTIVE, set::build),
     (&respond::DIRECTIVE, respond::build),
     (&redirect::DIRECTIVE, redirect::build),

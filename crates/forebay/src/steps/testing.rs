@@ -80,7 +80,11 @@ impl Bench {
     /// Serves this configuration.
     #[track_caller]
     pub fn new(config: &str) -> Bench {
-        let built = built(config);
+        Bench::of(built(config))
+    }
+
+    /// Serves what was built.
+    pub fn of(built: Built) -> Bench {
         let process = Arc::new(Process::default());
         let worker = start(0, &built, &process);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -201,7 +205,17 @@ impl Ask<'_> {
             Some(response) => (response, false),
             None => match step::run(exchange) {
                 Some(response) => (response, false),
-                None => (self.bench.runtime.block_on(step::finish(exchange)), true),
+                None => {
+                    // Its time goes on while it waits.
+                    let time = crate::wheel::drive(exchange.worker.wheel.clone());
+                    let steps = async {
+                        tokio::select! {
+                            response = step::finish(exchange) => response,
+                            () = time => unreachable!("time does not end"),
+                        }
+                    };
+                    (self.bench.runtime.block_on(steps), true)
+                }
             },
         };
         dress(exchange, &mut response);

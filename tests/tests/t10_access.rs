@@ -1,0 +1,192 @@
+//! Who may, how often and how much: limits and access control, with the real binary.
+
+use std::time::{Duration, Instant};
+
+use forebay_tests::load::Load;
+use forebay_tests::origin::script::Act;
+use forebay_tests::{Gate, Origin, Request, Script, Server, wait};
+
+/// A server for all hosts with this pipeline.
+fn serve(pipeline: &str) -> Server {
+    Server::start(&format!("site {{ \"*\",\n{pipeline}\n}}"))
+}
+
+#[test]
+fn a_rate_is_exact_over_all_workers() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    let (rate, burst) = (2_000.0, 100.0);
+    let server =
+        Server::builder(r#"site { "*", limit { rate = "2000/s", burst = 100 }, respond(200) }"#)
+            .workers(4)
+            .start();
+    let passed = Arc::new(AtomicU64::new(0));
+    let client = server.client();
+    let start = Instant::now();
+    // Connections are dealt to the workers by the kernel: eight of them reach more than one.
+    let load = Load::start(8, |_| {
+        let (passed, mut conn) = (passed.clone(), client.connect());
+        move || match conn.get("/").status() {
+            200 => drop(passed.fetch_add(1, Relaxed)),
+            status => assert_eq!(status, 429),
+        }
+    });
+    wait::until("two seconds of load", || {
+        start.elapsed() >= Duration::from_secs(2)
+    });
+    load.finish();
+    let seconds = start.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let passed = passed.load(Relaxed) as f64;
+    let most = burst + rate * seconds;
+    assert!(passed <= most * 1.05, "{passed} of {most} in {seconds} s");
+    assert!(passed >= most * 0.95, "{passed} of {most} in {seconds} s");
+}
+
+#[test]
+fn who_asks_too_often_is_told_when_to_come_back() {
+    let server = serve(
+        r#"route "/login" { limit { rate = "2/h", count = status "4xx" },
+             respond(403) { when = query "wrong" }, respond(200) },
+           errors { [429] = respond(429, "slow down") },
+           limit { rate = "3/h" }, respond(200, "in"),"#,
+    );
+    let client = server.client();
+    let statuses = [(); 4].map(|()| client.get("/").status());
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    let refused = client.get("/").expect(429);
+    assert_eq!(refused.text(), "slow down");
+    let seconds: u64 = refused
+        .field("retry-after")
+        .map_or(0, |text| text.parse().unwrap_or(0));
+    assert!((1_100..=1_200).contains(&seconds), "{seconds}");
+    // Another client has an allowance of its own.
+    assert_eq!(client.clone().from("127.0.0.9").get("/").status(), 200);
+    // Only failed logins count.
+    let login = |target: &str| client.get(target).status();
+    assert_eq!([(); 5].map(|()| login("/login")), [200; 5]);
+    assert_eq!([(); 3].map(|()| login("/login?wrong")), [403, 403, 429]);
+    assert_eq!(login("/login"), 429);
+}
+
+#[test]
+fn who_may_wait_is_held_and_not_refused() {
+    let server = serve(r#"limit { rate = "20/s", burst = 1, wait = "20s" }, respond(200),"#);
+    let start = Instant::now();
+    let mut conn = server.client().connect();
+    for _ in 0..10 {
+        assert_eq!(conn.get("/").status(), 200);
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(449), "{took:?}");
+}
+
+#[test]
+fn a_place_is_held_until_the_last_byte_and_given_on() {
+    let gate = Gate::new();
+    let slow = Script::raw("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        .then(Act::Wait(gate.clone()))
+        .send("cd");
+    let never = Script::new().then(Act::Stall);
+    let origin = Origin::setup()
+        .route("/slow", slow)
+        .route("/never", never)
+        .start();
+    let server = Server::before(
+        &origin,
+        r#"route "/waiting" { limit { concurrency = 1, wait = "20s", by = "one" }, respond(200) },
+           route "/never" { limit { concurrency = 1, by = "two" },
+             respond(200) { when = query "now" }, proxy "@origin@" },
+           limit { concurrency = 1 }, proxy "@origin@","#,
+    );
+    let mut slow = server.client().connect();
+    slow.send(&Request::get("/slow"));
+    let (head, _) = slow.read_head();
+    assert_eq!(head.status, 200);
+    // Its head has come, its body not yet.
+    let refused = server.client().get("/other").expect(429);
+    assert_eq!(refused.field("retry-after"), Some("1"));
+    assert_eq!(server.client().get("/waiting").status(), 200);
+    gate.open();
+    slow.expect_bytes(b"abcd");
+    wait::until("the place is free again", || {
+        server.client().get("/other").status() == 200
+    });
+    // One that leaves gives its place back as well.
+    let mut gone = server.client().connect();
+    gone.send(&Request::get("/never"));
+    origin.wait_for("the request", |requests, _| {
+        requests.iter().any(|request| request.target == "/never")
+    });
+    assert_eq!(server.client().get("/never?now").status(), 429);
+    gone.abort();
+    wait::until("the place is free again", || {
+        server.client().get("/never?now").status() == 200
+    });
+}
+
+#[test]
+fn a_body_goes_out_no_faster_than_allowed() {
+    let server = Server::builder(
+        r#"site { "*", limit { bandwidth = "200KB/s", after = "50KB" }, files "@dir@/www" }"#,
+    );
+    let body = vec![b'x'; 200 * 1024];
+    let server = server.file("www/file", &body).start();
+    let start = Instant::now();
+    let got = server.client().get("/file").expect(200);
+    let took = start.elapsed();
+    assert!(got.body == body);
+    assert_eq!(got.field("content-length"), Some("204800"));
+    // 150 KB at 200 KB/s.
+    assert!(took >= Duration::from_millis(700), "{took:?}");
+    assert!(took <= Duration::from_millis(3_000), "{took:?}");
+    let start = Instant::now();
+    let part = Request::get("/file").field("Range", "bytes=0-40000");
+    assert_eq!(
+        server.client().request(&part).expect(206).body.len(),
+        40_001
+    );
+    let took = start.elapsed();
+    assert!(took <= Duration::from_millis(700), "{took:?}");
+}
+
+#[test]
+fn what_was_counted_outlives_a_reload() {
+    let config =
+        |more: &str| format!("site {{ \"*\", {more} limit {{ rate = \"1/h\" }}, respond(200) }}");
+    let server = Server::start(&config(""));
+    assert_eq!(server.client().get("/").status(), 200);
+    server.reload_with(&config(r#"set("a", "b"),"#));
+    assert_eq!(server.client().get("/").status(), 429);
+}
+
+#[test]
+fn other_origins_and_careful_browsers() {
+    let origin = Origin::setup()
+        .handle(|_| Script::with_fields(200, "Access-Control-Allow-Origin: *\r\n", "body"))
+        .start();
+    let server = Server::before(
+        &origin,
+        r#"security_headers, cors { origins = "https://app.test", credentials = true },
+           route "/closed" { respond(403) }, proxy "@origin@","#,
+    );
+    let ask = |method: &str, target: &str, from: &str| {
+        let request = Request::new(method, target)
+            .field("Origin", from)
+            .field("Access-Control-Request-Method", "PUT");
+        server.client().request(&request)
+    };
+    let allowed = "access-control-allow-origin";
+    let preflight = ask("OPTIONS", "/x", "https://app.test").expect(204);
+    assert_eq!(preflight.field(allowed), Some("https://app.test"));
+    assert_eq!(preflight.field("x-content-type-options"), Some("nosniff"));
+    origin.expect_untouched();
+    let got = ask("GET", "/x", "https://app.test").expect(200);
+    assert_eq!(got.field(allowed), Some("https://app.test"));
+    assert_eq!(got.field("access-control-allow-credentials"), Some("true"));
+    assert_eq!(got.field("vary"), Some("Origin"));
+    assert_eq!(ask("GET", "/x", "https://evil.test").field(allowed), None);
+    let closed = ask("GET", "/closed", "https://app.test").expect(403);
+    assert_eq!(closed.field(allowed), Some("https://app.test"));
+    assert_eq!(closed.field("x-frame-options"), Some("SAMEORIGIN"));
+}
