@@ -104,6 +104,73 @@ impl Nginx {
     }
 }
 
+/// A running HAProxy that passes TCP on; it is killed when dropped.
+pub struct Haproxy {
+    child: Child,
+    port: Reserved,
+    _dir: TempDir,
+}
+
+impl Haproxy {
+    /// Starts HAProxy with this `server` line, to which it passes what comes to a free port.
+    ///
+    /// # Panics
+    /// When it is not installed (the message names the package) or does not start.
+    #[must_use]
+    pub fn start(server: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("forebay-haproxy-")
+            .tempdir()
+            .expect("a directory");
+        let port = Reserved::new();
+        let config = format!(
+            "global\n  maxconn 200\n\
+             defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n\
+             listen front\n  bind {}\n  unique-id-format %ci\n  {server}\n",
+            port.addr()
+        );
+        let path = dir.path().join("haproxy.cfg");
+        std::fs::write(&path, config).expect("a configuration");
+        let child = Command::new("haproxy")
+            .args(["-db", "-q", "-f"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("haproxy, of the Debian package haproxy: {e}"));
+        let mut haproxy = Self {
+            child,
+            port,
+            _dir: dir,
+        };
+        haproxy.wait_ready();
+        haproxy
+    }
+
+    /// A client of it.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::tcp(self.port.addr())
+    }
+
+    fn wait_ready(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(self.port.addr()).is_err() {
+            let running = matches!(self.child.try_wait(), Ok(None));
+            assert!(running, "haproxy ended at its start");
+            assert!(Instant::now() < end, "haproxy does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Nginx {
     fn drop(&mut self) {
         // SIGTERM to the master: it takes its workers with it, which SIGKILL would leave behind.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use forebay_tests::load::Load;
-use forebay_tests::peers::Nginx;
+use forebay_tests::peers::{Haproxy, Nginx};
 use forebay_tests::{Builder, Gate, Origin, Request, Script, Server, proc, wait};
 use rustix::process::Signal;
 
@@ -320,4 +320,166 @@ fn nginx_in_front_speaks_for_its_clients() {
         from.request(&request).expect(200).text(),
         "127.0.0.9 https a.test"
     );
+}
+
+const ECHO: &str = r#"site { "*", respond(200, "$client_ip $client_port") }"#;
+
+/// A server whose clients at 127.0.0.2 begin with a PROXY header.
+fn behind_header(options: &str) -> Server {
+    let listen = format!("proxy_protocol = true, trust = {{ \"127.0.0.2\" }}, {options}");
+    Server::builder(ECHO).listen(&listen).start()
+}
+
+fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    header.extend([command, family]);
+    let len = u16::try_from(rest.len()).expect("a length");
+    header.extend(len.to_be_bytes());
+    header.extend(rest);
+    header
+}
+
+const V4: &[u8] = b"\xc0\0\x02\x01\xc0\0\x02\x02\x13\x88\0\x50";
+
+/// What a counter stands at, over all workers.
+fn counted(server: &Server, name: &str) -> u64 {
+    let metrics = server.admin().get("/metrics").expect(200);
+    let line = metrics
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("forebay_{name} ")));
+    let line = line.unwrap_or_else(|| panic!("no {name} in\n{}", metrics.text()));
+    line.parse().expect("a number")
+}
+
+#[test]
+fn a_proxy_header_says_who_the_client_is() {
+    let server = behind_header("");
+    let trusted = server.client().from("127.0.0.2");
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\n".to_vec();
+    let with_values = [V4, b"\x01\0\x02h2", &[0; 1000]].concat();
+    for header in [&v1, &v2(0x21, 0x11, V4), &v2(0x21, 0x11, &with_values)] {
+        let mut conn = trusted.connect();
+        conn.raw([header, &get[..]].concat());
+        assert_eq!(conn.read_response().expect(200).text(), "192.0.2.1 5000");
+        // It holds for the connection.
+        assert_eq!(conn.get("/").expect(200).text(), "192.0.2.1 5000");
+    }
+    let v6 = b"PROXY TCP6 2001:db8::1 ::1 5000 80\r\n".to_vec();
+    let mapped = b"PROXY TCP6 ::ffff:192.0.2.1 ::1 5000 80\r\n".to_vec();
+    for (header, expected) in [(v6, "2001:db8::1 5000"), (mapped, "192.0.2.1 5000")] {
+        let said = trusted.raw([&header, &get[..]].concat()).expect(200);
+        assert_eq!(said.text(), expected);
+    }
+    // For itself, or for nobody that it can name.
+    let unknown = b"PROXY UNKNOWN 1 2 3\r\n".to_vec();
+    for header in [&unknown, &v2(0x20, 0x11, V4), &v2(0x21, 0, b"")] {
+        let mut conn = trusted.connect();
+        let port = conn.local_port().expect("TCP");
+        conn.raw([header, &get[..]].concat());
+        let said = conn.read_response().expect(200);
+        assert_eq!(said.text(), format!("127.0.0.2 {port}"));
+    }
+    // Others send none.
+    let stranger = server.client().from("127.0.0.3");
+    assert!(stranger.get("/").text().starts_with("127.0.0.3 "));
+    let _ = stranger.raw([&v1, &get[..]].concat()).expect(400);
+    assert_eq!(counted(&server, "proxy_headers_malformed_total"), 0);
+}
+
+#[test]
+fn a_proxy_header_may_be_cut_anywhere() {
+    let server = behind_header("");
+    let trusted = server.client().from("127.0.0.2");
+    let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\n".to_vec();
+    for header in [v1, v2(0x21, 0x11, V4)] {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let all = [&header, &request[..]].concat();
+        for split in 1..=header.len() + 1 {
+            let said = trusted.raw_in_pieces(&all, split).expect(200);
+            assert_eq!(said.text(), "192.0.2.1 5000", "cut at {split}");
+        }
+        let mut conn = trusted.connect();
+        conn.slow_write(&all, 1, Duration::ZERO).expect("written");
+        assert_eq!(conn.read_response().expect(200).text(), "192.0.2.1 5000");
+    }
+}
+
+#[test]
+fn without_a_right_header_a_trusted_connection_is_closed() {
+    let server = behind_header(r#"header_timeout = "1s""#);
+    let trusted = server.client().from("127.0.0.2");
+    let long = v2(0x21, 0x11, &[1; 5000]);
+    let wrong: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PROXY TCP4 192.0.2.1\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        &v2(0x31, 0x11, V4),
+        &long,
+    ];
+    for bytes in wrong {
+        let mut conn = trusted.connect();
+        let _ = conn.try_raw(bytes);
+        conn.expect_gone();
+    }
+    assert_eq!(counted(&server, "proxy_headers_malformed_total"), 4);
+    server.wait_stderr("a PROXY header is malformed");
+    let mut slow = trusted.connect();
+    slow.raw("PROXY TCP4 192");
+    slow.expect_gone();
+    assert_eq!(counted(&server, "proxy_headers_late_total"), 1);
+    // Who only looks whether somebody listens is no mistake.
+    let mut looks = trusted.connect();
+    looks.half_close();
+    looks.expect_gone();
+    assert_eq!(counted(&server, "proxy_headers_malformed_total"), 4);
+    assert_eq!(counted(&server, "requests_total"), 0);
+}
+
+#[test]
+fn a_connection_that_waits_for_its_header_does_not_hold_up_the_stop() {
+    let mut server = behind_header("");
+    let trusted = server.client().from("127.0.0.2");
+    let mut waits = trusted.connect();
+    let mut comes = trusted.connect();
+    comes.raw("PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\nGET / HT");
+    server.signal(Signal::TERM);
+    wait::until("the listener to close", || {
+        server.client().try_connect().is_err()
+    });
+    comes.raw("TP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(comes.read_response().expect(200).text(), "192.0.2.1 5000");
+    waits.expect_gone();
+    assert!(server.wait_exit(Duration::from_secs(5)).success());
+}
+
+#[test]
+fn curl_sends_a_proxy_header() {
+    let server = behind_header("");
+    let curl = std::process::Command::new("curl")
+        .args(["-sS", "--haproxy-protocol", "--interface", "127.0.0.2"])
+        .arg(format!("http://{}/", server.addr()))
+        .output()
+        .expect("curl, of the Debian package curl");
+    let said = String::from_utf8_lossy(&curl.stdout);
+    assert!(said.starts_with("127.0.0.2 "), "{said}");
+}
+
+#[test]
+fn haproxy_in_front_sends_either_version() {
+    let server = Server::builder(ECHO)
+        .listen(r#"proxy_protocol = true, trust = "127.0.0.1""#)
+        .start();
+    for version in [
+        "send-proxy",
+        "send-proxy-v2",
+        "send-proxy-v2 proxy-v2-options unique-id",
+    ] {
+        let haproxy = Haproxy::start(&format!("server forebay {} {version}", server.addr()));
+        let from = haproxy.client().from("127.0.0.9");
+        let mut conn = from.connect();
+        let port = conn.local_port().expect("TCP");
+        let said = conn.get("/").expect(200);
+        assert_eq!(said.text(), format!("127.0.0.9 {port}"), "{version}");
+    }
 }

@@ -12,7 +12,7 @@ use forebay_http1::Limits;
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::exchange::{Pipeline, Trust};
+use crate::exchange::{Pipeline, Remote, Trust};
 use crate::listen::{ListenerId, Times};
 use crate::upstream::Upstream;
 
@@ -44,6 +44,16 @@ pub struct Served {
     pub limits: Limits,
     /// Who is believed what about clients; none: nobody, as nearly everywhere.
     pub trust: Option<Arc<Trust>>,
+    /// Connections of those who are trusted begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl Served {
+    /// Whether a connection of this remote begins with a PROXY header.
+    pub fn expects_header(&self, remote: &Remote) -> bool {
+        let trust = self.trust.as_ref().filter(|_| self.proxy_protocol);
+        trust.is_some_and(|trust| trust.believes(remote.address.ip()))
+    }
 }
 
 /// A configuration in force.

@@ -87,6 +87,7 @@ pub fn build(
                 times: bind.times,
                 limits: bind.limits,
                 trust: bind.trust.clone(),
+                proxy_protocol: bind.proxy_protocol,
             }),
         )
     });
@@ -461,6 +462,10 @@ mod tests {
             let said = mistakes(config);
             assert!(said.contains(expected), "{config}: {said}");
         };
+        check(
+            r#"listen ":1" { proxy_protocol = true } site { "*", respond(200) }"#,
+            "listen: `proxy_protocol` needs `trust`",
+        );
         check(
             r#"listen ":1" { mode = "0600" } site { "*", respond(200) }"#,
             "listen: `mode` is for Unix sockets",

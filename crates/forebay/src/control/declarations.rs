@@ -39,6 +39,13 @@ pub static LISTEN: Directive = Directive::declaration(
         "Peers whose `Forwarded` and `X-Forwarded-*` are believed; on a Unix socket all are.",
     ),
     Opt::new(
+        "proxy_protocol",
+        Type::Boolean,
+        "These peers start each connection with a PROXY header, version 1 or 2; without a right \
+         one it is closed.",
+    )
+    .default("false"),
+    Opt::new(
         "mode",
         Type::Text,
         "Of the file of a Unix socket, in octal digits.",
@@ -173,6 +180,8 @@ pub struct Bind {
     pub limits: Limits,
     /// Who is believed what about clients.
     pub trust: Option<Arc<Trust>>,
+    /// Connections of those who are trusted begin with a PROXY header.
+    pub proxy_protocol: bool,
     /// The file, where it is a Unix socket.
     pub file: File,
 }
@@ -279,7 +288,8 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             address: address.clone(),
             times: times(call),
             limits: limits(call),
-            trust: trust(call, address),
+            trust: trust(call, address, report),
+            proxy_protocol: call.get("proxy_protocol"),
             file: file(call, address, report),
         });
     }
@@ -293,6 +303,7 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             times,
             limits,
             trust: None,
+            proxy_protocol: false,
             file: File::default(),
         });
     }
@@ -300,9 +311,15 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
 }
 
 /// On a plain TCP socket nobody is trusted unless somebody is named.
-fn trust(call: &Call, address: &Address) -> Option<Arc<Trust>> {
+fn trust(call: &Call, address: &Address, report: &mut Report) -> Option<Arc<Trust>> {
     let prefixes: Option<&[Node]> = call.find("trust");
     let may_be_unix = matches!(address, Address::Unix(_) | Address::Fd(_));
+    if call.get("proxy_protocol") && prefixes.is_none() && !may_be_unix {
+        let message = "listen: `proxy_protocol` needs `trust`";
+        let help = "name those who send the header, as `trust = \"10.0.0.0/8\"`";
+        let place = call.place_of("proxy_protocol");
+        report.mistake(place, Code::Missing, message.to_owned(), help);
+    }
     let networks = Networks::new(prefixes.unwrap_or_default());
     (prefixes.is_some() || may_be_unix).then(|| Arc::new(Trust::new(networks)))
 }

@@ -13,6 +13,7 @@ use socket2::Socket;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Listener;
+use super::proxy_protocol::serve_behind_header;
 use crate::exchange::{Remote, guard};
 use crate::protocol::h1;
 use crate::transport::Transport;
@@ -113,12 +114,23 @@ pub(super) fn take(
         tls: false,
     };
     let link = h1::Link::new(worker, listener, transport, remote);
+    let begins_with_header = listener.with_served(|served| served.expects_header(&remote));
+    if begins_with_header {
+        let behind = serve_behind_header(link, place);
+        tokio::task::spawn_local(guard::Task::new(worker.clone(), behind));
+    } else {
+        serve(link, place);
+    }
+}
+
+/// Serves a connection of which nothing has been read yet but what is not HTTP.
+pub(super) fn serve(link: Rc<h1::Link>, place: Place) {
     tokio::task::spawn_local(guard::Task::new(place, h1::serve(link)));
 }
 
 /// A connection's place among those that the process may have; given back when its task ends,
 /// however it ends.
-struct Place(Rc<Worker>);
+pub(super) struct Place(Rc<Worker>);
 
 impl AsRef<Worker> for Place {
     fn as_ref(&self) -> &Worker {

@@ -8,6 +8,7 @@
 
 mod accept;
 mod deal;
+mod proxy_protocol;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

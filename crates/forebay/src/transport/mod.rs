@@ -100,6 +100,29 @@ impl Transport {
         }
     }
 
+    /// Looks at what has come, without taking it. `Ok(0)` is the end.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let peeked = on_socket!(self, s => {
+                s.try_io(Interest::READABLE, || net::peek(s, into))
+            });
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return Poll::Ready(peeked),
+            }
+        }
+    }
+
+    /// Takes what has been looked at: all of `bytes` is there.
+    pub fn take_out(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let taken = on_socket!(self, s => net::take(s, bytes))?;
+        if taken < bytes.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
     /// Writes some of `bytes`. `more`: so much follows at once that a segment cut short here would
     /// be wasted.
     pub fn poll_write(

@@ -97,7 +97,7 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
                 listeners.close_all().await;
                 // Others may have dealt before they heard of it; from now on they cannot.
                 mail.close();
-                while let Ok(late) = mail.try_recv() {
+                while let Some(late) = mail.recv().await {
                     if let Mail::Dealt(dealt) = late {
                         listeners.receive(dealt);
                     }
@@ -115,7 +115,8 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
 async fn drained(worker: &Rc<Worker>) {
     loop {
         let idle = worker.idle.notified();
-        if worker.links.borrow().is_empty() {
+        // One that was taken just now is not in the table before its task has had a turn.
+        if worker.links.borrow().is_empty() && worker.counters.open.get() == 0 {
             return;
         }
         idle.await;

@@ -18,7 +18,7 @@ use rustix::{io::Errno, net::sockopt::set_socket_linger};
 pub use bind::{Sharing, TcpAddress, TcpOptions, bind_tcp, prepare_accepted, refuse_new};
 pub use error::BindError;
 pub use fds::{MAX_FDS, Received, recv_with_fds, send_with_fds, seqpacket_pair};
-pub use stream::{read, write, writev};
+pub use stream::{peek, read, take, write, writev};
 pub use unix::{UnixFile, UnixOptions, bind_unix};
 
 /// The address without its IPv6 disguise: `[::ffff:192.0.2.1]:80`, as a socket that takes both

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use bytes::BufMut;
 use rustix::io::retry_on_intr;
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::spare::{advance, spare};
 
@@ -25,6 +25,18 @@ pub fn read(socket: impl AsFd, buffer: &mut impl BufMut) -> io::Result<usize> {
         retry_on_intr(|| rustix::io::read(&socket, &mut *spare).map(|(filled, _)| filled.len()))?
     };
     advance(buffer, n);
+    Ok(n)
+}
+
+/// Looks at what has come without taking it. 0 is the end.
+pub fn peek(socket: impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let (n, _) = retry_on_intr(|| recv(&socket, &mut *into, RecvFlags::PEEK))?;
+    Ok(n)
+}
+
+/// Takes as much as `into` holds, or what there is.
+pub fn take(socket: impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let (n, _) = retry_on_intr(|| recv(&socket, &mut *into, RecvFlags::empty()))?;
     Ok(n)
 }
 
@@ -57,6 +69,24 @@ mod tests {
         a.set_nonblocking(true).expect("non-blocking");
         b.set_nonblocking(true).expect("non-blocking");
         (a, b)
+    }
+
+    #[test]
+    fn what_is_looked_at_stays_until_it_is_taken() {
+        let (a, b) = pair();
+        let mut into = [0; 4];
+        let nothing = peek(&b, &mut into).expect_err("nothing yet");
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        write(&a, b"abcdef", false).expect("written");
+        for _ in 0..2 {
+            assert_eq!(peek(&b, &mut into).expect("some"), 4);
+            assert_eq!(&into, b"abcd");
+        }
+        assert_eq!(take(&b, &mut into[..3]).expect("some"), 3);
+        assert_eq!(take(&b, &mut into).expect("the rest"), 3);
+        assert_eq!(&into[..3], b"def");
+        drop(a);
+        assert_eq!(peek(&b, &mut into).expect("the end"), 0);
     }
 
     #[test]

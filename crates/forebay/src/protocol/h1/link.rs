@@ -40,8 +40,8 @@ pub struct Link {
     pub worker: Rc<Worker>,
     /// Where it came in.
     pub listener: Rc<Listener>,
-    /// Who is at the other end.
-    pub remote: Remote,
+    /// Who is at the other end, or for whom that one has connected.
+    pub remote: Cell<Remote>,
     io: RefCell<Transport>,
     desk: RefCell<Option<Box<Desk>>>,
     /// The one time that runs for it: what for, its task knows.
@@ -136,7 +136,7 @@ impl Link {
         Rc::new(Link {
             worker: worker.clone(),
             listener: listener.clone(),
-            remote,
+            remote: Cell::new(remote),
             io: RefCell::new(io),
             desk: RefCell::new(None),
             deadline: worker.wheel.register(),
@@ -186,6 +186,16 @@ impl Link {
     /// Waits until there is something to read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io.borrow().poll_read_ready(cx)
+    }
+
+    /// Looks at what has come, without taking it. `Ok(0)` is the end.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.io.borrow().poll_peek(cx, into)
+    }
+
+    /// Takes what has been looked at.
+    pub fn take_out(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.io.borrow().take_out(bytes)
     }
 
     /// Reads more into `input`. `Ok(0)` is the end, which is remembered.

@@ -108,10 +108,11 @@ pub async fn serve(link: Rc<Link>) {
 
 /// The connection's place in its worker's table; given up on whatever way out, since the table
 /// keeps the socket open.
-struct Registered<'a>(&'a Rc<Link>);
+pub struct Registered<'a>(&'a Rc<Link>);
 
 impl<'a> Registered<'a> {
-    fn new(link: &'a Rc<Link>) -> Registered<'a> {
+    /// Enters it.
+    pub fn new(link: &'a Rc<Link>) -> Registered<'a> {
         link.key.set(link.worker.enlist(link));
         Registered(link)
     }
@@ -171,7 +172,7 @@ async fn busy(link: &Rc<Link>) -> Next {
                 return Next::Linger;
             }
         }
-        let mut exchange = Exchange::new(&link.worker, link.remote);
+        let mut exchange = Exchange::new(&link.worker, link.remote.get());
         let asked = begin(link, &mut exchange);
         let mut ending = Ending::of(link, &mut exchange, asked);
         let next = poll_fn(|cx| ending.poll(link, cx)).await;

@@ -163,7 +163,7 @@ pub fn ended(link: &Link) -> Next {
 /// Queues the answer to a head that could not be understood.
 pub fn refusal(link: &Link, fault: Fault) {
     link.worker.counters.requests.add(1);
-    let mut exchange = Exchange::new(&link.worker, link.remote);
+    let mut exchange = Exchange::new(&link.worker, link.remote.get());
     let response = Response::fault(&mut exchange, fault);
     let asked = Asked {
         version: Version::Http11,
