@@ -190,3 +190,89 @@ fn other_origins_and_careful_browsers() {
     assert_eq!(closed.field(allowed), Some("https://app.test"));
     assert_eq!(closed.field("x-frame-options"), Some("SAMEORIGIN"));
 }
+
+/// `ann` with the password `secret`, as `htpasswd -nbB -C 5` of Apache 2.4 prints it.
+const ANN: &str = "ann:$2y$05$gNlnQq4jLnIgjOpFUks7QeNedEoA4Zh54buWQVhHqmFnercPtWOq.\n";
+
+/// The field's value for a name and a password.
+fn basic(credentials: &str) -> String {
+    use std::fmt::Write;
+    // RFC 4648 §4, for a few letters.
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut value = String::from("Basic ");
+    for three in credentials.as_bytes().chunks(3) {
+        let byte = |at: usize| u32::from(*three.get(at).unwrap_or(&0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
+            let letter = if at > three.len() {
+                '='
+            } else {
+                char::from(letter)
+            };
+            let _ = write!(value, "{letter}");
+        }
+    }
+    value
+}
+
+#[test]
+fn names_and_passwords() {
+    let server = Server::builder(
+        r#"site { "*", name = "docs", errors { [401] = respond(401, "who are you?") },
+             basic_auth "users", respond(200, "in") }"#,
+    )
+    .file("users", ANN)
+    .start();
+    let ask = |credentials: &str| {
+        let request = Request::get("/").field("Authorization", &basic(credentials));
+        server.client().request(&request)
+    };
+    let nobody = server.client().get("/").expect(401);
+    assert_eq!(nobody.text(), "who are you?");
+    let asked = r#"Basic realm="docs", charset="UTF-8""#;
+    assert_eq!(nobody.field("www-authenticate"), Some(asked));
+    for (credentials, status) in [
+        ("ann:secret", 200),
+        ("ann:wrong", 401),
+        ("eve:secret", 401),
+        ("ann", 401),
+        ("ann:secret", 200),
+    ] {
+        assert_eq!(ask(credentials).status(), status, "{credentials}");
+    }
+    // Many at once, right and wrong: nobody is mistaken for another.
+    let client = server.client();
+    let load = Load::start(4, |number| {
+        let credentials = if number % 2 == 0 {
+            "ann:secret"
+        } else {
+            "ann:Secret"
+        };
+        let status = if number % 2 == 0 { 200 } else { 401 };
+        let request = Request::get("/").field("Authorization", &basic(credentials));
+        let mut conn = client.connect();
+        move || assert_eq!(conn.exchange(&request).status(), status)
+    });
+    wait::until("some hundred requests", || load.count() >= 200);
+    load.finish();
+    // Who is taken out of the file is out.
+    server.file("users", ANN.replace("ann:", "bob:"));
+    wait::until("the other file", || ask("bob:secret").status() == 200);
+    assert_eq!(ask("ann:secret").status(), 401);
+}
+
+#[test]
+fn a_file_of_users_that_is_wrong_is_no_configuration() {
+    let server = Server::start(r#"site { "*", respond(200, "old") }"#);
+    server.file("users", format!("{ANN}bob\nsue:{{SHA}}x\n"));
+    server.write_config(r#"site { "*", basic_auth "users", respond(200, "new") }"#);
+    let output = server.reload();
+    let said = output.stdout + &output.stderr;
+    assert!(said.contains("users, line 2: there is no colon"), "{said}");
+    assert!(
+        said.contains("users, line 3: this kind of hash is not known"),
+        "{said}"
+    );
+    assert_eq!(server.client().get("/").text(), "old");
+}

@@ -72,6 +72,7 @@ fn dir() -> TempDir {
     std::fs::create_dir_all(dir.path().join("sites")).expect("a directory");
     std::fs::create_dir_all(dir.path().join("public")).expect("a directory");
     std::fs::write(dir.path().join("networks.txt"), "10.0.0.0/8\n").expect("a file");
+    std::fs::write(dir.path().join("users"), "# none yet\n").expect("a file");
     dir
 }
 

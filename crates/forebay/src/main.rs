@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod cli;
+mod compute;
 mod control;
 mod counters;
 mod exchange;

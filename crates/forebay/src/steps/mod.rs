@@ -11,6 +11,7 @@
 //! Adding one is its file and one line in [`STEPS`].
 
 mod allow;
+mod basic_auth;
 mod compress;
 pub mod conditions;
 mod cors;
@@ -33,6 +34,7 @@ mod security_headers;
 mod set;
 #[cfg(test)]
 pub mod testing;
+mod watched;
 
 use std::sync::LazyLock;
 
@@ -52,6 +54,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&allow::DIRECTIVE, allow::build),
     (&compress::DIRECTIVE, compress::build),
     (&deny::DIRECTIVE, deny::build),
+    (&basic_auth::DIRECTIVE, basic_auth::build),
     (&cors::DIRECTIVE, cors::build),
     (&errors::DIRECTIVE, errors::build),
     (&headers::DIRECTIVE, headers::build),
@@ -130,10 +133,14 @@ mod tests {
     #[test]
     fn every_example_is_right() {
         use forebay_config::Role;
+        // What examples read.
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("users"), "").expect("a file");
+        let read = format!("{}/", dir.path().display());
         for directive in registry().directives() {
-            let example = directive.example;
+            let example = &directive.example.replace("/etc/forebay/", &read);
             let config = match directive.role {
-                Role::Declaration => example.to_owned(),
+                Role::Declaration => example.clone(),
                 Role::Condition => format!(
                     "site {{ \"*\", headers {{ response = {{ x = \"1\" }}, when = {example} }}, respond(200) }}"
                 ),
