@@ -59,7 +59,7 @@ pub enum Vars {
     Request,
     /// Also `$1` to `$9`, from a `regex`.
     Captures,
-    /// Also those of the response: `$status $bytes $duration $cache $peer $site`.
+    /// Also those of the response: `$status $bytes $duration $cache $peer $site $time`.
     Response,
 }
 

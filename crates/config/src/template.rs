@@ -80,10 +80,12 @@ pub enum Variable {
     Peer,
     /// `$site`
     Site,
+    /// `$time`, as RFC 3339 has it.
+    Time,
 }
 
 /// A variable without a name of its own behind a dot, and where it may stand.
-const PLAIN: [(&str, Variable, bool); 19] = [
+const PLAIN: [(&str, Variable, bool); 20] = [
     ("method", Variable::Method, false),
     ("scheme", Variable::Scheme, false),
     ("host", Variable::Host, false),
@@ -103,6 +105,7 @@ const PLAIN: [(&str, Variable, bool); 19] = [
     ("cache", Variable::Cache, true),
     ("peer", Variable::Peer, true),
     ("site", Variable::Site, true),
+    ("time", Variable::Time, true),
 ];
 
 const FAMILIES: [&str; 6] = ["headers", "cookies", "query", "params", "vars", "tls"];

@@ -4,8 +4,10 @@
 //! instruction, no cache line that two workers write.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use crate::exchange::Reason;
+use crate::worker::Worker;
 
 /// A number with a single writer.
 #[derive(Default)]
@@ -37,6 +39,8 @@ macro_rules! counters {
             pub faults: [Counter; Reason::ALL.len()],
             /// Responses, by hundreds of their status: index 0 is 1xx.
             pub classes: [Counter; 5],
+            /// How long exchanges took.
+            pub duration: Histogram,
         }
 
         impl Default for Counters {
@@ -45,6 +49,7 @@ macro_rules! counters {
                     $($field: Counter::default(),)*
                     faults: std::array::from_fn(|_| Counter::default()),
                     classes: std::array::from_fn(|_| Counter::default()),
+                    duration: Histogram::default(),
                 }
             }
         }
@@ -61,6 +66,8 @@ macro_rules! counters {
 counters! {
     accepted "counter" "connections_accepted" "Connections accepted.";
     open "gauge" "connections_open" "Connections open now.";
+    idle "gauge" "connections_idle" "Open connections that wait for a request.";
+    exchanges "gauge" "exchanges" "Requests under way.";
     refused "counter" "connections_refused" "Connections answered 503 or closed because of a limit.";
     proxy_headers_malformed "counter" "proxy_headers_malformed" "Connections closed because their PROXY header was malformed.";
     proxy_headers_late "counter" "proxy_headers_late" "Connections closed because their PROXY header did not come in time.";
@@ -88,7 +95,178 @@ impl Counters {
 
     /// Counts a response.
     pub fn status(&self, status: u16) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        self.classes[class].add(1);
+        self.classes[class_of(status)].add(1);
+    }
+}
+
+/// The place of a status among the classes.
+fn class_of(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
+}
+
+/// How often which durations have occurred.
+///
+/// Log-linear, as HDR histograms are: each doubling is cut into four, so that a quantile is known
+/// to within a quarter of itself, from 64 µs to 67 s.
+pub struct Histogram {
+    buckets: [Counter; Histogram::BUCKETS],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// The first doubling begins at 2^6 µs; everything below is in one bucket.
+    const FIRST: u32 = 6;
+    /// The last one ends here, at 2^26 µs; everything above is in one bucket.
+    const LAST: u32 = 26;
+    const BUCKETS: usize = 2 + 4 * (Histogram::LAST - Histogram::FIRST) as usize;
+
+    /// Counts one.
+    pub fn note(&self, us: u64) {
+        self.buckets[Histogram::bucket_of(us)].add(1);
+        self.sum_us.add(us);
+    }
+
+    fn bucket_of(us: u64) -> usize {
+        let doubling = us.checked_ilog2().unwrap_or(0);
+        if doubling < Histogram::FIRST {
+            return 0;
+        }
+        if doubling >= Histogram::LAST {
+            return Histogram::BUCKETS - 1;
+        }
+        let quarter = (us >> (doubling - 2)) & 3;
+        1 + 4 * (doubling - Histogram::FIRST) as usize + usize::try_from(quarter).unwrap_or(0)
+    }
+
+    /// The microseconds that this bucket ends before; none: it is the last one.
+    fn end_of(bucket: usize) -> Option<u64> {
+        if bucket + 1 == Histogram::BUCKETS {
+            return None;
+        }
+        let Some(place) = bucket.checked_sub(1) else {
+            return Some(1 << Histogram::FIRST);
+        };
+        // The bucket's place fits: there are 80.
+        let doubling = Histogram::FIRST + u32::try_from(place / 4).unwrap_or(0);
+        Some((place as u64 % 4 + 5) << (doubling - 2))
+    }
+
+    /// What several have counted together: the end of each bucket in microseconds with how many
+    /// were below it, and the sum in microseconds. The last one has no end and counts them all.
+    pub fn total<'a>(
+        all: impl Iterator<Item = &'a Histogram> + Clone,
+    ) -> (Vec<(Option<u64>, u64)>, u64) {
+        let mut count = 0;
+        let buckets = (0..Histogram::BUCKETS).map(|bucket| {
+            count += all
+                .clone()
+                .map(|one| one.buckets[bucket].get())
+                .sum::<u64>();
+            (Histogram::end_of(bucket), count)
+        });
+        (
+            buckets.collect(),
+            all.clone().map(|one| one.sum_us.get()).sum(),
+        )
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram {
+            buckets: std::array::from_fn(|_| Counter::default()),
+            sum_us: Counter::default(),
+        }
+    }
+}
+
+/// What is counted of the sites of one name. Carried over reloads: counters never jump back.
+pub struct SiteCounts {
+    /// The name in logs and metrics.
+    pub name: Arc<str>,
+    /// A row for each worker, made at the site's first request: of ten thousand sites most wait.
+    rows: OnceLock<Box<[SiteRow]>>,
+}
+
+/// One worker's share, in a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct SiteRow {
+    classes: [Counter; 5],
+    bytes: Counter,
+}
+
+impl SiteCounts {
+    /// Nothing counted yet.
+    pub fn new(name: Arc<str>) -> SiteCounts {
+        SiteCounts {
+            name,
+            rows: OnceLock::new(),
+        }
+    }
+
+    /// Counts an exchange that is over.
+    pub fn note(&self, worker: &Worker, status: u16, bytes: u64) {
+        let rows = self.rows.get_or_init(|| {
+            let count = worker.process.workers.load(Relaxed).max(worker.index + 1);
+            std::iter::repeat_with(SiteRow::default)
+                .take(count)
+                .collect()
+        });
+        if let Some(row) = rows.get(worker.index) {
+            // One that was cut before it had a response has none.
+            if status != 0 {
+                row.classes[class_of(status)].add(1);
+            }
+            row.bytes.add(bytes);
+        }
+    }
+
+    /// Responses by hundreds of their status, and bytes of bodies; none if it has had no request.
+    pub fn total(&self) -> Option<([u64; 5], u64)> {
+        let rows = self.rows.get()?;
+        let class = |class: usize| rows.iter().map(|row| row.classes[class].get()).sum();
+        let bytes = rows.iter().map(|row| row.bytes.get()).sum();
+        Some((std::array::from_fn(class), bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_is_in_the_bucket_that_ends_behind_it() {
+        let mut last = 0;
+        for bucket in 0..Histogram::BUCKETS {
+            let Some(end) = Histogram::end_of(bucket) else {
+                assert_eq!((bucket, last), (Histogram::BUCKETS - 1, 1 << 26));
+                continue;
+            };
+            assert!(end > last, "{bucket}: {end} after {last}");
+            for us in [last, last.midpoint(end), end - 1] {
+                assert_eq!(Histogram::bucket_of(us), bucket, "{us}");
+            }
+            // A quarter of a doubling.
+            assert!(bucket == 0 || (end - last) * 4 <= end, "{last}..{end}");
+            last = end;
+        }
+        for us in [1 << 26, u64::MAX] {
+            assert_eq!(Histogram::bucket_of(us), Histogram::BUCKETS - 1);
+        }
+    }
+
+    #[test]
+    fn histograms_add_up() {
+        let (a, b) = (Histogram::default(), Histogram::default());
+        for us in [0, 63, 100] {
+            a.note(us);
+        }
+        b.note(80_000_000);
+        let (buckets, sum_us) = Histogram::total([&a, &b].into_iter());
+        assert_eq!(sum_us, 80_000_163);
+        assert_eq!(buckets.first(), Some(&(Some(64), 2)));
+        assert_eq!(buckets[Histogram::BUCKETS - 2], (Some(1 << 26), 3));
+        assert_eq!(buckets.last(), Some(&(None, 4)));
     }
 }

@@ -4,28 +4,72 @@
 //! in it how many were dropped since the last.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use forebay_sys::clock;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::exchange::{Fault, Party, Reason};
 
-/// Starts logging; `level` is one of the words of `server { log = … }`. Once per process.
-pub fn start(level: &str) {
-    let level = match level {
+/// How much is logged, from little to much: the words of `server { log = … }`.
+pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+
+/// What a line is: the words of `server { log_format = … }`.
+pub const FORMATS: [&str; 2] = ["text", "json"];
+
+type Handle = reload::Handle<LevelFilter, Registry>;
+
+/// What changes the level of the running server.
+static LEVEL: OnceLock<Handle> = OnceLock::new();
+
+fn filter_of(level: &str) -> LevelFilter {
+    match level {
         "error" => LevelFilter::ERROR,
         "warn" => LevelFilter::WARN,
         "debug" => LevelFilter::DEBUG,
         _ => LevelFilter::INFO,
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+    }
+}
+
+/// Starts logging; `level` is one of [`LEVELS`], `format` one of [`FORMATS`]. Once per process.
+pub fn start(level: &str, format: &str) {
+    let (filter, handle) = reload::Layer::new(filter_of(level));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_target(false);
+    let subscriber = tracing_subscriber::registry().with(filter);
     // A second start, as in tests, changes nothing.
-    let _ = subscriber.try_init();
+    let started = match format {
+        "json" => subscriber.with(lines.json().flatten_event(true)).try_init(),
+        _ => {
+            let in_color = std::io::stderr().is_terminal();
+            subscriber.with(lines.with_ansi(in_color)).try_init()
+        }
+    };
+    if started.is_ok() {
+        let _ = LEVEL.set(handle);
+    }
+}
+
+/// Logs as much as this from now on.
+pub fn set_level(level: &str) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails only when the log has ended, with the process.
+        let _ = handle.modify(|filter| *filter = filter_of(level));
+    }
+}
+
+/// How much is logged now.
+pub fn level() -> &'static str {
+    let filter = LEVEL
+        .get()
+        .and_then(|handle| handle.with_current(|f| *f).ok());
+    let is_it = |level: &&&str| filter == Some(filter_of(level));
+    LEVELS.iter().find(is_it).copied().unwrap_or("info")
 }
 
 /// Lets one event a second through.

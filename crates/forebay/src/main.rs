@@ -3,6 +3,7 @@
 // Nothing of a binary can be reached from outside: here `pub` says what a room offers to the others.
 #![allow(unreachable_pub)]
 
+mod access;
 mod cli;
 mod compute;
 mod control;

@@ -12,14 +12,16 @@ use forebay_http1::Limits;
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::access::Sink;
+use crate::counters::SiteCounts;
 use crate::exchange::{Pipeline, Remote, Trust};
 use crate::listen::{ListenerId, Times};
 use crate::upstream::Upstream;
 
 /// What answers for a set of host names.
 pub struct Site {
-    /// The name in logs and metrics.
-    pub name: Arc<str>,
+    /// Its name, and what is counted under it.
+    pub counts: Arc<SiteCounts>,
     /// What its requests flow through.
     pub pipeline: Arc<Pipeline>,
     /// The configuration it belongs to; held, so that `status` can tell which ones are alive.
@@ -66,6 +68,10 @@ pub struct Snapshot {
     pub resources: FxHashSet<u64>,
     /// Its upstreams, for `status` and metrics.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Where its access logs go.
+    pub sinks: Vec<Arc<Sink>>,
+    /// What is counted of its sites, each name once.
+    pub sites: Vec<Arc<SiteCounts>>,
     /// The shared halves of its steps, for the next configuration.
     pub carried: Carried,
 }

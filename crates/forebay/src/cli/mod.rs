@@ -7,6 +7,7 @@
 mod admin;
 mod check;
 mod doctor;
+mod log;
 mod lua;
 mod proxy;
 mod reference;
@@ -56,6 +57,7 @@ enum Command {
     Check(check::Args),
     Reload(reload::Args),
     Status(status::Args),
+    Log(log::Args),
     Stop(stop::Args),
     Doctor(doctor::Args),
     Types(types::Args),
@@ -72,6 +74,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(args)) => args.run(),
         Some(Command::Reload(args)) => args.run(),
         Some(Command::Status(args)) => args.run(),
+        Some(Command::Log(args)) => args.run(),
         Some(Command::Stop(args)) => args.run(),
         Some(Command::Doctor(args)) => args.run(),
         Some(Command::Types(args)) => args.run(),

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `GET /status` | JSON |
 //! | `GET /metrics` | Prometheus text |
+//! | `GET /log`, `POST /log/LEVEL` | the level of the error log |
 //! | `POST /reload` | 200 and a summary, or 422 and the mistakes |
 //! | `POST /stop` | 200 once everything under way has ended |
 
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::declarations::Server;
 use super::server::{Command, Commands};
+use crate::log;
 
 /// At most this many admin connections at once; more wait.
 const MAX_CLIENTS: usize = 32;
@@ -121,13 +123,22 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
             Some(Err(mistakes)) => (422, TEXT, mistakes),
             None => gone(),
         },
+        // Nothing of the server is touched, so it need not be asked.
+        (Method::Get, "/log") => (200, TEXT, format!("{}\n", log::level())),
+        (Method::Post, target) if level_in(target).is_some() => {
+            let level = level_in(target).unwrap_or_default();
+            let before = log::level();
+            log::set_level(level);
+            (200, TEXT, format!("{level}, was {before}\n"))
+        }
         (Method::Post, "/stop") => {
             // Ends with the process at the latest.
             ask(commands, Command::Stop).await;
             (200, TEXT, "stopped\n".to_owned())
         }
         _ => {
-            let known = "GET /status, GET /metrics, POST /reload, POST /stop\n";
+            let known = "GET /status, GET /metrics, GET /log, POST /log/LEVEL, POST /reload, \
+                         POST /stop\n";
             (404, TEXT, format!("unknown request; there are {known}"))
         }
     };
@@ -148,6 +159,12 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The level that the target of a request names.
+fn level_in(target: &str) -> Option<&'static str> {
+    let name = target.strip_prefix("/log/")?;
+    log::LEVELS.into_iter().find(|level| *level == name)
+}
 
 fn gone() -> (u16, &'static str, String) {
     (503, TEXT, "the server is stopping\n".to_owned())

@@ -13,6 +13,8 @@ use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::declarations::{self, Bind, SITE, Server};
+use crate::access::{Redact, Sink, Target};
+use crate::counters::SiteCounts;
 use crate::exchange::{Condition, Entry, Pipeline, Test};
 use crate::snapshot::{Carried, Generation, Served, Site, Snapshot};
 use crate::steps::{self, FilePage};
@@ -55,12 +57,13 @@ pub fn build(
     let binds = declarations::listeners(declarations, report, known);
     let server = declarations::server(declarations);
     let mut builder = Builder::new(report, previous.map(|built| &*built.snapshot));
+    builder.redact = Arc::new(declarations::redact(declarations));
     let mut sites = Sites::default();
     for call in declarations.iter().filter(|call| call.name() == SITE.name) {
         let hosts: &[Node] = call.get("HOST");
         builder.site = name_of(call, hosts).into();
         let site = Arc::new(Site {
-            name: builder.site.clone(),
+            counts: builder.counts(),
             pipeline: builder.pipeline(&call.steps),
             generation: generation.clone(),
         });
@@ -72,6 +75,8 @@ pub fn build(
         upstreams,
         mut resources,
         carried,
+        sinks,
+        sites: counted,
         ..
     } = builder;
     let upstreams = upstreams.all();
@@ -98,6 +103,8 @@ pub fn build(
         resources,
         upstreams,
         carried,
+        sinks: sinks.into_values().collect(),
+        sites: counted.into_values().collect(),
     });
     Some(Built {
         snapshot,
@@ -186,6 +193,8 @@ pub struct Builder<'a> {
     pub report: &'a mut Report,
     /// The pools that were built.
     pub upstreams: Upstreams,
+    /// What access logs mask.
+    pub redact: Arc<Redact>,
     /// The resources with local halves; those of others are dropped by the workers.
     pub resources: FxHashSet<u64>,
     /// The name of the site that is being built.
@@ -204,8 +213,36 @@ pub struct Builder<'a> {
     pipelines: FxHashMap<Box<[u32]>, (Arc<Pipeline>, usize)>,
     /// Pages that are files, by path.
     pages: FxHashMap<PathBuf, Arc<FilePage>>,
+    /// Where access logs go.
+    sinks: FxHashMap<Target, Arc<Sink>>,
+    /// What is counted of sites, by name.
+    sites: FxHashMap<Arc<str>, Arc<SiteCounts>>,
+    /// What is in service.
+    previous: Known,
     /// How deep the pipelines below the one that is being built are.
     depth: usize,
+}
+
+/// What is taken over from the configuration in service.
+#[derive(Default)]
+struct Known {
+    sinks: FxHashMap<Target, Arc<Sink>>,
+    sites: FxHashMap<Arc<str>, Arc<SiteCounts>>,
+}
+
+impl Known {
+    fn new(snapshot: &Snapshot) -> Known {
+        let sinks = snapshot.sinks.iter();
+        let sites = snapshot.sites.iter();
+        Known {
+            sinks: sinks
+                .map(|sink| (sink.target.clone(), sink.clone()))
+                .collect(),
+            sites: sites
+                .map(|site| (site.name.clone(), site.clone()))
+                .collect(),
+        }
+    }
 }
 
 impl<'a> Builder<'a> {
@@ -213,6 +250,10 @@ impl<'a> Builder<'a> {
         Builder {
             report,
             upstreams: Upstreams::new(previous),
+            redact: Arc::default(),
+            sinks: FxHashMap::default(),
+            sites: FxHashMap::default(),
+            previous: previous.map(Known::new).unwrap_or_default(),
             resources: FxHashSet::default(),
             site: Arc::from(""),
             carried: Carried::default(),
@@ -328,6 +369,28 @@ impl<'a> Builder<'a> {
         shared
     }
 
+    /// The place where lines for this go; the same one as long as anybody uses it.
+    pub fn sink(&mut self, target: Target) -> Arc<Sink> {
+        let known = self.previous.sinks.get(&target);
+        let make = || {
+            known
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Sink::new(target.clone())))
+        };
+        self.sinks
+            .entry(target.clone())
+            .or_insert_with(make)
+            .clone()
+    }
+
+    /// What is counted of the sites of this name.
+    fn counts(&mut self) -> Arc<SiteCounts> {
+        let name = &self.site;
+        let known = self.previous.sites.get(name).cloned();
+        let make = || known.unwrap_or_else(|| Arc::new(SiteCounts::new(name.clone())));
+        self.sites.entry(name.clone()).or_insert_with(make).clone()
+    }
+
     /// The pool that a step's argument means: an `upstream`, or a target on its own.
     pub fn upstream(&mut self, node: &Node) -> Option<Arc<Upstream>> {
         self.upstreams.of(node, self.report)
@@ -404,6 +467,7 @@ mod tests {
             admin_is_set: true,
             log: "warn",
             watch: true,
+            log_format: "text",
             drain: Duration::from_secs(5),
         };
         assert_eq!(server, expected);
@@ -438,7 +502,7 @@ mod tests {
             served
                 .hosts
                 .get(host.as_bytes())
-                .map(|site| site.name.to_string())
+                .map(|site| site.counts.name.to_string())
         };
         for (at, expected) in [(0, "here"), (1, "here"), (2, "a.test")] {
             assert_eq!(name(at, "a.test").as_deref(), Some(expected));

@@ -10,8 +10,10 @@ use forebay_config::{
 use forebay_http1::Limits;
 use rustc_hash::FxHashMap;
 
+use crate::access::Redact;
 use crate::exchange::Trust;
 use crate::listen::{ListenerId, Times};
+use crate::log::{FORMATS, LEVELS};
 use crate::snapshot::resource_id;
 use crate::steps::networks::Networks;
 use crate::steps::patterns::check_hosts;
@@ -147,7 +149,7 @@ pub static SERVER: Directive =
                 .default(r#""unix:/run/forebay.sock""#),
             Opt::new(
                 "log",
-                Type::OneOf(&["error", "warn", "info", "debug"]),
+                Type::OneOf(&LEVELS),
                 "How much is written to standard error.",
             )
             .default(r#""info""#),
@@ -157,6 +159,19 @@ pub static SERVER: Directive =
                 "Reload when a file that was read changes, or what a pattern matches.",
             )
             .default("false"),
+            Opt::new(
+                "log_format",
+                Type::OneOf(&FORMATS),
+                "Lines for people, or an object of JSON in each. Holds from the start.",
+            )
+            .default(r#""text""#),
+            Opt::new(
+                "redact",
+                Type::List(&Type::Match),
+                "The names of parameters whose values no access log shows; the case of letters \
+                 does not count: write them small.",
+            )
+            .default(Redact::USUAL),
             Opt::new(
                 "drain",
                 Type::DURATION,
@@ -221,6 +236,8 @@ pub struct Server {
     pub log: &'static str,
     /// Whether to reload when what the configuration was made of changes.
     pub watch: bool,
+    /// `text` or `json`.
+    pub log_format: &'static str,
     /// For exchanges under way, at the stop.
     pub drain: Duration,
 }
@@ -235,6 +252,7 @@ impl Default for Server {
             admin_is_set: false,
             log: "info",
             watch: false,
+            log_format: "text",
             drain: Duration::from_secs(30),
         }
     }
@@ -245,19 +263,31 @@ pub fn server(declarations: &[Arc<Call>]) -> Server {
     let Some(call) = declarations.iter().find(|call| call.name() == SERVER.name) else {
         return Server::default();
     };
-    let log: &str = call.get("log");
     Server {
         workers: call.find("workers"),
         user: call.find("user").map(|user: &str| user.into()),
         max_connections: call.find("max_connections"),
         admin: call.get::<&Address>("admin").clone(),
         admin_is_set: call.is_set("admin"),
-        log: ["error", "warn", "debug"]
-            .into_iter()
-            .find(|known| *known == log)
-            .unwrap_or("info"),
         watch: call.get("watch"),
+        log: word(call.get("log"), &LEVELS),
+        log_format: word(call.get("log_format"), &FORMATS),
         drain: call.get("drain"),
+    }
+}
+
+/// The same word, which lives as long as the program; the first one if it is none of them.
+fn word(given: &str, words: &[&'static str]) -> &'static str {
+    let known = words.iter().find(|known| **known == given);
+    known.or(words.first()).copied().unwrap_or_default()
+}
+
+/// What access logs mask.
+pub fn redact(declarations: &[Arc<Call>]) -> Redact {
+    let mut calls = declarations.iter();
+    match calls.find(|call| call.name() == SERVER.name) {
+        Some(call) => Redact::new(call.get("redact")),
+        None => Redact::usual(),
     }
 }
 

@@ -20,15 +20,19 @@ use super::dns::Names;
 use super::sockets::{bind_new, remove_files};
 use super::source::Source;
 use super::watch;
+use crate::access::Writer;
 use crate::counters::Counters;
 use crate::helper::Helper;
 use crate::listen::ListenerId;
 use crate::snapshot::Generation;
-use crate::steps::render_metrics;
+use crate::steps::{Dialect, render_metrics};
 use crate::worker::{self, Mail, Mailbox, Process, Start};
 
 /// Commands may queue up to here; whoever sends more waits.
 const COMMANDS: usize = 64;
+
+/// At the stop, what is left of the access logs is written for so long.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What the admin socket asks of the server.
 pub enum Command {
@@ -79,7 +83,7 @@ pub fn run(source: Source, helper: Helper, announce: &Announce) -> ExitCode {
         }
     };
     eprint!("{}", report.render_warnings());
-    crate::log::start(built.server.log);
+    crate::log::start(built.server.log, built.server.log_format);
     match serve(source, built, helper, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -118,6 +122,7 @@ struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
+    usr1: Signal,
 }
 
 impl Signals {
@@ -126,6 +131,7 @@ impl Signals {
             term: watch_signal(SignalKind::terminate())?,
             int: watch_signal(SignalKind::interrupt())?,
             hup: watch_signal(SignalKind::hangup())?,
+            usr1: watch_signal(SignalKind::user_defined1())?,
         })
     }
 }
@@ -155,6 +161,17 @@ fn max_connections(built: &Built) -> usize {
     built.server.max_connections.unwrap_or(by_files)
 }
 
+/// Opens the access logs that are not open yet, and starts the thread that writes them.
+fn open_logs(built: &Built, access: &Arc<Writer>) -> Result<(), String> {
+    for sink in &built.snapshot.sinks {
+        sink.open()
+            .map_err(|error| format!("access_log {:?} cannot be opened: {error}", sink.target))?;
+    }
+    access
+        .start(&built.snapshot.sinks)
+        .map_err(|error| format!("the access log cannot be started: {error}"))
+}
+
 fn warn_unresolved(names: Vec<String>) {
     for name in names {
         tracing::warn!("a name cannot be resolved: {name}; it is tried again");
@@ -163,6 +180,25 @@ fn warn_unresolved(names: Vec<String>) {
 
 fn watch_signal(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("a signal cannot be watched: {error}"))
+}
+
+/// The workers that are about to end.
+#[derive(Default)]
+struct Ending {
+    /// Each says here when it has ended.
+    draining: Vec<oneshot::Receiver<()>>,
+    /// While these are held, exchanges may go on.
+    go_on: Vec<oneshot::Sender<()>>,
+}
+
+impl Ending {
+    /// Waits until all have ended. May be given up and begun again.
+    async fn wait(&mut self) {
+        while let Some(one) = self.draining.last_mut() {
+            let _ = one.await;
+            self.draining.pop();
+        }
+    }
 }
 
 impl Server {
@@ -184,6 +220,9 @@ impl Server {
         process
             .max_connections
             .store(max_connections(&built), Relaxed);
+        process.workers.store(count, Relaxed);
+        // As the user that the server has become: so it can open them anew.
+        open_logs(&built, &process.access)?;
         let mut names = Names::default();
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);
         let mut workers = Vec::new();
@@ -223,6 +262,7 @@ impl Server {
             mut term,
             mut int,
             mut hup,
+            mut usr1,
         } = signals;
         let (commands, mut asked) = mpsc::channel(COMMANDS);
         if let Some(admin) = admin {
@@ -235,6 +275,8 @@ impl Server {
                 _ = int.recv() => break None,
                 _ = hup.recv() => self.reload_unasked().await,
                 () = &mut self.watched => self.reload_unasked().await,
+                // The files of access logs have been renamed: `logrotate` says so.
+                _ = usr1.recv() => self.process.access.reopen(&self.built.snapshot.sinks),
                 command = asked.recv() => match command {
                     Some(Command::Reload(answer)) => {
                         // Who asked may have gone meanwhile; it is done all the same.
@@ -244,7 +286,9 @@ impl Server {
                         let _ = answer.send(self.status());
                     }
                     Some(Command::Metrics(answer)) => {
-                        let text = render_metrics(&self.process, &self.built.snapshot);
+                        let snapshot = &self.built.snapshot;
+                        let text =
+                            render_metrics(&self.process, snapshot, Dialect::Prometheus);
                         let _ = answer.send(text);
                     }
                     Some(Command::Stop(answer)) => break Some(answer),
@@ -252,12 +296,14 @@ impl Server {
                 },
             }
         };
+        let mut ending = Ending::default();
         tokio::select! {
-            () = self.drain() => {}
+            () = self.drain(&mut ending) => {}
             // A second signal means now.
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
+        self.end(ending).await;
         if let Some(stopped) = stopped {
             let _ = stopped.send(());
             // The answer has to leave before the process does.
@@ -273,20 +319,17 @@ impl Server {
     }
 
     /// Lets exchanges under way end, within the time for that.
-    async fn drain(&mut self) {
+    async fn drain(&mut self, ending: &mut Ending) {
         tracing::info!("stopping: finishing what is under way");
-        remove_files(&self.helper, self.built.binds.iter());
         let drained = async {
-            let mut waiting = Vec::new();
             for mailbox in &self.workers {
-                let (done, drained) = oneshot::channel();
-                if mailbox.send(Mail::Drain { done }).await.is_ok() {
-                    waiting.push(drained);
+                let ((done, drained), (go_on, cut)) = (oneshot::channel(), oneshot::channel());
+                if mailbox.send(Mail::Drain { done, cut }).await.is_ok() {
+                    ending.draining.push(drained);
+                    ending.go_on.push(go_on);
                 }
             }
-            for drained in waiting {
-                let _ = drained.await;
-            }
+            ending.wait().await;
         };
         if tokio::time::timeout(self.built.server.drain, drained)
             .await
@@ -321,6 +364,18 @@ impl Server {
         self.watched = Box::pin(watch::changed(inputs, look));
     }
 
+    /// Cuts what is still under way and writes the access logs to their end.
+    async fn end(&self, mut ending: Ending) {
+        ending.go_on.clear();
+        if tokio::time::timeout(LAST_LINES, ending.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a worker does not end");
+        }
+        self.process.access.finish(LAST_LINES).await;
+    }
+
     /// Loads the configuration anew and puts it into service; on any mistake the old one stays.
     async fn reload(&mut self) -> Result<String, String> {
         let mut read = Vec::new();
@@ -340,6 +395,7 @@ impl Server {
         // meanwhile. On a thread of its own, not one that is kept: what loading took goes back to
         // the allocator as a whole when the thread ends.
         let (told, built) = oneshot::channel();
+        let access = self.process.access.clone();
         let load = move || {
             let built = source
                 .build(Some(&previous))
@@ -347,7 +403,16 @@ impl Server {
                     let read: Vec<_> = report.sources().paths().map(Path::to_owned).collect();
                     (report.render(), read)
                 })
-                .map(|(built, report)| (built, report.render_warnings()));
+                .and_then(|(built, report)| {
+                    // Here, because opening a file may wait for a disk.
+                    open_logs(&built, &access).map_err(|error| {
+                        (
+                            format!("forebay: {error}\nnothing was changed\n"),
+                            Vec::new(),
+                        )
+                    })?;
+                    Ok((built, report.render_warnings()))
+                });
             give_back_free();
             // The server may be stopping.
             let _ = told.send(built);
@@ -409,7 +474,10 @@ impl Server {
             "{warnings}generation {number} of {} is in service",
             self.source.name()
         );
+        // What `forebay log` has said since holds no longer.
+        crate::log::set_level(built.server.log);
         self.built = Arc::new(built);
+        self.process.access.reopen(&self.built.snapshot.sinks);
         give_back_free();
         Ok(summary)
     }

@@ -9,6 +9,7 @@ mod condition;
 pub mod conditional;
 mod fault;
 pub mod guard;
+mod outcome;
 mod page;
 mod request;
 mod response;
@@ -30,14 +31,17 @@ pub use body::{Body, FileRange, Pulled, Stream};
 pub use coding::{Accepts, Coding, Codings};
 pub use condition::{Condition, Test};
 pub use fault::{Fault, Party, Reason};
+pub use outcome::{CLIENT_LEFT, Outcome, Peered};
 pub use page::{dress, prefers_json};
 pub use request::{Captures, Request};
 pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
-pub use template::{expand, expand_path, expand_url, query_pairs};
+pub use template::{append_variable, expand, expand_path, expand_url, form_decoded, query_pairs};
 pub use trust::Trust;
 pub use tunnel::Tunnel;
 
+use crate::access::Log;
+use crate::counters::SiteCounts;
 use crate::snapshot::{Served, Site};
 use crate::worker::Worker;
 
@@ -93,6 +97,18 @@ pub struct Exchange {
     pub id: u64,
     /// When its head was complete, on the worker's clock.
     pub started_ms: u64,
+    /// Since when it has been waiting for something, on the precise clock; 0: it has not.
+    waits_since_ns: u64,
+    /// The version of the protocol that carries it, for logs: no step goes by it.
+    pub protocol: &'static str,
+    /// Where it is logged when it is over.
+    pub logs: Vec<Arc<Log>>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The peer that it was passed on to.
+    peer: Option<Peered>,
+    /// Where it is counted, once its site is let go.
+    counts: Option<Arc<SiteCounts>>,
     /// Its place in the pipeline.
     pub(crate) course: step::Course,
 }
@@ -126,6 +142,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(mut exchange) = self.0.take() {
+            exchange.end();
             exchange.clear();
             let worker = exchange.worker.clone();
             worker.end();
@@ -156,11 +173,18 @@ impl Exchange {
                 half_closed: false,
                 id: 0,
                 started_ms: 0,
+                waits_since_ns: 0,
+                protocol: "HTTP/1.1",
+                logs: Vec::new(),
+                outcome: Outcome::default(),
+                peer: None,
+                counts: None,
                 course: step::Course::default(),
             })
         });
         exchange.remote = remote;
         exchange.id = worker.random();
+        exchange.started_ms = worker.turn_ms();
         worker.begin();
         Lease(Some(exchange))
     }
@@ -176,6 +200,11 @@ impl Exchange {
         self.max_body_bytes = DEFAULT_MAX_BODY;
         self.interim = None;
         self.half_closed = false;
+        self.waits_since_ns = 0;
+        self.logs.clear();
+        self.outcome = Outcome::default();
+        self.peer = None;
+        self.counts = None;
         self.course.clear();
     }
 
@@ -259,11 +288,6 @@ impl Exchange {
                 format!("{net}/64")
             }
         }
-    }
-
-    /// The name of the site that answers; empty where none does.
-    pub fn site_name(&self) -> &str {
-        self.site.as_ref().map_or("", |site| &site.name)
     }
 
     /// `$rest`: what `*` of the innermost route matched; outside of a route the path. Without the

@@ -23,12 +23,13 @@ pub fn expand(
     for part in &template.parts {
         match part {
             Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-            Part::Var(variable) => append(variable, exchange, response, out),
+            Part::Var(variable) => append_variable(variable, exchange, response, out),
         }
     }
 }
 
-fn append(
+/// Appends what a variable stands for.
+pub fn append_variable(
     variable: &Variable,
     exchange: &Exchange,
     response: Option<&Response>,
@@ -76,16 +77,10 @@ fn append(
             let len = response.and_then(|response| response.body.len_bytes());
             append_decimal(out, len.unwrap_or(0));
         }
-        Variable::Site => {
-            text(
-                exchange
-                    .site
-                    .as_ref()
-                    .map_or("", |site| &site.name)
-                    .as_bytes(),
-            );
-        }
-        // No TLS listeners and no cache yet; which peer answered is known to `proxy` alone.
+        Variable::Site => text(exchange.site_name().as_bytes()),
+        Variable::Peer => text(exchange.peer_label().unwrap_or("").as_bytes()),
+        Variable::Time => crate::access::push_time(exchange, out),
+        // No TLS listeners and no cache yet.
         _ => {}
     }
 }
@@ -99,7 +94,10 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, 
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (form_decoded(name), form_decoded(value))
+            (
+                form_decoded(name.as_bytes()),
+                form_decoded(value.as_bytes()),
+            )
         })
 }
 
@@ -112,8 +110,7 @@ fn query_value<'a>(query: &'a str, name: &str) -> Cow<'a, [u8]> {
 
 /// As forms are encoded: `+` is a blank, `%41` an `A`; a `%` that begins no escape stands for
 /// itself.
-fn form_decoded(text: &str) -> Cow<'_, [u8]> {
-    let bytes = text.as_bytes();
+pub fn form_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(bytes);
     }
@@ -171,7 +168,7 @@ pub fn expand_url(template: &Template, exchange: &Exchange, out: &mut Vec<u8>) {
             Part::Text(text) => push_url(out, text.as_bytes(), |_| false, Writing::AsIs),
             Part::Var(variable) => {
                 value.clear();
-                append(variable, exchange, None, &mut value);
+                append_variable(variable, exchange, None, &mut value);
                 let in_query = out[start..].contains(&b'?');
                 let writing = writing(variable, in_query, at == 0);
                 let escaped: fn(u8) -> bool = match (writing, in_query) {
@@ -275,7 +272,7 @@ pub fn expand_path(
             Part::Text(text) => out.extend_from_slice(text.as_bytes()),
             Part::Var(variable) => {
                 value.clear();
-                append(variable, exchange, None, &mut value);
+                append_variable(variable, exchange, None, &mut value);
                 // These are parts of the request's path, and so encoded; all others are not.
                 let encoded = matches!(
                     variable,

@@ -10,6 +10,7 @@
 //!
 //! Adding one is its file and one line in [`STEPS`].
 
+mod access_log;
 mod allow;
 mod basic_auth;
 mod compress;
@@ -45,12 +46,13 @@ use crate::control::declarations;
 use crate::exchange::Step;
 
 pub use file_page::FilePage;
-pub use metrics::render as render_metrics;
+pub use metrics::{Dialect, render as render_metrics};
 
 type Build = fn(&Call, &mut Builder<'_>) -> Option<Box<dyn Step>>;
 
 /// Every step but `route`, in the order of the reference: filters, then handlers.
 static STEPS: &[(&Directive, Build)] = &[
+    (&access_log::DIRECTIVE, access_log::build),
     (&allow::DIRECTIVE, allow::build),
     (&compress::DIRECTIVE, compress::build),
     (&deny::DIRECTIVE, deny::build),

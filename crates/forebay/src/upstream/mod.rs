@@ -13,7 +13,7 @@ mod session;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,6 +47,10 @@ pub struct Peer {
     pub place: Place,
     /// The addresses of its name, newest answer; the resolver keeps them fresh.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Requests sent to it, tries included.
+    pub requests: AtomicU64,
+    /// How many of them failed by its fault.
+    pub failures: AtomicU64,
 }
 
 /// What an upstream was declared as. Pools with equal definitions are the same pool.
@@ -92,6 +96,8 @@ impl Upstream {
             label: label.clone(),
             place: place.clone(),
             addresses: ArcSwap::default(),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
         });
         Ok(Upstream {
             id,

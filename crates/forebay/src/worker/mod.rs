@@ -56,8 +56,10 @@ pub enum Mail {
     Dealt(Dealt),
     /// Finish what is under way, take nothing new, then end.
     Drain {
-        /// Told when the last exchange has ended.
+        /// Told when the last exchange has ended, and its lines of access logs are handed over.
         done: oneshot::Sender<()>,
+        /// Once whoever holds the other end lets go, what is still under way is cut.
+        cut: oneshot::Receiver<()>,
     },
 }
 
@@ -71,6 +73,10 @@ pub struct Process {
     pub connections: std::sync::atomic::AtomicUsize,
     /// At most this many.
     pub max_connections: std::sync::atomic::AtomicUsize,
+    /// How many workers there are.
+    pub workers: std::sync::atomic::AtomicUsize,
+    /// Writes the access logs.
+    pub access: Arc<crate::access::Writer>,
     /// The counters of every worker.
     pub all: parking_lot::Mutex<Vec<Arc<Counters>>>,
     /// The mailboxes of all workers, once they have started.
@@ -117,14 +123,14 @@ pub struct Worker {
     snapshot: RefCell<Arc<Snapshot>>,
     /// Local halves of resources, by the number of the resource.
     locals: RefCell<FxHashMap<u64, Rc<dyn Any>>>,
+    /// Lines of access logs that are not handed over yet.
+    pub book: crate::access::Book,
     /// What it serves files with.
     pub files: crate::files::Files,
     /// Its connections, so that idle ones can be closed.
     pub links: RefCell<Slab<Rc<Link>>>,
     /// Set once it shall end.
     pub draining: Cell<bool>,
-    /// Exchanges under way.
-    pub busy: Cell<usize>,
     /// Told when the last connection has ended while it drains.
     pub idle: tokio::sync::Notify,
     /// When the task that runs now began its turn.
@@ -149,9 +155,11 @@ impl Worker {
         counters: Arc<Counters>,
         process: Arc<Process>,
     ) -> Rc<Worker> {
+        let wheel = Wheel::new(clock::coarse_ms());
         Rc::new(Worker {
             index,
-            wheel: Wheel::new(clock::coarse_ms()),
+            book: crate::access::Book::new(&wheel),
+            wheel,
             counters,
             process,
             snapshot: RefCell::new(snapshot),
@@ -159,7 +167,6 @@ impl Worker {
             files: crate::files::Files::default(),
             links: RefCell::default(),
             draining: Cell::new(false),
-            busy: Cell::new(0),
             idle: tokio::sync::Notify::new(),
             turn_ms: Cell::new(clock::coarse_ms()),
             date: RefCell::new(Date {
@@ -406,13 +413,13 @@ impl Worker {
 
     /// Notes the beginning of an exchange.
     pub fn begin(&self) {
-        self.busy.set(self.busy.get() + 1);
+        self.counters.exchanges.add(1);
         self.counters.requests.add(1);
     }
 
     /// Notes the end of an exchange.
     pub fn end(&self) {
-        self.busy.set(self.busy.get() - 1);
+        self.counters.exchanges.sub(1);
     }
 }
 

@@ -7,10 +7,11 @@ use std::thread::JoinHandle;
 
 use rustc_hash::FxHashMap;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::{MAILBOX, Mail, Mailbox, Process, Worker};
+use crate::access;
 use crate::counters::Counters;
 use crate::files::pool;
 use crate::listen::{Dealt, Door, Listener, ListenerId, accept_all, deal_all, receive};
@@ -44,7 +45,14 @@ pub fn start(start: Start) -> io::Result<(Mailbox, JoinHandle<()>)> {
         .spawn(move || {
             // A runtime belongs to the thread that makes it.
             match runtime(start.index) {
-                Ok(runtime) => runtime.block_on(work(start, mail)),
+                Ok(runtime) => {
+                    let (worker, done) = runtime.block_on(work(start, mail));
+                    // What is still under way ends here; its lines are the last.
+                    drop(runtime);
+                    worker.book.close(&worker.process.access);
+                    // Who gave up waiting is told nothing.
+                    let _ = done.map(|done| done.send(()));
+                }
                 Err(error) => tracing::error!(%error, "a worker cannot start"),
             }
         })?;
@@ -61,9 +69,10 @@ fn runtime(index: usize) -> io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
-async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
+async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> Ended {
     let worker = Worker::new(start.index, start.snapshot, start.counters, start.process);
     tokio::task::spawn_local(wheel::drive(worker.wheel.clone()));
+    tokio::task::spawn_local(access::drive(worker.clone()));
     let mut listeners = Listeners {
         worker: worker.clone(),
         open: FxHashMap::default(),
@@ -92,7 +101,7 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
                 let _ = done.send(());
             }
             Mail::Dealt(dealt) => listeners.receive(dealt),
-            Mail::Drain { done } => {
+            Mail::Drain { done, cut } => {
                 worker.draining.set(true);
                 listeners.close_all().await;
                 // Others may have dealt before they heard of it; from now on they cannot.
@@ -103,13 +112,19 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) {
                     }
                 }
                 worker.close_idle();
-                drained(&worker).await;
-                let _ = done.send(());
-                return;
+                tokio::select! {
+                    () = drained(&worker) => {}
+                    _ = cut => {}
+                }
+                return (worker, Some(done));
             }
         }
     }
+    (worker, None)
 }
+
+/// A worker that serves no more, and who is told once its last lines are handed over.
+type Ended = (Rc<Worker>, Option<oneshot::Sender<()>>);
 
 /// Waits until no connection is left. Who waits for this has a time limit.
 async fn drained(worker: &Rc<Worker>) {

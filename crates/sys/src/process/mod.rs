@@ -6,7 +6,9 @@ mod resources;
 
 pub use identity::{Identity, become_identity, resolve_identity};
 pub use inheritance::{close_all_on_exec, disregard, set_close_on_exec};
-pub use resources::{cores, memory_available, pin_to_core, private_memory, resident_memory};
+pub use resources::{
+    cores, cpu_time_us, memory_available, open_files, pin_to_core, private_memory, resident_memory,
+};
 
 use std::io;
 

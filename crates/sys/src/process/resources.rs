@@ -104,6 +104,25 @@ pub fn resident_memory() -> io::Result<u64> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// How many descriptors this process has open.
+pub fn open_files() -> io::Result<u64> {
+    // Since Linux 6.2 the directory says how many entries it has; before, its size is 0, and they
+    // have to be counted.
+    match fs::metadata("/proc/self/fd")?.len() {
+        0 => Ok(fs::read_dir("/proc/self/fd")?.count() as u64),
+        count => Ok(count),
+    }
+}
+
+/// Microseconds of processor time that this process has used, its threads' included.
+#[must_use]
+pub fn cpu_time_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    // Neither part is negative on this clock.
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
+}
+
 /// Bytes of memory that process `pid` alone has in RAM: what would be free if it ended.
 pub fn private_memory(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
@@ -122,6 +141,19 @@ fn field_kib(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_files_are_counted() {
+        let before = open_files().unwrap();
+        let more: Vec<fs::File> = (0..100)
+            .map(|_| fs::File::open("/dev/null").unwrap())
+            .collect();
+        // Other tests of this process open and close files meanwhile.
+        let now = open_files().unwrap();
+        assert!(now + 20 > before + 100, "{before} and {now}");
+        drop(more);
+        assert!(cpu_time_us() > 0);
+    }
 
     /// A root directory with the given files.
     fn root(files: &[(&str, &str)]) -> tempfile::TempDir {

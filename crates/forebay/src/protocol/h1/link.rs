@@ -13,7 +13,7 @@ use forebay_fields::Fields;
 use forebay_http1::{BodyDecoder, Framing, HeadParser, Limits, RequestHead, write_status_line};
 
 use super::pace::Pace;
-use crate::exchange::{Interim, Remote, Tunnel};
+use crate::exchange::{Exchange, Interim, Reason, Remote, Tunnel};
 use crate::listen::Listener;
 use crate::transport::{Out, Transport};
 use crate::wheel::Deadline;
@@ -82,6 +82,10 @@ pub struct Desk {
     pub interim_left: u8,
     /// What the connection goes on with, once what is queued has been sent.
     pub tunnel: Option<Box<Tunnel>>,
+    /// How many bytes of the response's body have been queued or sent.
+    pub body_bytes: u64,
+    /// Why the response was broken off, if it was.
+    pub broken: Option<Reason>,
 }
 
 impl Default for Desk {
@@ -98,6 +102,8 @@ impl Default for Desk {
             expects_continue: false,
             interim_left: 0,
             tunnel: None,
+            body_bytes: 0,
+            broken: None,
         }
     }
 }
@@ -119,6 +125,8 @@ impl Desk {
         self.expects_continue = false;
         self.interim_left = 0;
         self.tunnel = None;
+        self.body_bytes = 0;
+        self.broken = None;
     }
 }
 
@@ -285,6 +293,7 @@ impl Link {
             } else {
                 0
             };
+        desk.body_bytes += sent - queued;
         self.worker.counters.sent_bytes.add(sent);
         let is_blocked = result.is_pending();
         if is_blocked || desk.pace_out.is_waiting() {
@@ -302,6 +311,21 @@ impl Link {
             }
         }
         result
+    }
+
+    /// Notes on the exchange what was sent of its response.
+    ///
+    /// What is queued behind the answers to other requests counts as sent, unless the response was
+    /// broken off or `is_cut`.
+    pub fn tell(&self, exchange: &mut Exchange, is_cut: bool) {
+        self.with_desk(|desk| {
+            let unsent = match (desk.broken, is_cut) {
+                (None, false) => 0,
+                _ => desk.out.len_bytes() as u64,
+            };
+            exchange.outcome.bytes = desk.body_bytes.saturating_sub(unsent);
+            exchange.outcome.fault = desk.broken.or(exchange.outcome.fault);
+        });
     }
 
     /// Lets the deadline run for so long.

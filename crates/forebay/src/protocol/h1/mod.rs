@@ -120,6 +120,9 @@ impl<'a> Registered<'a> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
+        if self.0.phase.get() != Phase::Busy {
+            self.0.worker.counters.idle.sub(1);
+        }
         self.0.worker.discharge(self.0.key.get());
     }
 }
@@ -144,6 +147,7 @@ async fn idle(link: &Link, first: bool) -> bool {
         (true, false) => times.header,
         (false, _) => times.idle,
     };
+    link.worker.counters.idle.add(1);
     link.deadline.set(now, time);
     let readable = poll_fn(|cx| {
         if let Poll::Ready(result) = link.poll_readable(cx) {
@@ -154,6 +158,7 @@ async fn idle(link: &Link, first: bool) -> bool {
     })
     .await;
     link.phase.set(Phase::Busy);
+    link.worker.counters.idle.sub(1);
     link.deadline.clear();
     readable
 }
@@ -177,6 +182,7 @@ async fn busy(link: &Rc<Link>) -> Next {
         let mut ending = Ending::of(link, &mut exchange, asked);
         let next = poll_fn(|cx| ending.poll(link, cx)).await;
         drop(ending);
+        link.tell(&mut exchange, false);
         drop(exchange);
         if next != Next::Go {
             return next;
@@ -202,7 +208,7 @@ enum Ending<'a> {
 impl<'a> Ending<'a> {
     fn of(link: &'a Rc<Link>, exchange: &'a mut Exchange, asked: Asked) -> Ending<'a> {
         match answer(link, exchange) {
-            Some(response) if send::is_immediate(link, &response) => {
+            Some(response) if send::is_immediate(link, exchange, &response) => {
                 Ending::Queued(send::at_once(link, exchange, asked, response))
             }
             Some(response) if send::is_file_at_hand(link, &response) => {
@@ -315,6 +321,12 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
         } else {
             0
         };
+        desk.body_bytes = 0;
+        desk.broken = None;
+        exchange.protocol = match head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        };
         let request = &mut exchange.request;
         request.method = head.method;
         std::mem::swap(&mut request.fields, &mut head.fields);
@@ -355,7 +367,6 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
 
 /// Runs the exchange as far as it goes without waiting; `None` where it waits.
 fn answer(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
-    exchange.started_ms = link.worker.turn_ms();
     match link.listener.with_served(|served| exchange.enter(served)) {
         Some(response) => Some(response),
         None => guard::run(exchange),

@@ -10,7 +10,7 @@ use forebay_http1::{
     LAST_CHUNK, Part, Version, write_chunk_size, write_last_chunk, write_status_line,
 };
 
-use super::{Asked, Link, Next, files};
+use super::{Asked, FLUSH_BYTES, Link, Next, files};
 use crate::exchange::{Body, Exchange, Fault, FileRange, Response, dress};
 
 /// What this side of the connection says itself; nobody else's word on it is passed on.
@@ -56,8 +56,15 @@ pub enum Leftover {
 }
 
 /// True if the response can be queued as a whole here and now.
-pub fn is_immediate(link: &Link, response: &Response) -> bool {
-    matches!(response.body, Body::Empty | Body::Bytes(_)) && leftover(link) == Leftover::None
+///
+/// Of a large one that is logged it has to be known how much the client has taken in the end.
+pub fn is_immediate(link: &Link, exchange: &Exchange, response: &Response) -> bool {
+    let can_be_queued = match &response.body {
+        Body::Empty => true,
+        Body::Bytes(bytes) => bytes.len() <= FLUSH_BYTES || exchange.logs.is_empty(),
+        Body::File(_) | Body::Stream(_) | Body::Tunnel(_) => false,
+    };
+    can_be_queued && leftover(link) == Leftover::None
 }
 
 /// What is left of the request's body; takes what has been received of it, unless a step is still
@@ -93,9 +100,9 @@ pub fn leftover(link: &Link) -> Leftover {
 pub fn at_once(link: &Link, exchange: &mut Exchange, asked: Asked, mut response: Response) -> Next {
     dress(exchange, &mut response);
     let mut keep = asked.keep && !link.is_ending();
-    let form = write_head(link, asked, &mut response, &mut keep, exchange.site_name());
+    let form = write_head(link, exchange, asked, &mut response, &mut keep);
     if let (Body::Bytes(bytes), Form::Length(_)) = (std::mem::take(&mut response.body), form) {
-        link.with_desk(|desk| desk.out.push(bytes));
+        write_data(link, form, bytes);
     }
     link.worker.give_back_fields(response.fields);
     if keep { Next::Go } else { ended(link) }
@@ -125,10 +132,10 @@ pub fn file(
 ) -> SentFile {
     dress(exchange, &mut response);
     let mut keep = asked.keep && !link.is_ending();
-    let form = write_head(link, asked, &mut response, &mut keep, exchange.site_name());
+    let form = write_head(link, exchange, asked, &mut response, &mut keep);
     link.worker.give_back_fields(response.fields);
     // The site is needed no more, however long the client takes.
-    exchange.site = None;
+    exchange.release_site();
     let range = match response.body {
         Body::File(range) if form != Form::None => Some(range),
         _ => None,
@@ -142,8 +149,7 @@ impl SentFile {
         if let Some(range) = &mut self.range
             && let Err(fault) = ready!(files::poll_at_hand(link, range, cx))
         {
-            link.worker.counters.fault(fault.reason);
-            break_off(link, Form::Length(0));
+            break_off(link, &fault, Form::Length(0));
             return Poll::Ready(Next::Drop);
         }
         Poll::Ready(if self.keep { Next::Go } else { ended(link) })
@@ -177,17 +183,19 @@ pub fn refusal(link: &Link, fault: Fault) {
 /// `keep` becomes false where the end of the connection is the end of the body.
 pub fn write_head(
     link: &Link,
+    exchange: &mut Exchange,
     asked: Asked,
     response: &mut Response,
     keep: &mut bool,
-    site: &str,
 ) -> Form {
     let worker = &link.worker;
     worker.counters.status(response.status);
     if let Some(fault) = &response.fault {
         worker.counters.fault(fault.reason);
-        crate::log::fault(fault, site);
+        crate::log::fault(fault, exchange.site_name());
     }
+    exchange.outcome.status = response.status;
+    exchange.outcome.fault = response.fault.as_ref().map(|fault| fault.reason);
     let form = form_of(asked, response);
     *keep &= form != Form::UntilClose;
     link.with_desk(|desk| {
@@ -258,6 +266,7 @@ fn form_of(asked: Asked, response: &Response) -> Form {
 /// Queues a piece of a body.
 pub fn write_data(link: &Link, form: Form, bytes: Bytes) {
     link.with_desk(|desk| {
+        desk.body_bytes += bytes.len() as u64;
         if form == Form::Chunked {
             write_chunk_size(desk.out.tail(), bytes.len());
             desk.out.push(bytes);
@@ -306,8 +315,10 @@ fn poll_discard(link: &Link, left: &mut u64, cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// What a fault in the middle of a body does to the connection: the client must see it.
-pub fn break_off(link: &Link, form: Form) {
+pub fn break_off(link: &Link, fault: &Fault, form: Form) {
+    link.worker.counters.fault(fault.reason);
     link.worker.counters.aborted.add(1);
+    link.with_desk(|desk| desk.broken = Some(fault.reason));
     if form == Form::UntilClose {
         // The end of the connection would pass for the end of the body.
         link.reset_on_close();

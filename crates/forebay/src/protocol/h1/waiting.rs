@@ -8,8 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use super::files;
 use super::send::{self, Form, Leftover};
-use super::{Asked, Link, Next, tunnel};
-use crate::exchange::{Body, Exchange, Fault, Pulled, Reason, Response, Stream, dress, guard};
+use super::{Asked, FLUSH_BYTES, Link, Next, tunnel};
+use crate::exchange::{
+    Body, CLIENT_LEFT, Exchange, Fault, Pulled, Reason, Response, Stream, dress, guard,
+};
 use crate::files::FileStream;
 use crate::worker::BUFFER_BYTES;
 
@@ -25,6 +27,7 @@ pub async fn finish(
     response: Option<Response>,
 ) -> Next {
     link.eof_is_gone.set(false);
+    exchange.begin_waiting();
     let response = match response {
         Some(response) => Some(response),
         None => {
@@ -34,6 +37,8 @@ pub async fn finish(
     };
     let Some(mut response) = response else {
         link.worker.counters.fault(Reason::ClientGone);
+        exchange.outcome.status = CLIENT_LEFT;
+        exchange.outcome.fault = Some(Reason::ClientGone);
         return Next::Drop;
     };
     dress(exchange, &mut response);
@@ -41,12 +46,18 @@ pub async fn finish(
     exchange.request.set_body(Body::Empty);
     let leftover = send::leftover(link);
     if let Body::Tunnel(_) = response.body {
+        exchange.outcome.status = response.status;
         return tunnel::begin(link, response, leftover);
     }
     let mut keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
-    let form = send::write_head(link, asked, &mut response, &mut keep, exchange.site_name());
+    let form = send::write_head(link, exchange, asked, &mut response, &mut keep);
     // The site is needed no more: a slow download must not keep an old configuration in memory.
-    exchange.site = None;
+    exchange.release_site();
+    let mut tally = Tally {
+        link,
+        exchange,
+        is_over: false,
+    };
     let body = std::mem::take(&mut response.body);
     link.worker
         .give_back_fields(std::mem::take(&mut response.fields));
@@ -54,8 +65,12 @@ pub async fn finish(
         _ if form == Form::None => Ok(()),
         Body::Empty => Ok(()),
         Body::Bytes(bytes) => {
+            let is_large = bytes.len() > FLUSH_BYTES;
             send::write_data(link, form, bytes);
-            Ok(())
+            match is_large {
+                true => send_stream(link, form, &mut Nothing).await,
+                false => Ok(()),
+            }
         }
         Body::File(range) if link.sends_files() && form != Form::Chunked => {
             files::send(link, range).await
@@ -66,9 +81,10 @@ pub async fn finish(
         Body::Stream(mut stream) => send_stream(link, form, &mut *stream).await,
         Body::Tunnel(_) => Err(Reason::Internal.into()),
     };
+    tally.is_over = true;
+    drop(tally);
     if let Err(fault) = sent {
-        link.worker.counters.fault(fault.reason);
-        send::break_off(link, form);
+        send::break_off(link, &fault, form);
         return Next::Drop;
     }
     if leftover == Leftover::Small && keep && !drain(link).await {
@@ -78,6 +94,34 @@ pub async fn finish(
         Leftover::Large => Next::Linger,
         _ if keep => Next::Go,
         _ => send::ended(link),
+    }
+}
+
+/// Notes how much of a response was sent even where the exchange is cut, as at the server's stop.
+struct Tally<'a> {
+    link: &'a Link,
+    exchange: &'a mut Exchange,
+    is_over: bool,
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.tell(self.exchange, true);
+        }
+    }
+}
+
+/// What follows a body that is queued as a whole.
+struct Nothing;
+
+impl Stream for Nothing {
+    fn poll_pull(&mut self, _: &mut Context<'_>) -> Poll<Pulled> {
+        Poll::Ready(Pulled::End(None))
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        Some(0)
     }
 }
 

@@ -4,6 +4,7 @@ mod head;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use forebay_balance::{
@@ -232,6 +233,9 @@ impl Proxy {
                 Err(fault) => return Flow::Fail(fault),
             };
             let peer = seat.peer;
+            exchange.set_peer(&self.upstream, peer);
+            let counted = &self.upstream.peers[peer];
+            counted.requests.fetch_add(1, Relaxed);
             let failed = match self
                 .attempt(exchange, seat, body, offer.as_deref(), fresh)
                 .await
@@ -247,6 +251,7 @@ impl Proxy {
                 return Flow::Fail(failed.fault);
             }
             if !matches!(failed.failure, Failure::Stale | Failure::Status(_)) {
+                counted.failures.fetch_add(1, Relaxed);
                 self.upstream.pool.report(peer, Outcome::Failure, now());
             }
             let attempt = Attempt {

@@ -1,0 +1,253 @@
+//! What the server has counted, from all workers.
+//!
+//! Workers go on counting while they are read, so numbers that belong together may differ by what
+//! came in between; none of them ever goes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use forebay_balance::{PeerState, Tick};
+use forebay_sys::{clock, process};
+
+use super::text::{Dialect, Kind, Seconds, Text};
+use crate::counters::{Counters, Histogram};
+use crate::exchange::Reason;
+use crate::snapshot::Snapshot;
+use crate::worker::Process;
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// All metrics as text.
+pub fn render(process: &Process, snapshot: &Snapshot, dialect: Dialect) -> String {
+    let mut text = Text::new(dialect);
+    let all: Vec<Arc<Counters>> = process.all.lock().clone();
+    server(&mut text, snapshot, all.len());
+    counters(&mut text, &all);
+    access_log(&mut text, process);
+    sites(&mut text, snapshot);
+    upstreams(&mut text, snapshot);
+    system(&mut text);
+    text.finish()
+}
+
+fn server(text: &mut Text, snapshot: &Snapshot, workers: usize) {
+    text.family(Kind::Gauge, "forebay_build_info", "The version that runs.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.single(
+        Kind::Gauge,
+        "forebay_config_generation",
+        "Configurations put into service so far.",
+        snapshot.generation.number,
+    );
+    text.single(
+        Kind::Gauge,
+        "forebay_workers",
+        "Workers that serve.",
+        workers,
+    );
+}
+
+fn counters(text: &mut Text, all: &[Arc<Counters>]) {
+    let sum = |pick: &dyn Fn(&Counters) -> u64| -> u64 {
+        all.iter()
+            .fold(0, |sum, counters| sum.wrapping_add(pick(counters)))
+    };
+    let each: Vec<_> = all.iter().map(|counters| counters.each()).collect();
+    for (at, (kind, name, help, _)) in each.first().into_iter().flatten().enumerate() {
+        let values = each.iter().filter_map(|counters| counters.get(at));
+        let value = values.fold(0_u64, |sum, counter| sum.wrapping_add(counter.3));
+        let kind = match *kind {
+            "counter" => Kind::Counter,
+            _ => Kind::Gauge,
+        };
+        text.single(kind, &format!("forebay_{name}"), help, value);
+    }
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_responses",
+        "Responses, by the hundreds of their status.",
+    );
+    for (at, class) in CLASSES.iter().enumerate() {
+        family.sample(
+            &[("class", class)],
+            sum(&|counters| counters.classes[at].get()),
+        );
+    }
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_faults",
+        "Failures, by reason and whose fault it was.",
+    );
+    for (at, reason) in Reason::ALL.iter().enumerate() {
+        let labels = [("reason", reason.name()), ("by", reason.by().name())];
+        family.sample(&labels, sum(&|counters| counters.faults[at].get()));
+    }
+    durations(text, all);
+}
+
+fn durations(text: &mut Text, all: &[Arc<Counters>]) {
+    let (buckets, sum_us) = Histogram::total(all.iter().map(|counters| &counters.duration));
+    let mut family = text.family(
+        Kind::Histogram,
+        "forebay_request_duration_seconds",
+        "From a request's head to the end of its response. One that is answered at once, in the \
+         turn in which it came, is in the first bucket.",
+    );
+    let mut total = 0;
+    for (end_us, count) in buckets {
+        let end = end_us.map_or("+Inf".to_owned(), |us| Seconds(us).to_string());
+        family.sample_of("_bucket", &[("le", &end)], count);
+        total = count;
+    }
+    family.sample_of("_sum", &[], Seconds(sum_us));
+    family.sample_of("_count", &[], total);
+}
+
+fn access_log(text: &mut Text, process: &Process) {
+    text.single(
+        Kind::Counter,
+        "forebay_access_log_dropped_lines",
+        "Lines of access logs dropped because they were written too slowly.",
+        process.access.dropped_lines.load(Relaxed),
+    );
+    text.single(
+        Kind::Counter,
+        "forebay_access_log_failed_lines",
+        "Lines of access logs that could not be written.",
+        process.access.failed_lines.load(Relaxed),
+    );
+}
+
+/// Those that have had a request: of thousands of sites most are silent.
+fn sites(text: &mut Text, snapshot: &Snapshot) {
+    let seen = snapshot.sites.iter();
+    let mut seen: Vec<_> = seen
+        .filter_map(|site| Some((&*site.name, site.total()?)))
+        .collect();
+    seen.sort_unstable_by_key(|(name, _)| *name);
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_site_requests",
+        "Requests of a site, by the hundreds of the status that they were answered with.",
+    );
+    for (name, (classes, _)) in &seen {
+        for (class, count) in CLASSES.iter().zip(classes) {
+            family.sample(&[("site", name), ("class", class)], count);
+        }
+    }
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_site_body_bytes",
+        "Bytes of the bodies of a site's responses.",
+    );
+    for (name, (_, bytes)) in &seen {
+        family.sample(&[("site", name)], bytes);
+    }
+}
+
+/// What is known of a peer. Pools of one name are told together: a target that is given to two
+/// steps with other options is two pools.
+#[derive(Default)]
+struct Peer {
+    requests: u64,
+    failures: u64,
+    ejections: u64,
+    in_flight: u64,
+    is_up: bool,
+}
+
+fn upstreams(text: &mut Text, snapshot: &Snapshot) {
+    let now = Tick::from_millis(clock::coarse_ms());
+    let mut peers: BTreeMap<(&str, &str), Peer> = BTreeMap::new();
+    let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+    for upstream in &snapshot.upstreams {
+        let name = &*upstream.definition.name;
+        *waiting.entry(name).or_default() += upstream.waiting();
+        for (index, peer) in upstream.peers.iter().enumerate() {
+            let view = upstream.pool.view(index, now);
+            let sum = peers.entry((name, &peer.label)).or_default();
+            sum.requests += peer.requests.load(Relaxed);
+            sum.failures += peer.failures.load(Relaxed);
+            sum.ejections += u64::from(view.ejections);
+            sum.in_flight += u64::from(view.in_flight);
+            sum.is_up |= matches!(view.state, PeerState::Up | PeerState::Warming);
+        }
+    }
+    let mut family = text.family(
+        Kind::Gauge,
+        "forebay_upstream_waiting",
+        "Requests that wait for a place at a peer.",
+    );
+    for (name, waiting) in &waiting {
+        family.sample(&[("upstream", name)], waiting);
+    }
+    let mut each = |kind, name: &str, help: &str, value: &dyn Fn(&Peer) -> u64| {
+        let mut family = text.family(kind, name, help);
+        for ((upstream, peer), sum) in &peers {
+            family.sample(&[("upstream", upstream), ("peer", peer)], value(sum));
+        }
+    };
+    each(
+        Kind::Counter,
+        "forebay_peer_requests",
+        "Requests sent to a peer, tries included.",
+        &|peer| peer.requests,
+    );
+    each(
+        Kind::Counter,
+        "forebay_peer_failures",
+        "Requests to a peer that failed by its fault.",
+        &|peer| peer.failures,
+    );
+    each(
+        Kind::Counter,
+        "forebay_peer_ejections",
+        "How often a peer was taken out for its failures.",
+        &|peer| peer.ejections,
+    );
+    each(
+        Kind::Gauge,
+        "forebay_peer_in_flight",
+        "Requests under way at a peer.",
+        &|peer| peer.in_flight,
+    );
+    each(
+        Kind::Gauge,
+        "forebay_peer_up",
+        "Whether a peer is in service.",
+        &|peer| u64::from(peer.is_up),
+    );
+}
+
+/// The process, under the names that all servers use. What the system does not tell is left out.
+fn system(text: &mut Text) {
+    if let Ok(bytes) = process::resident_memory() {
+        text.single(
+            Kind::Gauge,
+            "process_resident_memory_bytes",
+            "Memory in RAM.",
+            bytes,
+        );
+    }
+    if let Ok(count) = process::open_files() {
+        text.single(
+            Kind::Gauge,
+            "process_open_fds",
+            "Descriptors that are open.",
+            count,
+        );
+    }
+    text.single(
+        Kind::Gauge,
+        "process_max_fds",
+        "Descriptors that may be open.",
+        process::nofile(),
+    );
+    text.single(
+        Kind::Counter,
+        "process_cpu_seconds",
+        "Time of processors used.",
+        Seconds(process::cpu_time_us()),
+    );
+}
