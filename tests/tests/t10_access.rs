@@ -276,3 +276,72 @@ fn a_file_of_users_that_is_wrong_is_no_configuration() {
     );
     assert_eq!(server.client().get("/").text(), "old");
 }
+
+#[test]
+fn another_server_says_who_may() {
+    let auth = Origin::setup()
+        .handle(|request| match request.field("cookie") {
+            Some("session=ann") => {
+                Script::with_fields(200, "X-User: ann\r\nX-Group: a\r\nX-Group: b\r\n", "fine")
+            }
+            Some("session=none") => Script::status(204, ""),
+            Some("session=large") => Script::pattern(3 << 20),
+            Some("session=broken") => Script::raw("nonsense\r\n\r\n").close(),
+            _ => Script::with_fields(302, "Location: /login\r\n", "log in"),
+        })
+        .start();
+    let app = Origin::echo();
+    let server = Server::builder(
+        r#"site { "*", forward_auth "@auth@" { uri = "/verify?for=$uri", copy = { "X-User", "X-Group" } },
+             proxy "@app@" }"#,
+    )
+    .origin("auth", &auth)
+    .origin("app", &app)
+    .start();
+    let ask = |session: &str| {
+        let request = Request::post("/x?a=1&b", "upload")
+            .field("Cookie", &format!("session={session}"))
+            .field("X-User", "root")
+            .field("X-Forwarded-Uri", "/forged")
+            .field("If-None-Match", "\"x\"");
+        server.client().request(&request)
+    };
+    // Whoever does not get 2xx gets what the server has said, and the application hears nothing.
+    let refused = ask("eve").expect(302);
+    assert_eq!(
+        (refused.field("location"), refused.text()),
+        (Some("/login"), "log in")
+    );
+    assert_eq!(ask("broken").status(), 502);
+    app.expect_untouched();
+    let question = &auth.requests()[0];
+    assert_eq!(
+        (&*question.method, &*question.target),
+        ("GET", "/verify?for=/x?a=1%26b")
+    );
+    assert_eq!(question.field("x-forwarded-uri"), Some("/x?a=1&b"));
+    assert_eq!(question.field("x-forwarded-method"), Some("POST"));
+    assert_eq!(question.field("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(question.field("if-none-match"), None);
+    assert_eq!(question.field("content-length"), None);
+    // Who does reaches the application with what the server says of them, and the body.
+    assert_eq!(ask("ann").status(), 200);
+    assert_eq!(ask("none").status(), 200);
+    assert_eq!(ask("large").status(), 200);
+    let seen = app.requests();
+    assert_eq!(seen[0].target, "/x?a=1&b");
+    assert_eq!(seen[0].body, b"upload");
+    assert_eq!(seen[0].all("x-user"), ["ann"]);
+    assert_eq!(seen[0].all("x-group"), ["a", "b"]);
+    assert_eq!(seen[0].field("if-none-match"), Some("\"x\""));
+    assert_eq!(seen[1].all("x-user"), [""; 0]);
+    // Nobody takes off what the server says.
+    let hidden = Request::get("/")
+        .field("Cookie", "session=ann")
+        .field("Connection", "x-user");
+    assert_eq!(server.client().request(&hidden).status(), 400);
+    // Without the server nobody passes.
+    drop(auth);
+    assert_eq!(ask("ann").status(), 502);
+    assert_eq!(app.requests().len(), 3);
+}

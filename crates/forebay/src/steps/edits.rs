@@ -188,7 +188,7 @@ impl Line {
 }
 
 /// Why a field may not be changed, if it may not.
-fn refused(name: &str, is_request: bool) -> Option<&'static str> {
+pub fn refused(name: &str, is_request: bool) -> Option<&'static str> {
     match Known::of(name.as_bytes())? {
         Known::Host if is_request => Some("write the option `host` of `proxy`"),
         Known::Expect if is_request => Some("it is answered by the server itself"),

@@ -64,7 +64,7 @@ const REPRESENTATION: KnownSet = KnownSet::of(&[
 ]);
 
 /// They were about what was asked for, not about the error's page: a 304 or 206 would be wrong.
-const CONDITIONS: KnownSet = KnownSet::of(&[
+pub const CONDITIONS: KnownSet = KnownSet::of(&[
     Known::IfMatch,
     Known::IfModifiedSince,
     Known::IfNoneMatch,

@@ -21,6 +21,7 @@ mod edits;
 mod errors;
 mod file_page;
 pub mod files;
+mod forward_auth;
 mod headers;
 mod limit;
 mod metrics;
@@ -59,6 +60,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&basic_auth::DIRECTIVE, basic_auth::build),
     (&cors::DIRECTIVE, cors::build),
     (&errors::DIRECTIVE, errors::build),
+    (&forward_auth::DIRECTIVE, forward_auth::build),
     (&headers::DIRECTIVE, headers::build),
     (&limit::DIRECTIVE, limit::build),
     (&rewrite::DIRECTIVE, rewrite::build),

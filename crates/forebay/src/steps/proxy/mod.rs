@@ -106,7 +106,8 @@ pub static DIRECTIVE: Directive = Directive::handler(
 ])
 .example(r#"proxy "127.0.0.1:3000" { read_timeout = "5m" }"#);
 
-struct Proxy {
+/// See the module.
+pub struct Proxy {
     upstream: Arc<Upstream>,
     host: Option<Template>,
     priority: u8,
@@ -210,6 +211,40 @@ impl Failed {
 }
 
 impl Proxy {
+    /// One that asks an upstream for another step, with the defaults of `proxy` and 30 s for an
+    /// answer.
+    pub fn asking(upstream: Arc<Upstream>) -> Proxy {
+        let answer = Duration::from_secs(30);
+        Proxy {
+            upstream,
+            host: None,
+            priority: 5,
+            policy: RetryPolicy::default(),
+            budget: RetryBudget::new(Share::percent(20)),
+            times: Times {
+                connect: Duration::from_secs(5),
+                first_byte: answer,
+                read: answer,
+                tunnel: answer,
+                total: Duration::from_secs(86_400),
+            },
+            buffer: 256 << 10,
+            abort_on_close: false,
+        }
+    }
+
+    /// Passes the exchange's request on and gives the answer.
+    pub async fn ask(&self, exchange: &mut Exchange) -> Result<Response, Fault> {
+        if head::loops(exchange) {
+            return Err(Reason::Loop.into());
+        }
+        match self.pass_on(exchange).await {
+            Flow::Answer(response) => Ok(response),
+            Flow::Fail(fault) => Err(fault),
+            _ => Err(Reason::Internal.into()),
+        }
+    }
+
     async fn pass_on(&self, exchange: &mut Exchange) -> Flow {
         if self.abort_on_close
             && let Some(client) = &exchange.interim
