@@ -5,7 +5,8 @@
 //!
 //! 1. [`Pool::acquire`] chooses a peer and takes one of its permits;
 //! 2. with [`NoPeer::Full`] the request may wait in a [`WaitQueue`] until a permit is given back;
-//! 3. what came of it is told by [`Pool::report`], which ejects a peer that only fails;
+//! 3. what came of it is told by [`Pool::report`], which ejects a peer that only fails, and how long
+//!    the answer took by [`Pool::report_time`];
 //! 4. after a failure [`RetryPolicy::decide`] says whether to go to 1. again, with the peer among
 //!    those [`Tried`];
 //! 5. [`Pool::release`] gives the permit back ([`Permit`] does so by itself).
@@ -19,6 +20,8 @@
 #![forbid(unsafe_code)]
 
 mod allowance;
+mod draw;
+mod ewma;
 mod gcra;
 mod health;
 mod peer;
@@ -30,6 +33,7 @@ mod spec;
 mod units;
 
 pub use allowance::Allowances;
+pub use draw::hash_key;
 pub use gcra::{Gcra, Verdict};
 pub use health::{Health, HealthCounter};
 pub use permits::Permits;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::ewma::Ewma;
 use crate::permits::Permits;
 use crate::spec::{MAX_CONNECTIONS, PeerSpec};
 
@@ -30,6 +31,8 @@ pub(crate) struct Cold {
     /// In milliseconds, as `Tick` has them; of use while the flag is set.
     pub(crate) ejected_until: AtomicU64,
     pub(crate) warm_since: AtomicU64,
+    /// How long its answers take.
+    pub(crate) ewma: Ewma,
 }
 
 impl Hot {

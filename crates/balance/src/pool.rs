@@ -21,7 +21,11 @@
 //! in rotation and not the first one always. A peer that was left out for long does not get a
 //! burst when it is back: turns that lie behind the pool's clock count as being at it.
 //!
-//! Both are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes about a
+//! `first` takes the first in the order of the configuration. `random`, `p2c_ewma` and `hash` draw
+//! (see `draw.rs`); where a draw leads to a peer that cannot be used, and so do a few more, one pass over
+//! all decides by a number that each peer makes of the draw, so that a key has its place then, too.
+//!
+//! The first two are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes about a
 //! microsecond (`examples/choose_cost.rs`), and there is nothing to keep in order when the counts
 //! change under it, as a heap would have to, under a lock.
 
@@ -31,6 +35,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
+use crate::draw::{Draw, identity, mix};
 use crate::peer::{BACKUP, Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
 use crate::spec::{Balance, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec};
 use crate::units::Tick;
@@ -43,6 +48,9 @@ pub struct Ask {
     pub now: Tick,
     /// Peers that this request has been to.
     pub tried: Tried,
+    /// For the policies that draw: a random number, or the [`hash_key`](crate::hash_key) of the
+    /// request's key.
+    pub draw: u64,
 }
 
 impl Ask {
@@ -51,12 +59,24 @@ impl Ask {
         Ask {
             now,
             tried: Tried::default(),
+            draw: 0,
         }
     }
 
     /// For one that is tried again.
     pub fn again(now: Tick, tried: Tried) -> Ask {
-        Ask { now, tried }
+        Ask {
+            now,
+            tried,
+            draw: 0,
+        }
+    }
+
+    /// With the number that a policy needs which draws.
+    #[must_use]
+    pub fn draw(mut self, draw: u64) -> Ask {
+        self.draw = draw;
+        self
     }
 }
 
@@ -199,6 +219,7 @@ pub struct Pool {
     spec: PoolSpec,
     hot: Box<[Hot]>,
     cold: Box<[Cold]>,
+    draw: Draw,
     /// The turn that was taken last.
     clock: AtomicU64,
     /// How many peers have the flag `EJECTED`.
@@ -252,6 +273,7 @@ impl Pool {
                 .map(|(number, peer)| Hot::new(number, peer, unit))
                 .collect(),
             cold: spec.peers.iter().map(|_| Cold::default()).collect(),
+            draw: Draw::new(spec.balance, &spec.peers),
             clock: AtomicU64::new(0),
             ejected: AtomicU32::new(0),
             warming: AtomicU32::new(0),
@@ -364,6 +386,16 @@ impl Pool {
         (errors >= eject.errors.max(1)).then(|| self.eject(peer, eject.time, now))
     }
 
+    /// Tells how long a peer took to answer, for [`Balance::P2cEwma`].
+    pub fn report_time(&self, peer: usize, took: Duration, now: Tick) {
+        if self.spec.balance == Balance::P2cEwma
+            && let Some(cold) = self.cold.get(peer)
+        {
+            let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+            cold.ewma.add(micros, now);
+        }
+    }
+
     /// Tells what the health checks of a peer say. Returns whether that is a change.
     pub fn set_down(&self, peer: usize, down: bool, now: Tick) -> bool {
         let (Some(hot), Some(cold)) = (self.hot.get(peer), self.cold.get(peer)) else {
@@ -440,12 +472,18 @@ impl Pool {
         if self.ejected.load(Relaxed) | self.warming.load(Relaxed) != 0 {
             (0..self.len()).for_each(|peer| _ = self.flags_at(peer, ask.now));
         }
+        if let Some(peer) = self.drawn(ask) {
+            let tier = Tier::Primary;
+            return Ok((Chosen { peer, tier }, Best { peer, turn: 0 }));
+        }
         let warming = self.warming.load(Relaxed) != 0;
         let pass = match (self.spec.balance, warming) {
-            (Balance::LeastRequests, false) => Self::pass::<true, false>,
-            (Balance::LeastRequests, true) => Self::pass::<true, true>,
-            (Balance::RoundRobin, false) => Self::pass::<false, false>,
-            (Balance::RoundRobin, true) => Self::pass::<false, true>,
+            (Balance::LeastRequests, false) => Self::pass::<BY_LOAD, false>,
+            (Balance::LeastRequests, true) => Self::pass::<BY_LOAD, true>,
+            (Balance::RoundRobin, false) => Self::pass::<BY_TURN, false>,
+            (Balance::RoundRobin, true) => Self::pass::<BY_TURN, true>,
+            (Balance::First, _) => Self::pass::<BY_PLACE, false>,
+            (Balance::Random | Balance::P2cEwma | Balance::Hash, _) => Self::pass::<BY_DRAW, false>,
         };
         let mut saw_tried = false;
         for (tier, mask, wanted) in [
@@ -487,12 +525,7 @@ impl Pool {
     /// at random, and a branch that is guessed wrong costs more than all the rest. With both it
     /// takes half the time for 1,000 peers.
     #[inline(never)]
-    fn pass<const BY_LOAD: bool, const WARMING: bool>(
-        &self,
-        mask: u32,
-        wanted: u32,
-        ask: &Ask,
-    ) -> Pass {
+    fn pass<const BY: u8, const WARMING: bool>(&self, mask: u32, wanted: u32, ask: &Ask) -> Pass {
         let (mut saw_full, mut saw_tried) = (false, false);
         let (mut best, mut best_turn, mut least) = (None, 0, u128::MAX);
         let clock = self.clock.load(Relaxed);
@@ -512,9 +545,18 @@ impl Pool {
                 hot.stride
             };
             // A stride is one by weight, so this compares requests by weight, without a division.
-            let load = if BY_LOAD { u64::from(used) * stride } else { 0 };
             let turn = hot.turn.load(Relaxed);
-            let rank = u128::from(load) << 64 | u128::from(ahead_of(clock, turn));
+            let rank = match BY {
+                BY_LOAD => u128::from(u64::from(used) * stride) << 64,
+                // Of those that nothing leads to directly, each request still has its own.
+                BY_DRAW => u128::from(mix(self.identity(hot), ask.draw)) + 1,
+                // The first one there is.
+                _ => 0,
+            };
+            let rank = match BY {
+                BY_LOAD | BY_TURN => rank | u128::from(ahead_of(clock, turn)),
+                _ => rank,
+            };
             if rank >= least {
                 continue;
             }
@@ -539,10 +581,78 @@ impl Pool {
         }
     }
 
+    /// The peer that a draw leads to, if the policy draws and it is a primary that can be used.
+    /// Else the pass over all decides.
+    fn drawn(&self, ask: &Ask) -> Option<usize> {
+        match self.spec.balance {
+            Balance::Hash => {
+                let mut peers = self.draw.of(ask.draw).take(DRAWS);
+                peers.find(|&peer| self.can_be_drawn(peer, ask, 0))
+            }
+            Balance::Random => self.draws(ask).next(),
+            Balance::P2cEwma => {
+                let mut draws = self.draws(ask);
+                let first = draws.next()?;
+                let second = draws.find(|&peer| peer != first).unwrap_or(first);
+                let cost = |peer: usize| {
+                    let used = f64::from(self.hot[peer].permits.used());
+                    f64::from(self.cold[peer].ewma.at(ask.now) + 1.0) * (used + 1.0)
+                };
+                Some(if cost(second) < cost(first) {
+                    second
+                } else {
+                    first
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Usable primaries at random, by weight.
+    fn draws(&self, ask: &Ask) -> impl Iterator<Item = usize> {
+        (0..)
+            .zip(0..DRAWS)
+            .filter_map(move |(number, _)| {
+                let drawn = mix(ask.draw, number);
+                Some((drawn, self.draw.of(drawn).next()?))
+            })
+            .filter(|&(drawn, peer)| self.can_be_drawn(peer, ask, drawn))
+            .map(|(_, peer)| peer)
+    }
+
+    /// Whether a draw may lead to this primary. One that warms up is passed over as often as its
+    /// share is short of the full one; a hash (`drawn` 0) spares it nothing, since its keys are its.
+    fn can_be_drawn(&self, peer: usize, ask: &Ask, drawn: u64) -> bool {
+        let hot = &self.hot[peer];
+        let flags = hot.flags.load(Relaxed);
+        if flags & (DOWN | EJECTED) != 0 || hot.permits.is_full() || ask.tried.contains(peer) {
+            return false;
+        }
+        if flags & WARMING == 0 || drawn == 0 {
+            return true;
+        }
+        // Its stride is as much longer as its share is shorter.
+        let longer = u128::from(self.stride(hot, flags, ask.now));
+        u128::from(mix(drawn, 1)) * longer < u128::from(hot.stride) << 64
+    }
+
+    fn identity(&self, hot: &Hot) -> u64 {
+        let number = hot.number();
+        identity(
+            &self.spec.peers[number],
+            u32::try_from(number).unwrap_or(u32::MAX),
+        )
+    }
+
     /// Moves the turn of the chosen peer on. False if another worker has done so meanwhile.
     fn take_turn(&self, best: &Best, now: Tick) -> bool {
-        // With one peer there are no turns, and nothing that workers would have to share.
-        if self.hot.len() == 1 {
+        // With one peer there are no turns, and nothing that workers would have to share; and some
+        // policies have none.
+        let has_turns = matches!(
+            self.spec.balance,
+            Balance::LeastRequests | Balance::RoundRobin
+        );
+        if self.hot.len() == 1 || !has_turns {
             return true;
         }
         let hot = &self.hot[best.peer];
@@ -636,6 +746,15 @@ impl Pool {
         Ejection::Ejected { until }
     }
 }
+
+/// How many times a policy draws before all peers are looked at.
+const DRAWS: usize = 16;
+
+/// What a pass goes by.
+const BY_TURN: u8 = 0;
+const BY_LOAD: u8 = 1;
+const BY_PLACE: u8 = 2;
+const BY_DRAW: u8 = 3;
 
 /// How far a turn lies ahead of the clock: not at all if it is behind. The two wrap around; a turn
 /// is ahead by a few strides at most, so what looks further ahead is behind.

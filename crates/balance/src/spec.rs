@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::units::Share;
 
-/// How a peer is chosen: the option `balance`. More are to come.
+/// How a peer is chosen: the option `balance`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Balance {
@@ -14,17 +14,37 @@ pub enum Balance {
     LeastRequests,
     /// One after the other, by weight.
     RoundRobin,
+    /// Of two drawn at random by weight, the one that answers sooner for its requests in flight.
+    P2cEwma,
+    /// The one that the hash of a key leads to, on a ring: who has the key stays with the peer, and a
+    /// peer that goes moves only those that were with it.
+    Hash,
+    /// At random, by weight.
+    Random,
+    /// The first that can be used, in the order of the configuration.
+    First,
 }
 
 impl Balance {
     /// Every policy that is built.
-    pub const ALL: [Balance; 2] = [Balance::LeastRequests, Balance::RoundRobin];
+    pub const ALL: [Balance; 6] = [
+        Balance::LeastRequests,
+        Balance::RoundRobin,
+        Balance::P2cEwma,
+        Balance::Hash,
+        Balance::Random,
+        Balance::First,
+    ];
 
     /// As the configuration writes it.
     pub fn name(self) -> &'static str {
         match self {
             Balance::LeastRequests => "least_requests",
             Balance::RoundRobin => "round_robin",
+            Balance::P2cEwma => "p2c_ewma",
+            Balance::Hash => "hash",
+            Balance::Random => "random",
+            Balance::First => "first",
         }
     }
 
@@ -67,6 +87,9 @@ pub struct PeerSpec {
     pub backup: bool,
     /// Requests in flight at once, from 1 to [`MAX_CONNECTIONS`].
     pub max_connections: u32,
+    /// What it is known by to [`Balance::Hash`], wherever it stands: [`hash_key`](crate::hash_key)
+    /// of its name. 0: its place.
+    pub id: u64,
 }
 
 impl Default for PeerSpec {
@@ -75,6 +98,7 @@ impl Default for PeerSpec {
             weight: 1,
             backup: false,
             max_connections: 512,
+            id: 0,
         }
     }
 }
