@@ -61,9 +61,8 @@ fn every_link_of_the_page_leads_to_its_file() {
     assert_eq!(head.field("content-length"), Some(len.as_str()));
 }
 
-/// What `forebay serve` shows of a directory.
-fn serve(dir: &Path) -> Server {
-    let port = Reserved::new();
+/// What `forebay serve` shows of a directory, at an address that stays the test's own.
+fn serve(dir: &Path, port: &Reserved) -> Server {
     let dir = dir.to_str().expect("a path");
     let addr = port.addr().to_string();
     Server::from_command(&["serve", dir, "--listen", &addr], port.addr())
@@ -79,7 +78,8 @@ fn filled() -> TempDir {
 #[test]
 fn serve_lists_what_has_no_index() {
     let dir = filled();
-    let server = serve(dir.path());
+    let port = Reserved::new();
+    let server = serve(dir.path(), &port);
     assert!(
         server
             .client()
@@ -95,7 +95,8 @@ fn serve_lists_what_has_no_index() {
 #[test]
 fn a_browser_shows_it_in_light_and_in_dark() {
     let dir = filled();
-    let server = serve(dir.path());
+    let port = Reserved::new();
+    let server = serve(dir.path(), &port);
     let url = format!("http://{}/", server.addr());
     // Chromium's own numbers: 0 is dark, 1 is light.
     for (scheme, is_dark) in [(0, true), (1, false)] {
@@ -125,7 +126,7 @@ fn a_browser_shows_it_in_light_and_in_dark() {
         let contrast = |pixel: &u8| pixel.abs_diff(ground) > 96;
         assert!(pixels.iter().filter(|pixel| contrast(pixel)).count() > 500);
         let mut rows = pixels.chunks(width);
-        assert!(rows.all(|row| !row[width - 8..].iter().any(|pixel| contrast(pixel))));
+        assert!(rows.all(|row| !row[width - 8..].iter().any(&contrast)));
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 use forebay_fields::Fields;
 
 use super::encoder::Encoder;
-use crate::exchange::{Body, Fault, Pulled, Reason, Stream};
+use crate::exchange::{Body, Fault, Pulled, Reason, Stream, guard};
 use crate::files::FileStream;
 use crate::worker::Worker;
 
@@ -83,7 +83,7 @@ impl Coded {
                 let len = self.input.len().min(TURN_BYTES.saturating_sub(self.turn));
                 if len == 0 {
                     self.turn = 0;
-                    cx.waker().wake_by_ref();
+                    guard::end_turn(cx);
                     return Ok(Poll::Pending);
                 }
                 encoder.write(&self.input[..len], &mut self.out)?;
