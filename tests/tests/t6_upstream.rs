@@ -700,3 +700,86 @@ fn a_proxy_header_is_sent() {
     let last = origin.connections().pop().expect("a connection");
     assert!(String::from_utf8_lossy(&last.proxy_header).contains("127.0.0.6"));
 }
+
+/// Three origins that say their own number, and a server before them.
+fn three(options: &str, slow: Option<usize>) -> (Vec<Origin>, Server) {
+    let origins: Vec<_> = (0..3)
+        .map(|number| {
+            let script = Script::ok(number.to_string());
+            Origin::always(if slow == Some(number) {
+                script.after(ms(60))
+            } else {
+                script
+            })
+        })
+        .collect();
+    let config = format!(
+        r#"local pool = upstream "pool" {{ "@a@", "@b@", "@c@", {options} }}
+           site {{ "*", proxy(pool) }}"#
+    );
+    let server = Server::builder(&config)
+        .origin("a", &origins[0])
+        .origin("b", &origins[1])
+        .origin("c", &origins[2])
+        .start();
+    (origins, server)
+}
+
+#[test]
+fn a_hash_leads_a_key_to_its_peer() {
+    let (origins, server) = three(r#"balance = "hash", by = "$headers.x_key""#, None);
+    let who = |key: usize| {
+        let request = Request::get("/").field("X-Key", &key.to_string());
+        server
+            .client()
+            .request(&request)
+            .expect(200)
+            .text()
+            .to_owned()
+    };
+    let first: Vec<_> = (0..60).map(who).collect();
+    let again: Vec<_> = (0..60).map(who).collect();
+    assert_eq!(first, again);
+    for origin in &origins {
+        assert!(!origin.requests().is_empty(), "each has keys");
+    }
+    // Without `by` it is the client's address: always the same.
+    let (origins, server) = three(r#"balance = "hash""#, None);
+    (0..20).for_each(|_| _ = server.client().get("/").expect(200));
+    let used = origins
+        .iter()
+        .filter(|origin| !origin.requests().is_empty());
+    assert_eq!(used.count(), 1);
+}
+
+#[test]
+fn first_and_random_and_what_has_no_meaning() {
+    let (origins, server) = three(r#"balance = "first""#, None);
+    (0..20).for_each(|_| _ = server.client().get("/").expect(200));
+    let counts: Vec<_> = origins
+        .iter()
+        .map(|origin| origin.requests().len())
+        .collect();
+    assert_eq!(counts, [20, 0, 0]);
+    let (origins, server) = three(r#"balance = "random""#, None);
+    (0..90).for_each(|_| _ = server.client().get("/").expect(200));
+    assert!(origins.iter().all(|origin| origin.requests().len() > 5));
+    server.write_config(r#"site { "*", proxy(upstream "x" { "127.0.0.1:1", by = "$host" }) }"#);
+    let said = server.reload();
+    assert!((said.stdout + &said.stderr).contains("`by` has no meaning"));
+}
+
+#[test]
+fn p2c_ewma_leaves_the_one_that_answers_late() {
+    let (origins, server) = three(r#"balance = "p2c_ewma""#, Some(1));
+    (0..150).for_each(|_| _ = server.client().get("/").expect(200));
+    let counts: Vec<_> = origins
+        .iter()
+        .map(|origin| origin.requests().len())
+        .collect();
+    // Once it is known to be late, it is chosen only where both draws lead to it.
+    assert!(
+        counts[1] < 15 && counts[0] > 30 && counts[2] > 30,
+        "{counts:?}"
+    );
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay_balance::{Balance, Eject, PeerSpec, PoolSpec, Share};
 use forebay_config::{
     Arg, Call, Code, Directive, Endpoint, Node, Opt, Record, RecordType, Report, Scheme, Target,
-    Type, Value,
+    Template, Type, Value, Vars,
 };
 use rustc_hash::FxHashMap;
 
@@ -24,10 +24,31 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 .options(&[
     Opt::new(
         "balance",
-        Type::OneOf(&["least_requests", "round_robin"]),
-        "How a peer is chosen.",
+        Type::OneOf(&[
+            "least_requests",
+            "round_robin",
+            "p2c_ewma",
+            "hash",
+            "random",
+            "first",
+        ]),
+        "How a peer is chosen: the one with the fewest requests for its weight; in turn; of two drawn \
+         at random the one that answers sooner; by the hash of `by`, so that a client stays with \
+         its peer; at random; the first that can be used.",
     )
     .default(r#""least_requests""#),
+    Opt::new(
+        "by",
+        Type::Template(Vars::Request),
+        "What `hash` hashes.",
+    )
+    .unset("`$client_net`"),
+    Opt::new(
+        "slow_start",
+        Type::DURATION,
+        "How long a peer that is back takes to its full share.",
+    )
+    .default(r#""0s""#),
     Opt::new(
         "eject",
         Type::Or(&[Type::Boolean, Type::Record(&EJECT)]),
@@ -75,7 +96,25 @@ pub static DIRECTIVE: Directive = Directive::declaration(
          connection belongs to its client and is not kept.",
     ),
 ])
+.check(check)
 .example(r#"local app = upstream "app" { "10.0.0.1:8080", { "10.0.0.2:8080", weight = 2 } }"#);
+
+fn check(call: &Call, report: &mut Report) {
+    let balance: &str = call.get("balance");
+    if call.is_set("by") && balance != "hash" {
+        let message = format!("{}: `by` has no meaning for \"{balance}\"", call.subject());
+        let help = "it says what `balance = \"hash\"` hashes";
+        report.mistake(call.place_of("by"), Code::Conflict, message, help);
+    }
+    if balance == "first" && call.is_set("slow_start") {
+        let message = format!(
+            "{}: `slow_start` has no meaning for \"first\"",
+            call.subject()
+        );
+        let help = "there are no shares: the first that can be used gets all";
+        report.mistake(call.place_of("slow_start"), Code::Conflict, message, help);
+    }
+}
 
 static PEER: RecordType = RecordType {
     name: "peer",
@@ -203,6 +242,7 @@ fn single(target: &Target, place: Place) -> Definition {
         name: Arc::from(&*target.text),
         peers: vec![(target.text.clone(), place)],
         pool: PoolSpec::new(vec![PeerSpec::default()]),
+        by: None,
         queue: 1024,
         queue_timeout: Duration::from_secs(10),
         idle_connections: 64,
@@ -232,6 +272,7 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
         };
         match place(target, node, report) {
             Some(place) => {
+                spec.id = forebay_balance::hash_key(target.text.as_bytes());
                 peers.push((target.text.clone(), place));
                 specs.push(spec);
             }
@@ -251,12 +292,14 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
     let pool = PoolSpec {
         balance,
         eject: eject(call),
+        slow_start: call.get("slow_start"),
         ..PoolSpec::new(specs)
     };
     right.then(|| Definition {
         name: Arc::from(call.get::<&str>("NAME")),
         peers,
         pool,
+        by: call.find::<&Template>("by").cloned(),
         queue: call.get("queue"),
         queue_timeout: call.get("queue_timeout"),
         idle_connections: call.get("idle_connections"),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_balance::{PeerState, Pool, PoolSpec, Tick, WaitQueue};
+use forebay_config::Template;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -62,6 +63,8 @@ pub struct Definition {
     pub peers: Vec<(Box<str>, Place)>,
     /// How one of them is chosen, and their limits.
     pub pool: PoolSpec,
+    /// What `hash` makes its choice by.
+    pub by: Option<Template>,
     /// How many requests may wait for a full pool.
     pub queue: usize,
     /// For how long.

@@ -5,16 +5,16 @@ mod head;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_balance::{
-    Ask, Attempt, Decision, Failure, NoPeer, Outcome, RetryBudget, RetryOn, RetryPolicy, Share,
-    Tick, Tried,
+    Ask, Attempt, Balance, Decision, Failure, NoPeer, Outcome, RetryBudget, RetryOn, RetryPolicy,
+    Share, Tick, Tried, hash_key,
 };
 use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
 
 use crate::control::build::Builder;
-use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step};
+use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step, expand};
 use crate::upstream::{Idle, Seat, Session, Times, Upstream, connect};
 use crate::worker::Worker;
 
@@ -258,12 +258,14 @@ impl Proxy {
         let offer = head::offer(exchange);
         let worker = exchange.worker.clone();
         let now = || Tick::from_millis(worker.turn_ms());
+        let draw = self.draw(exchange);
+        let is_timed = self.upstream.definition.pool.balance == Balance::P2cEwma;
         self.budget.handle_request(now());
         let mut tried = Tried::default();
         let mut retries = 0;
         let mut fresh = false;
         loop {
-            let seat = match self.seat(&worker, tried).await {
+            let seat = match self.seat(&worker, tried, draw).await {
                 Ok(seat) => seat,
                 Err(fault) => return Flow::Fail(fault),
             };
@@ -271,12 +273,17 @@ impl Proxy {
             exchange.set_peer(&self.upstream, peer);
             let counted = &self.upstream.peers[peer];
             counted.requests.fetch_add(1, Relaxed);
+            let begun = is_timed.then(Instant::now);
             let failed = match self
                 .attempt(exchange, seat, body, offer.as_deref(), fresh)
                 .await
             {
                 Ok(response) => {
                     self.upstream.pool.report(peer, Outcome::Success, now());
+                    if let Some(begun) = begun {
+                        let took = begun.elapsed();
+                        self.upstream.pool.report_time(peer, took, now());
+                    }
                     return Flow::Answer(response);
                 }
                 Err(failed) => failed,
@@ -319,8 +326,25 @@ impl Proxy {
         }
     }
 
-    async fn seat(&self, worker: &Worker, tried: Tried) -> Result<Seat, Fault> {
-        let ask = |tried| Ask::again(Tick::from_millis(worker.turn_ms()), tried);
+    /// The number that the policy draws with, if it does.
+    fn draw(&self, exchange: &Exchange) -> u64 {
+        let definition = &self.upstream.definition;
+        match (definition.pool.balance, &definition.by) {
+            (Balance::Hash, by) => {
+                let mut key = Vec::new();
+                match by {
+                    Some(by) => expand(by, exchange, None, &mut key),
+                    None => key.extend_from_slice(exchange.client_net().as_bytes()),
+                }
+                hash_key(&key)
+            }
+            (Balance::Random | Balance::P2cEwma, _) => exchange.worker.random(),
+            _ => 0,
+        }
+    }
+
+    async fn seat(&self, worker: &Worker, tried: Tried, draw: u64) -> Result<Seat, Fault> {
+        let ask = |tried| Ask::again(Tick::from_millis(worker.turn_ms()), tried).draw(draw);
         match self.upstream.seat(&ask(tried)) {
             Ok(seat) => Ok(seat),
             // With one peer, or none other in service, the same one again is better than nothing.
