@@ -515,6 +515,24 @@ fn abort_on_close_takes_a_half_close_for_leaving() {
 }
 
 #[test]
+fn rfc9110_8_6_the_length_that_head_is_not_told_is_not_made_up() {
+    let check = |fields: &str, expected: Option<&str>| {
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        let origin = Origin::always(Script::raw(head));
+        let server = plain(&origin);
+        let mut conn = server.client().connect();
+        for _ in 0..2 {
+            let response = conn.exchange(&Request::head("/")).expect(200);
+            assert_eq!(response.field("content-length"), expected, "{fields}");
+        }
+    };
+    check("Transfer-Encoding: chunked\r\n", None);
+    check("", None);
+    check("Content-Length: 5\r\n", Some("5"));
+    check("Content-Length: 0\r\n", Some("0"));
+}
+
+#[test]
 fn curl_downloads_and_uploads() {
     let body = pattern::bytes(3 << 20);
     let origin = Origin::setup()

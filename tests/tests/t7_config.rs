@@ -349,8 +349,8 @@ fn what_is_not_built_is_an_unknown_name() {
     for name in [
         "cache",
         "fastcgi \"unix:/x\"",
-        "jwt \"x\"",
-        "basic_auth \"x\"",
+        "cgi \"/x\"",
+        "functions \"/x\"",
     ] {
         let got = mistakes(&format!("site {{ \"*\", {name}, respond(200) }}"));
         assert!(got.iter().any(|m| m.3 == "unknown_name"), "{name}: {got:?}");

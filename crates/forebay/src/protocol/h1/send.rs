@@ -213,7 +213,11 @@ pub fn write_head(
             Form::Length(len) => Some(len),
             // A response to HEAD says what GET's would have said; a 304 need not (RFC 9110 §8.6).
             Form::None if asked.is_head && response.status != 304 => {
-                response.announced_len.or_else(|| response.body.len_bytes())
+                response.announced_len.or(match &response.body {
+                    // An application that has not said how long it would be.
+                    Body::Empty if response.from_upstream => None,
+                    body => body.len_bytes(),
+                })
             }
             _ => None,
         };
