@@ -483,3 +483,76 @@ fn haproxy_in_front_sends_either_version() {
         assert_eq!(said.text(), format!("127.0.0.9 {port}"), "{version}");
     }
 }
+
+#[test]
+fn a_client_has_no_more_connections_than_it_may() {
+    let server = Server::builder(HELLO)
+        .listen(r#"max_connections_per_client = 5, trust = { "127.0.0.9" }"#)
+        .workers(3)
+        .start();
+    let one = server.client().from("127.0.0.5");
+    let mut held: Vec<_> = (0..5).map(|_| one.connect()).collect();
+    for conn in &mut held {
+        let _ = conn.get("/").expect(200);
+    }
+    for _ in 0..4 {
+        one.connect().expect_gone();
+    }
+    assert_eq!(counted(&server, "clients_refused_total"), 4);
+    // Another client, and one that speaks for many, have theirs.
+    let mut more: Vec<_> = (0..5)
+        .map(|_| server.client().from("127.0.0.6").connect())
+        .chain((0..20).map(|_| server.client().from("127.0.0.9").connect()))
+        .collect();
+    for conn in &mut more {
+        let _ = conn.get("/").expect(200);
+    }
+    drop(held.pop());
+    wait::until("a place", || {
+        let mut conn = one.connect();
+        let _ = conn.try_raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        conn.try_read_response().is_ok_and(|r| r.status() == 200)
+    });
+    for conn in &mut held {
+        let _ = conn.get("/").expect(200);
+    }
+    // A reload changes nothing for those who are there.
+    server.reload_with(HELLO);
+    for conn in &mut held {
+        let _ = conn.get("/").expect(200);
+    }
+}
+
+#[test]
+fn behind_a_proxy_header_the_client_in_it_counts() {
+    let server = behind_header("max_connections_per_client = 2");
+    let trusted = server.client().from("127.0.0.2");
+    let open = |client: &str| {
+        let mut conn = trusted.connect();
+        let text = format!("PROXY TCP6 {client} ::1 5000 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        conn.raw(text);
+        conn
+    };
+    let mut held: Vec<_> = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+        .map(open)
+        .into();
+    for conn in &mut held {
+        let _ = conn.read_response().expect(200);
+    }
+    // The same /64 is one client.
+    open("2001:db8::3").expect_gone();
+    let _ = open("2001:db8:0:1::2").read_response().expect(200);
+    assert_eq!(counted(&server, "clients_refused_total"), 1);
+}
+
+#[test]
+fn who_connects_and_says_nothing_has_the_time_of_a_head() {
+    let (builder, _) = with_socket(&format!(
+        "listen \"@sock@\" {{ header_timeout = \"1s\" }} {HELLO}"
+    ));
+    let server = builder.listen(r#"header_timeout = "1s""#).start();
+    let mut silent: Vec<_> = (0..4).map(|_| server.client().connect()).collect();
+    silent.extend((0..4).map(|_| server.client_of("sock").connect()));
+    // The time between requests is 75 s.
+    silent.iter_mut().for_each(forebay_tests::Conn::expect_gone);
+}

@@ -71,6 +71,7 @@ counters! {
     refused "counter" "connections_refused" "Connections answered 503 or closed because of a limit.";
     proxy_headers_malformed "counter" "proxy_headers_malformed" "Connections closed because their PROXY header was malformed.";
     proxy_headers_late "counter" "proxy_headers_late" "Connections closed because their PROXY header did not come in time.";
+    clients_refused "counter" "clients_refused" "Connections closed because their client had too many.";
     reaped "counter" "connections_reaped" "Idle connections closed to make room.";
     requests "counter" "requests" "Requests begun.";
     received_bytes "counter" "received_bytes" "Bytes read from clients.";

@@ -48,6 +48,8 @@ pub struct Served {
     pub trust: Option<Arc<Trust>>,
     /// Connections of those who are trusted begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Connections that one client may have.
+    pub max_per_client: u32,
 }
 
 impl Served {

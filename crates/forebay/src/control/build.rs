@@ -93,6 +93,7 @@ pub fn build(
                 limits: bind.limits,
                 trust: bind.trust.clone(),
                 proxy_protocol: bind.proxy_protocol,
+                max_per_client: bind.max_per_client,
             }),
         )
     });

@@ -95,6 +95,16 @@ pub static LISTEN: Directive = Directive::declaration(
         "All fields of a request together; else 431.",
     )
     .default(r#""64KB""#),
+    Opt::new(
+        "max_connections_per_client",
+        Type::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+        "Connections of one `$client_net`; more are closed. Those whom `trust` names are not \
+         counted.",
+    )
+    .default("1000"),
 ])
 .example(r#"listen "127.0.0.1:8080" { idle_timeout = "2m" }"#);
 
@@ -197,6 +207,8 @@ pub struct Bind {
     pub trust: Option<Arc<Trust>>,
     /// Connections of those who are trusted begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Connections that one client may have.
+    pub max_per_client: u32,
     /// The file, where it is a Unix socket.
     pub file: File,
 }
@@ -320,6 +332,7 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             limits: limits(call),
             trust: trust(call, address, report),
             proxy_protocol: call.get("proxy_protocol"),
+            max_per_client: call.get("max_connections_per_client"),
             file: file(call, address, report),
         });
     }
@@ -334,6 +347,7 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             limits,
             trust: None,
             proxy_protocol: false,
+            max_per_client: 1000,
             file: File::default(),
         });
     }

@@ -123,8 +123,13 @@ pub(super) fn take(
     }
 }
 
-/// Serves a connection of which nothing has been read yet but what is not HTTP.
+/// Serves a connection of which nothing has been read yet but what is not HTTP; or closes it, if its
+/// client has too many.
 pub(super) fn serve(link: Rc<h1::Link>, place: Place) {
+    if !link.enter_clients() {
+        link.worker.counters.clients_refused.add(1);
+        return;
+    }
     tokio::task::spawn_local(guard::Task::new(place, h1::serve(link)));
 }
 

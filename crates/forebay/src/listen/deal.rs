@@ -47,7 +47,7 @@ pub struct Dealt {
 type Accepted = (Transport, Option<SocketAddr>);
 
 /// Accepts on a shared socket until the listener closes, and deals; then takes what still waits.
-pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, id: ListenerId, socket: Shared) {
+pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: Shared) {
     let socket = match Watched::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -67,7 +67,7 @@ pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, id: ListenerId
             Ok(connection) => {
                 dealt += 1;
                 let to = (worker.index + dealt) % worker.process.workers();
-                deal(&worker, &listener, id, to, connection);
+                deal(&worker, &listener, to, connection);
             }
             Err(error) => match AcceptFault::of(&error) {
                 AcceptFault::Gone | AcceptFault::Empty => {}
@@ -149,13 +149,7 @@ fn accept_dry(worker: &Rc<Worker>, listener: &Rc<Listener>, socket: &Socket) {
 
 /// Gives a connection to another worker. One that cannot take it now, because its mailbox is full
 /// or it has ended, is not waited for: this worker serves the connection itself.
-fn deal(
-    worker: &Rc<Worker>,
-    listener: &Rc<Listener>,
-    id: ListenerId,
-    to: usize,
-    (transport, address): Accepted,
-) {
+fn deal(worker: &Rc<Worker>, listener: &Rc<Listener>, to: usize, (transport, address): Accepted) {
     let mailbox = worker.process.mailboxes.get().and_then(|all| all.get(to));
     let mailbox = match mailbox {
         Some(mailbox) if to != worker.index => mailbox,
@@ -165,7 +159,7 @@ fn deal(
         return;
     };
     let mail = Mail::Dealt(Dealt {
-        listener: id,
+        listener: listener.id,
         served: listener.served(),
         socket,
         address,

@@ -7,6 +7,7 @@
 //! then closes, so that no client that had connected sees a reset.
 
 mod accept;
+mod clients;
 mod deal;
 mod proxy_protocol;
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use crate::snapshot::Served;
 
 pub use accept::accept_all;
+pub use clients::{Client, Clients};
 pub use deal::{Dealt, Shared, deal_all, receive};
 
 /// An address's number in this process: the same address keeps it over reloads.
@@ -61,6 +63,8 @@ pub enum Door {
 
 /// A worker's half of a listener.
 pub struct Listener {
+    /// Its number.
+    pub id: ListenerId,
     served: RefCell<Arc<Served>>,
     gone: Cell<bool>,
     going: Notify,
@@ -68,8 +72,9 @@ pub struct Listener {
 
 impl Listener {
     /// A listener that serves this.
-    pub fn new(served: Arc<Served>) -> Rc<Listener> {
+    pub fn new(id: ListenerId, served: Arc<Served>) -> Rc<Listener> {
         Rc::new(Listener {
+            id,
             served: RefCell::new(served),
             gone: Cell::new(false),
             going: Notify::new(),

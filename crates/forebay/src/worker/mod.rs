@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::counters::Counters;
 use crate::exchange::Exchange;
-use crate::listen::{Dealt, Door, Listener, ListenerId};
+use crate::listen::{Clients, Dealt, Door, Listener, ListenerId};
 use crate::protocol::h1::{Desk, Link, Phase};
 use crate::snapshot::Snapshot;
 use crate::transport::Out;
@@ -79,6 +79,8 @@ pub struct Process {
     pub access: Arc<crate::access::Writer>,
     /// The counters of every worker.
     pub all: parking_lot::Mutex<Vec<Arc<Counters>>>,
+    /// The connections of each client, over all workers.
+    pub clients: Clients,
     /// The mailboxes of all workers, once they have started.
     pub mailboxes: std::sync::OnceLock<Box<[Mailbox]>>,
 }

@@ -152,7 +152,7 @@ impl Listeners {
             tracing::error!(listener = id, "a listener without a configuration");
             return;
         };
-        let listener = Listener::new(served);
+        let listener = Listener::new(id, served);
         // Those that have ended are of no interest.
         while self.accepting.try_join_next().is_some() {}
         match door {
@@ -168,7 +168,7 @@ impl Listeners {
             },
             Door::Dealer(sockets) => {
                 for socket in sockets {
-                    let dealing = deal_all(self.worker.clone(), listener.clone(), id, socket);
+                    let dealing = deal_all(self.worker.clone(), listener.clone(), socket);
                     self.accepting.spawn_local(dealing);
                 }
             }
@@ -183,7 +183,7 @@ impl Listeners {
         let listener = match self.open.get(&dealt.listener) {
             Some(listener) => listener.clone(),
             None => {
-                let closed = Listener::new(dealt.served.clone());
+                let closed = Listener::new(dealt.listener, dealt.served.clone());
                 closed.close();
                 closed
             }

@@ -14,7 +14,7 @@ use forebay_http1::{BodyDecoder, Framing, HeadParser, Limits, RequestHead, write
 
 use super::pace::Pace;
 use crate::exchange::{Exchange, Interim, Reason, Remote, Tunnel};
-use crate::listen::Listener;
+use crate::listen::{Client, Listener};
 use crate::transport::{Out, Transport};
 use crate::wheel::Deadline;
 use crate::worker::{BUFFER_BYTES, Worker};
@@ -54,6 +54,8 @@ pub struct Link {
     pub closing: Cell<bool>,
     /// A client that has closed its sending side counts as gone.
     pub eof_is_gone: Cell<bool>,
+    /// It is among its client's connections.
+    is_counted: Cell<bool>,
     /// Its place in the worker's table.
     pub key: Cell<usize>,
 }
@@ -152,8 +154,29 @@ impl Link {
             eof: Cell::new(false),
             closing: Cell::new(false),
             eof_is_gone: Cell::new(false),
+            is_counted: Cell::new(false),
             key: Cell::new(usize::MAX),
         })
+    }
+
+    /// Counts it among its client's connections. False: that one has as many as it may. Who is
+    /// trusted speaks for many clients, and has no limit.
+    pub fn enter_clients(&self) -> bool {
+        let address = self.remote.get().address.ip();
+        let most = self.listener.with_served(|served| {
+            let is_trusted = served.trust.as_ref().is_some_and(|t| t.believes(address));
+            (!is_trusted).then_some(served.max_per_client)
+        });
+        let (Some(most), Some(client)) = (most, self.client()) else {
+            return true;
+        };
+        let may = self.worker.process.clients.enter(client, most);
+        self.is_counted.set(may);
+        may
+    }
+
+    fn client(&self) -> Option<Client> {
+        Client::of(self.listener.id, self.remote.get().address.ip())
     }
 
     /// True once it shall take no further request.
@@ -350,6 +373,16 @@ impl Link {
             Phase::Busy => {}
             Phase::Idle(_) => self.arm(Duration::ZERO),
             Phase::Fresh(_) => self.arm(LAST_CALL),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.is_counted.get()
+            && let Some(client) = self.client()
+        {
+            self.worker.process.clients.leave(client);
         }
     }
 }

@@ -58,6 +58,9 @@ struct Asked {
 enum Next {
     /// It goes on.
     Go,
+    /// It goes on, and nothing has come: the runtime takes a new socket to be readable before it has
+    /// looked.
+    Nothing,
     /// All is said and all is read: send what waits, then close.
     Close,
     /// All is said, but the client may still be sending: end it so that it sees what was said.
@@ -88,11 +91,10 @@ pub async fn serve(link: Rc<Link>) {
     // who connects and says nothing holds no buffer either.
     let mut first = true;
     while idle(&link, first).await {
-        first = false;
         link.open_desk();
         let next = busy(&link).await;
         match next {
-            Next::Go | Next::Drop => {}
+            Next::Go | Next::Nothing | Next::Drop => {}
             Next::Close => {
                 poll_fn(|cx| poll_sent(&link, cx)).await;
             }
@@ -100,8 +102,10 @@ pub async fn serve(link: Rc<Link>) {
             Next::Tunnel => Box::pin(tunnel::run(&link)).await,
         }
         link.close_desk();
-        if next != Next::Go {
-            return;
+        match next {
+            Next::Go => first = false,
+            Next::Nothing => {}
+            _ => return,
         }
     }
 }
@@ -169,6 +173,7 @@ async fn busy(link: &Rc<Link>) -> Next {
     loop {
         match poll_fn(|cx| poll_head(link, answered > 0, cx)).await {
             Head::Complete => {}
+            Head::None if answered == 0 => return Next::Nothing,
             Head::None => return Next::Go,
             Head::End => return Next::Close,
             Head::Broken => return Next::Drop,
