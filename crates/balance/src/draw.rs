@@ -59,7 +59,7 @@ impl Draw {
             Draw::ByWeight(sums) => {
                 let total = sums.last().map_or(0, |(sum, _)| *sum);
                 // The upper half of the product is spread over 0 .. total evenly.
-                let place = u128::from(number) * u128::from(total) >> 64;
+                let place = (u128::from(number) * u128::from(total)) >> 64;
                 let at = sums.partition_point(|(sum, _)| u128::from(*sum) <= place);
                 (&**sums, at, false)
             }
