@@ -345,3 +345,44 @@ fn another_server_says_who_may() {
     assert_eq!(ask("ann").status(), 502);
     assert_eq!(app.requests().len(), 3);
 }
+
+#[test]
+fn tokens() {
+    // Made and signed by OpenSSL.
+    let keys = include_str!("../../crates/forebay/src/steps/jwt/fixtures/keys.json");
+    let tokens = include_str!("../../crates/forebay/src/steps/jwt/fixtures/tokens.txt");
+    let app = Origin::echo();
+    let server = Server::builder(
+        r#"site { "*", jwt "keys.json" { issuer = "https://id.test", audience = "api" },
+             headers { request = { x_user = "$vars.jwt_sub", authorization = false } },
+             route "/admin" { respond(403) { when = none { var("jwt_admin", "true") } }, proxy "@app@" },
+             proxy "@app@" }"#,
+    )
+    .file("keys.json", keys)
+    .origin("app", &app)
+    .start();
+    let ask = |token: &str| {
+        let request = Request::get("/admin")
+            .field("Authorization", &format!("Bearer {token}"))
+            .field("X-User", "root");
+        server.client().request(&request)
+    };
+    let refused = server.client().get("/").expect(401);
+    assert!(
+        refused
+            .field("www-authenticate")
+            .is_some_and(|asked| asked.starts_with("Bearer "))
+    );
+    for (name, token) in tokens.lines().filter_map(|line| line.split_once(' ')) {
+        let right = name != "CONFUSED";
+        assert_eq!(ask(token).status(), if right { 200 } else { 401 }, "{name}");
+        let cut = &token[..token.len() - 4];
+        assert_eq!(ask(cut).status(), 401, "{name}");
+    }
+    let seen = app.requests();
+    assert_eq!(seen.len(), 4);
+    for request in &seen {
+        assert_eq!(request.all("x-user"), ["ann"]);
+        assert_eq!(request.field("authorization"), None);
+    }
+}

@@ -73,6 +73,8 @@ fn dir() -> TempDir {
     std::fs::create_dir_all(dir.path().join("public")).expect("a directory");
     std::fs::write(dir.path().join("networks.txt"), "10.0.0.0/8\n").expect("a file");
     std::fs::write(dir.path().join("users"), "# none yet\n").expect("a file");
+    let keys = include_str!("../../crates/forebay/src/steps/jwt/fixtures/keys.json");
+    std::fs::write(dir.path().join("keys.json"), keys).expect("a file");
     dir
 }
 

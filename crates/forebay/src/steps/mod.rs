@@ -23,6 +23,7 @@ mod file_page;
 pub mod files;
 mod forward_auth;
 mod headers;
+mod jwt;
 mod limit;
 mod metrics;
 pub mod networks;
@@ -62,6 +63,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&errors::DIRECTIVE, errors::build),
     (&forward_auth::DIRECTIVE, forward_auth::build),
     (&headers::DIRECTIVE, headers::build),
+    (&jwt::DIRECTIVE, jwt::build),
     (&limit::DIRECTIVE, limit::build),
     (&rewrite::DIRECTIVE, rewrite::build),
     (&security_headers::DIRECTIVE, security_headers::build),
@@ -140,6 +142,8 @@ mod tests {
         // What examples read.
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join("users"), "").expect("a file");
+        let keys = include_str!("jwt/fixtures/keys.json");
+        std::fs::write(dir.path().join("keys.json"), keys).expect("a file");
         let read = format!("{}/", dir.path().display());
         for directive in registry().directives() {
             let example = &directive.example.replace("/etc/forebay/", &read);
