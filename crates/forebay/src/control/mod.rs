@@ -4,6 +4,7 @@ pub mod admin;
 pub mod build;
 pub mod declarations;
 pub mod dns;
+pub mod health;
 pub mod server;
 pub mod sockets;
 pub mod source;

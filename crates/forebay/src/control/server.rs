@@ -17,6 +17,7 @@ use super::admin;
 use super::build::Built;
 use super::declarations::Bind;
 use super::dns::Names;
+use super::health::Checks;
 use super::sockets::{bind_new, remove_files};
 use super::source::Source;
 use super::watch;
@@ -56,6 +57,7 @@ struct Server {
     workers: Vec<Mailbox>,
     process: Arc<Process>,
     names: Names,
+    checks: Checks,
     generations: Vec<Weak<Generation>>,
     started: Instant,
     reloads: u64,
@@ -225,6 +227,8 @@ impl Server {
         open_logs(&built, &process.access)?;
         let mut names = Names::default();
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);
+        let mut checks = Checks::default();
+        checks.watch(&built.snapshot.upstreams);
         let mut workers = Vec::new();
         for index in 0..count {
             let start = Start {
@@ -248,6 +252,7 @@ impl Server {
             workers,
             process,
             names,
+            checks,
             generations,
             started: Instant::now(),
             reloads: 0,
@@ -431,6 +436,7 @@ impl Server {
         let mut sockets = bind_new(&self.helper, &built, &self.built.binds, self.workers.len())
             .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
+        self.checks.watch(&built.snapshot.upstreams);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);
         let close: Vec<ListenerId> = self
             .built

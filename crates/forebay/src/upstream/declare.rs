@@ -10,6 +10,7 @@ use forebay_config::{
 };
 use rustc_hash::FxHashMap;
 
+use super::health;
 use super::{Definition, Place, ProxyHeader, Upstream};
 use crate::snapshot::{Snapshot, resource_id};
 
@@ -49,6 +50,12 @@ pub static DIRECTIVE: Directive = Directive::declaration(
         "How long a peer that is back takes to its full share.",
     )
     .default(r#""0s""#),
+    Opt::new(
+        "health",
+        Type::Record(&health::RECORD),
+        "Ask each peer at intervals, and use none that does not answer as it should.",
+    )
+    .unset("passive only"),
     Opt::new(
         "eject",
         Type::Or(&[Type::Boolean, Type::Record(&EJECT)]),
@@ -100,6 +107,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 .example(r#"local app = upstream "app" { "10.0.0.1:8080", { "10.0.0.2:8080", weight = 2 } }"#);
 
 fn check(call: &Call, report: &mut Report) {
+    health::check(call, report);
     let balance: &str = call.get("balance");
     if call.is_set("by") && balance != "hash" {
         let message = format!("{}: `by` has no meaning for \"{balance}\"", call.subject());
@@ -243,6 +251,7 @@ fn single(target: &Target, place: Place) -> Definition {
         peers: vec![(target.text.clone(), place)],
         pool: PoolSpec::new(vec![PeerSpec::default()]),
         by: None,
+        health: None,
         queue: 1024,
         queue_timeout: Duration::from_secs(10),
         idle_connections: 64,
@@ -300,6 +309,7 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
         peers,
         pool,
         by: call.find::<&Template>("by").cloned(),
+        health: health::of(call),
         queue: call.get("queue"),
         queue_timeout: call.get("queue_timeout"),
         idle_connections: call.get("idle_connections"),

@@ -6,6 +6,7 @@
 
 mod connect;
 mod declare;
+mod health;
 mod pool;
 mod seat;
 mod session;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
 pub use declare::{DIRECTIVE, Upstreams};
+pub use health::Health;
 pub use pool::Idle;
 pub use seat::Seat;
 pub use session::{Session, Times};
@@ -65,6 +67,8 @@ pub struct Definition {
     pub pool: PoolSpec,
     /// What `hash` makes its choice by.
     pub by: Option<Template>,
+    /// How its peers are checked.
+    pub health: Option<Health>,
     /// How many requests may wait for a full pool.
     pub queue: usize,
     /// For how long.

@@ -1,0 +1,163 @@
+//! `health` of an upstream: what its checks ask and what they expect.
+
+use std::time::Duration;
+
+use forebay_config::{Call, Code, Match, Node, Opt, Record, RecordType, Report, Status, Type};
+
+/// How the peers of a pool are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// What is asked; none: a connection is enough.
+    pub ask: Option<Ask>,
+    /// Between the end of a check and the next.
+    pub every: Duration,
+    /// For one check, connecting included.
+    pub timeout: Duration,
+    /// Checks in a row that make a peer usable again.
+    pub up: u32,
+    /// Checks in a row that put it out of use.
+    pub down: u32,
+}
+
+/// A request, and the answer that is right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Path and query.
+    pub path: Box<str>,
+    /// The Host field; none: the peer's own name.
+    pub host: Option<Box<str>>,
+    /// One of these.
+    pub status: Vec<Status>,
+    /// What the body, its first 64 KiB, must match.
+    pub body: Option<Match>,
+}
+
+/// The table that `health` takes.
+pub static RECORD: RecordType = RecordType {
+    name: "health",
+    args: &[],
+    options: &[
+        Opt::new(
+            "path",
+            Type::Text,
+            "What is asked for by `http`: path and query.",
+        ),
+        Opt::new(
+            "kind",
+            Type::OneOf(&["http", "tcp"]),
+            "A request, or a connection only.",
+        )
+        .default(r#""http""#),
+        Opt::new(
+            "status",
+            Type::List(&Type::Status),
+            "The statuses that are right.",
+        )
+        .default(r#""2xx""#),
+        Opt::new(
+            "body",
+            Type::Match,
+            "What the first 64 KiB of the body must match.",
+        ),
+        Opt::new("host", Type::Text, "The Host field.").unset("the peer"),
+        Opt::new("every", TIME, "Between two checks.").default(r#""5s""#),
+        Opt::new("timeout", TIME, "For one check.").default(r#""2s""#),
+        Opt::new(
+            "up",
+            ROW,
+            "Right answers in a row after which a peer is used again.",
+        )
+        .default("2"),
+        Opt::new(
+            "down",
+            ROW,
+            "Wrong ones in a row after which it is used no more.",
+        )
+        .default("3"),
+    ],
+};
+
+const TIME: Type = Type::Duration {
+    min: Duration::from_millis(10),
+    max: Duration::from_secs(86_400),
+};
+
+const ROW: Type = Type::Count { min: 1, max: 1_000 };
+
+/// What only the whole table can be wrong in.
+pub fn check(call: &Call, report: &mut Report) {
+    let Some(node) = call.node("health") else {
+        return;
+    };
+    let record: &Record = node.get();
+    let is_http = record.get::<&str>("kind") == "http";
+    let mut wrong = |option: Option<&Node>, code: Code, what: &str, help: &str| {
+        let place = option.map_or(node.place, |option| option.place);
+        let message = format!("{}: `health` {what}", call.subject());
+        report.mistake(place, code, message, help);
+    };
+    match record.find::<&str>("path") {
+        None if is_http => wrong(
+            None,
+            Code::Missing,
+            "has no `path`",
+            "say what to ask for, as path = \"/healthz\"; or kind = \"tcp\"",
+        ),
+        Some(path) if is_http && !is_target(path) => wrong(
+            record.node("path"),
+            Code::BadValue,
+            "has a `path` that cannot be asked for",
+            "expected a path that begins with / and holds no space, as \"/healthz\"",
+        ),
+        _ => {}
+    }
+    let host = record.find::<&str>("host");
+    if host.is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        wrong(
+            record.node("host"),
+            Code::BadValue,
+            "has a `host` that is none",
+            "expected a name, as \"app.example.com\"",
+        );
+    }
+    for option in ["path", "body", "host"] {
+        if !is_http && record.node(option).is_some() {
+            wrong(
+                record.node(option),
+                Code::Conflict,
+                &format!("with kind = \"tcp\" has no `{option}`"),
+                "a connection is all that is looked at",
+            );
+        }
+    }
+}
+
+fn is_target(path: &str) -> bool {
+    path.starts_with('/')
+        && path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+/// From the checked table.
+pub fn of(call: &Call) -> Option<Health> {
+    let record: &Record = call.find("health")?;
+    let ask = (record.get::<&str>("kind") == "http").then(|| Ask {
+        path: record.find::<&str>("path").unwrap_or("/").into(),
+        host: record.find::<&str>("host").map(Into::into),
+        status: record
+            .get::<&[Node]>("status")
+            .iter()
+            .map(|node| node.get::<Status>())
+            .collect(),
+        body: record.find::<&Match>("body").cloned(),
+    });
+    Some(Health {
+        ask,
+        every: record.get("every"),
+        timeout: record.get("timeout"),
+        up: record.get("up"),
+        down: record.get("down"),
+    })
+}
