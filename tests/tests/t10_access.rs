@@ -126,6 +126,33 @@ fn a_place_is_held_until_the_last_byte_and_given_on() {
 }
 
 #[test]
+fn who_waits_for_a_place_gets_the_one_that_is_given_back() {
+    let gate = Gate::new();
+    let origin = Origin::setup()
+        .route("/1", Script::ok("done").when(&gate))
+        .route("/2", Script::ok("done"))
+        .start();
+    let server = Server::before(
+        &origin,
+        r#"limit { concurrency = 1, wait = "100ms" } { when = query "soon" },
+           limit { concurrency = 1, wait = "20s" }, proxy "@origin@","#,
+    );
+    let (mut first, mut second) = (server.client().connect(), server.client().connect());
+    first.send(&Request::get("/1?soon"));
+    let _ = origin.wait_requests(1);
+    second.send(&Request::get("/2"));
+    second.wait_until_read();
+    // Nobody waits for longer than it may.
+    let start = Instant::now();
+    assert_eq!(server.client().get("/3?soon").status(), 429);
+    assert!(start.elapsed() >= Duration::from_millis(96));
+    assert_eq!(origin.requests().len(), 1, "the second one waits");
+    gate.open();
+    assert_eq!(first.read_response().text(), "done");
+    assert_eq!(second.read_response().text(), "done");
+}
+
+#[test]
 fn a_body_goes_out_no_faster_than_allowed() {
     let server = Server::builder(
         r#"site { "*", limit { bandwidth = "200KB/s", after = "50KB" }, files "@dir@/www" }"#,

@@ -66,6 +66,14 @@ fn check(call: &Call, report: &mut Report) {
             }
         }
     }
+    for node in call.get::<&[Node]>("origins") {
+        let text = node.get::<&Match>().text();
+        if is_loose(text) {
+            let message = format!("cors: \"{}\" lets strangers in", text.escape_debug());
+            let help = "names of others have that form, too: expected names, or \"*.example.com\"";
+            report.warning(node.place, message, help);
+        }
+    }
     let all = call
         .get::<&[Node]>("origins")
         .iter()
@@ -74,6 +82,16 @@ fn check(call: &Call, report: &mut Report) {
         let message = "cors: `credentials` cannot go with all origins";
         let help = "name the origins whose pages may act for your users";
         report.mistake(all.place, Code::Conflict, message, help);
+    }
+}
+
+/// Whether a name of somebody else's fits as well: `https://a.test*` is also
+/// `https://a.test.evil.example`, and `*a.test` also `https://evila.test`.
+fn is_loose(origin: &str) -> bool {
+    match (origin.strip_prefix('*'), origin.strip_suffix('*')) {
+        (Some(end), None) => !end.starts_with('.') && !end.contains("://"),
+        (None, Some(start)) => !start.ends_with(':') && !start.ends_with("://"),
+        _ => false,
     }
 }
 
@@ -217,7 +235,7 @@ impl Step for Cors {
 
 #[cfg(test)]
 mod tests {
-    use crate::steps::testing::{Bench, Got, mistakes};
+    use crate::steps::testing::{Bench, Got, mistakes, try_build};
 
     fn bench(options: &str) -> Bench {
         Bench::new(&format!(
@@ -302,6 +320,29 @@ mod tests {
             .request("OPTIONS", "/no")
             .field("Origin", "https://a.test");
         assert_eq!(plain.run().status(), 403);
+    }
+
+    #[test]
+    fn origins_that_others_may_have_are_warned_of() {
+        for (origin, loose) in [
+            ("https://a.test*", true),
+            ("*a.test", true),
+            ("https://a.*", true),
+            ("*.a.test", false),
+            ("https://*", false),
+            ("http://localhost:*", false),
+            ("https://a.test", false),
+            ("*", false),
+        ] {
+            let config =
+                format!("site {{ \"*\", cors {{ origins = \"{origin}\" }}, respond(200) }}");
+            let said = try_build(&config).1.render_warnings();
+            assert_eq!(
+                said.contains("lets strangers in"),
+                loose,
+                "{origin}: {said}"
+            );
+        }
     }
 
     #[test]

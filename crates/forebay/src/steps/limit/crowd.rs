@@ -2,7 +2,7 @@
 //! them to end.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -17,8 +17,11 @@ const MAX_WAITING: usize = 1024;
 /// exchanges under way.
 pub struct Crowd {
     limit: u32,
-    shards: Box<[Mutex<FxHashMap<u64, Inside>>]>,
+    /// Made at their first use: ten thousand sites may each have a limit that nobody comes to.
+    shards: OnceLock<Box<[Shard]>>,
 }
+
+type Shard = Mutex<FxHashMap<u64, Inside>>;
 
 #[derive(Default)]
 struct Inside {
@@ -47,7 +50,7 @@ impl Crowd {
     pub fn new(limit: u32) -> Crowd {
         Crowd {
             limit,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: OnceLock::new(),
         }
     }
 
@@ -101,13 +104,16 @@ impl Crowd {
         None
     }
 
-    fn shard(&self, key: u64) -> &Mutex<FxHashMap<u64, Inside>> {
-        &self.shards[usize::try_from(key >> (u64::BITS - SHARDS.trailing_zeros())).unwrap_or(0)]
+    fn shard(&self, key: u64) -> &Shard {
+        let make = || (0..SHARDS).map(|_| Mutex::default()).collect();
+        let index = usize::try_from(key >> (u64::BITS - SHARDS.trailing_zeros())).unwrap_or(0);
+        &self.shards.get_or_init(make)[index]
     }
 
     #[cfg(test)]
     fn keys(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let shards = self.shards.get().map_or(&[][..], |shards| shards);
+        shards.iter().map(|shard| shard.lock().len()).sum()
     }
 }
 
