@@ -10,6 +10,7 @@
 //! | [`peer`] | a peer whose every byte the test sends and reads itself |
 //! | [`peers`] | real servers from Debian, started with a configuration of the test's own |
 //! | [`load`] | threads that ask and check until they are told to stop |
+//! | [`certs`] | certificates of an authority of the test's own |
 //! | [`journal`] | who sent what and when; printed when a test fails |
 //! | [`pattern`] | bodies of any size that can be checked without being kept |
 //! | [`proc`] | what the kernel says about a process and its sockets |
@@ -21,6 +22,7 @@
 //! the same case can run over TLS or another protocol; only cases that say `raw` are about HTTP/1.
 
 pub mod alternate;
+pub mod certs;
 pub mod client;
 pub mod journal;
 pub mod load;

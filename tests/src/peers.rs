@@ -27,6 +27,24 @@ impl Nginx {
     /// When it is not installed (the message names the package) or does not start.
     #[must_use]
     pub fn start(server: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_listening("", server, files)
+    }
+
+    /// The same over TLS; the directives name the certificate.
+    ///
+    /// # Panics
+    /// See [`Nginx::start`].
+    #[must_use]
+    pub fn start_tls(server: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_listening("ssl", server, files)
+    }
+
+    /// The same with these parameters of `listen`.
+    ///
+    /// # Panics
+    /// See [`Nginx::start`].
+    #[must_use]
+    pub fn start_listening(listen: &str, server: &str, files: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("forebay-nginx-")
             .tempdir()
@@ -45,7 +63,7 @@ impl Nginx {
              http {{ access_log off; client_body_temp_path {root}/body; \
              proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/fcgi; \
              uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
-             server {{ listen {} reuseport backlog=4096; root {root};\n{} }} }}\n",
+             server {{ listen {} {listen} reuseport backlog=4096; root {root};\n{} }} }}\n",
             port.addr(),
             server.replace("@dir@", &root)
         );

@@ -89,6 +89,8 @@ reasons! {
     NoAddress Upstream 502 "no_address" "The name of the application's server cannot be resolved.";
     ConnectFailed Upstream 502 "connect_failed" "The application's server cannot be reached.";
     ConnectTimeout Upstream 504 "connect_timeout" "The application's server could not be reached in time.";
+    TlsFailed Upstream 502 "tls_failed" "No secure connection to the application's server came about.";
+    CertificateRefused Upstream 502 "certificate_refused" "The certificate of the application's server is not to be trusted.";
     UpstreamReset Upstream 502 "upstream_reset" "The application broke off the connection.";
     FirstByteTimeout Upstream 504 "first_byte_timeout" "The application did not answer in time.";
     ReadTimeout Upstream 504 "read_timeout" "The application stopped in the middle of its answer.";
@@ -107,9 +109,11 @@ impl Reason {
     /// what no other peer would do better.
     pub fn of_peer(self) -> Option<Failure> {
         match self {
-            Reason::NoAddress | Reason::ConnectFailed | Reason::ConnectTimeout => {
-                Some(Failure::Connect)
-            }
+            Reason::NoAddress
+            | Reason::ConnectFailed
+            | Reason::ConnectTimeout
+            | Reason::TlsFailed
+            | Reason::CertificateRefused => Some(Failure::Connect),
             Reason::UpstreamReset | Reason::Truncated => Some(Failure::Reset),
             Reason::FirstByteTimeout | Reason::ReadTimeout | Reason::TotalTimeout => {
                 Some(Failure::Timeout)

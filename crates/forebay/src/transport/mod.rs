@@ -5,6 +5,7 @@
 //! clear the socket's readiness, so that no system call is spent on learning `EAGAIN`.
 
 mod out;
+mod tls;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -12,13 +13,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use forebay_sys::net;
 use socket2::{SockRef, Socket};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 pub use out::Out;
+pub use tls::Tls;
 
 /// A connected byte stream.
 pub enum Transport {
@@ -26,14 +28,17 @@ pub enum Transport {
     Tcp(TcpStream),
     /// A Unix domain socket.
     Unix(UnixStream),
+    /// TLS over one of the others.
+    Tls(Box<Tls>),
 }
 
-/// Does the same with the socket, whatever kind it is.
+/// Does the same with the socket, whatever kind it is; something else where TLS is in between.
 macro_rules! on_socket {
-    ($transport:ident, $socket:ident => $result:expr) => {
+    ($transport:ident, $socket:ident => $result:expr, $tls:pat => $other:expr) => {
         match $transport {
             Transport::Tcp($socket) => $result,
             Transport::Unix($socket) => $result,
+            Transport::Tls($tls) => $other,
         }
     };
 }
@@ -53,6 +58,8 @@ impl Transport {
         match self {
             Transport::Tcp(s) => s.into_std().ok().map(Socket::from),
             Transport::Unix(s) => s.into_std().ok().map(Socket::from),
+            // What was read ahead of it would be lost.
+            Transport::Tls(_) => None,
         }
     }
 
@@ -61,17 +68,30 @@ impl Transport {
         match self {
             Transport::Tcp(s) => s.local_addr().map(Some),
             Transport::Unix(_) => Ok(None),
+            Transport::Tls(tls) => tls.io().local_addr(),
+        }
+    }
+
+    /// The name that the remote has proved to have, over TLS.
+    pub fn tls_name(&self) -> Option<&str> {
+        match self {
+            Transport::Tls(tls) => Some(tls.name()),
+            _ => None,
         }
     }
 
     /// Waits until a read would say something: bytes, the end, or an error. Takes no buffer, so an
     /// idle connection costs none.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_socket!(self, s => s.poll_read_ready(cx))
+        on_socket!(self, s => s.poll_read_ready(cx), tls => tls.poll_read_ready(cx))
     }
 
-    /// True if something has already been seen to arrive, or the connection to end. No system call.
-    pub fn has_news(&self) -> bool {
+    /// True if something has already been seen to arrive, or the connection to end. No system call,
+    /// but for records of TLS's own, which are not news.
+    pub fn has_news(&mut self) -> bool {
+        if let Transport::Tls(tls) = self {
+            return tls.has_news();
+        }
         self.poll_read_ready(&mut Context::from_waker(Waker::noop()))
             .is_ready()
     }
@@ -84,29 +104,25 @@ impl Transport {
     ) -> Poll<io::Result<usize>> {
         let room = buf.capacity() - buf.len();
         debug_assert!(room > 0);
+        if let Transport::Tls(tls) = self {
+            return tls.poll_read(cx, buf);
+        }
         loop {
             ready!(self.poll_read_ready(cx))?;
-            let read = on_socket!(self, s => {
-                s.try_io(Interest::READABLE, || net::read(&*s, buf))
-            });
-            match read {
+            match self.try_read(buf, room) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(read) if read > 0 && read < room => {
-                    self.is_exhausted(Interest::READABLE);
-                    return Poll::Ready(Ok(read));
-                }
                 read => return Poll::Ready(read),
             }
         }
     }
 
-    /// Looks at what has come, without taking it. `Ok(0)` is the end.
+    /// Looks at what has come, in the clear, without taking it. `Ok(0)` is the end.
     pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
             let peeked = on_socket!(self, s => {
                 s.try_io(Interest::READABLE, || net::peek(s, into))
-            });
+            }, _ => Err(io::ErrorKind::Unsupported.into()));
             match peeked {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 peeked => return Poll::Ready(peeked),
@@ -116,11 +132,41 @@ impl Transport {
 
     /// Takes what has been looked at: all of `bytes` is there.
     pub fn take_out(&self, bytes: &mut [u8]) -> io::Result<()> {
-        let taken = on_socket!(self, s => net::take(s, bytes))?;
+        let taken = on_socket!(
+            self,
+            s => net::take(s, bytes),
+            _ => Err(io::ErrorKind::Unsupported.into())
+        )?;
         if taken < bytes.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
+    }
+
+    /// Reads what the socket has, in the clear, into the `room` that `buf` has at once.
+    fn try_read(&self, buf: &mut impl BufMut, room: usize) -> io::Result<usize> {
+        let read = on_socket!(self, s => {
+            s.try_io(Interest::READABLE, || net::read(s, buf))
+        }, _ => Err(io::ErrorKind::Unsupported.into()));
+        if let Ok(read) = read
+            && read > 0
+            && read < room
+        {
+            self.is_exhausted(Interest::READABLE);
+        }
+        read
+    }
+
+    /// Writes what the socket takes, in the clear.
+    fn try_writev(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        on_socket!(self, s => {
+            s.try_io(Interest::WRITABLE, || net::writev(s, slices))
+        }, _ => Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Waits until the socket takes something.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_socket!(self, s => s.poll_write_ready(cx), tls => tls.io().poll_write_ready(cx))
     }
 
     /// Writes some of `bytes`. `more`: so much follows at once that a segment cut short here would
@@ -131,6 +177,9 @@ impl Transport {
         bytes: &[u8],
         more: bool,
     ) -> Poll<io::Result<usize>> {
+        if let Transport::Tls(tls) = self {
+            return tls.poll_write(cx, bytes);
+        }
         self.poll_out(cx, bytes.len(), |socket| net::write(socket, bytes, more))
     }
 
@@ -140,6 +189,9 @@ impl Transport {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Transport::Tls(tls) = self {
+            return tls.poll_writev(cx, slices);
+        }
         let len = slices.iter().map(|slice| slice.len()).sum();
         self.poll_out(cx, len, |socket| net::writev(socket, slices))
     }
@@ -173,10 +225,10 @@ impl Transport {
         mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(on_socket!(self, s => s.poll_write_ready(cx)))?;
+            ready!(self.poll_write_ready(cx))?;
             let written = on_socket!(self, s => {
                 s.try_io(Interest::WRITABLE, || write(s.as_fd()))
-            });
+            }, _ => Err(io::ErrorKind::Unsupported.into()));
             match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(written) if written > 0 && written < len => {
@@ -194,13 +246,13 @@ impl Transport {
     fn is_exhausted(&self, interest: Interest) {
         let said = on_socket!(self, s => {
             s.try_io(interest, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()))
-        });
+        }, _ => Err(io::ErrorKind::Unsupported.into()));
         debug_assert!(said.is_err());
     }
 
     /// What has broken the connection, if something has, though nobody was reading or writing.
     pub fn broken(&self) -> io::Result<()> {
-        match on_socket!(self, s => s.take_error())? {
+        match on_socket!(self, s => s.take_error(), tls => return tls.io().broken())? {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -208,15 +260,20 @@ impl Transport {
 
     /// Ends the sending side; the remote reads what was sent and then the end.
     pub fn shutdown(&mut self) -> io::Result<()> {
-        on_socket!(self, s => SockRef::from(&*s).shutdown(std::net::Shutdown::Write))
+        on_socket!(self, s => SockRef::from(&*s).shutdown(std::net::Shutdown::Write),
+            tls => tls.shutdown())
     }
 
     /// Makes the coming close a reset, so that a remote that would take the end of the connection
     /// for the end of the message (HTTP/1.0) sees that it was cut off.
     pub fn reset_on_close(&self) {
-        if let Transport::Tcp(s) = self {
-            // Fails only on a socket that is gone already, which is what is wanted.
-            let _ = SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
+        match self {
+            Transport::Tcp(s) => {
+                // Fails only on a socket that is gone already, which is what is wanted.
+                let _ = SockRef::from(s).set_linger(Some(std::time::Duration::ZERO));
+            }
+            Transport::Unix(_) => {}
+            Transport::Tls(tls) => tls.io().reset_on_close(),
         }
     }
 }

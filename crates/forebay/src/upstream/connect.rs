@@ -1,5 +1,6 @@
 //! Connecting to a peer: every address of its name, within the time.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,10 +8,10 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::pool::PeerConn;
-use super::{Peer, Place};
+use super::{Peer, Place, Upstream, tls};
 use crate::exchange::{Fault, Reason, Remote};
-use crate::transport::Transport;
-use crate::wheel::timeout;
+use crate::transport::{Tls, Transport};
+use crate::wheel::{Deadline, timeout};
 use crate::worker::Worker;
 
 /// No address is given up earlier than this, however many there are.
@@ -26,15 +27,60 @@ pub enum ProxyHeader {
     V2,
 }
 
-/// Connects to `peer` within `time`: to each of its addresses in turn, each getting its part of
-/// the time that is left, so that one that does not answer leaves some for the others.
-pub async fn connect(worker: &Worker, peer: &Peer, time: Duration) -> Result<PeerConn, Fault> {
+/// Connects to a peer of a pool within `time`: to each of its addresses in turn, each getting its
+/// part of the time that is left, so that one that does not answer leaves some for the others.
+///
+/// `tls_name`: who it must prove to be, where it is spoken to over TLS.
+pub async fn connect(
+    worker: &Worker,
+    upstream: &Upstream,
+    peer: &Peer,
+    remote: &Remote,
+    tls_name: Option<&str>,
+    time: Duration,
+) -> Result<PeerConn, Fault> {
     let deadline = worker.wheel.register();
     worker.counters.upstream_connects.add(1);
-    let io = match &peer.place {
+    let until_ms = worker.now_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+    let mut io = connect_clear(worker, peer, &deadline, until_ms).await?;
+    if let (Some(name), Some(config)) = (tls_name, &upstream.tls) {
+        let securing = async {
+            // It tells of the connection, so it goes before what is said on it.
+            if let Some(header) = upstream.definition.send_proxy {
+                let mut bytes = Vec::new();
+                header.write(remote, &mut bytes);
+                write_all(&mut io, &bytes).await?;
+            }
+            Tls::connect(io, config.clone(), name).await
+        };
+        let now = worker.now_ms();
+        let left = Duration::from_millis(until_ms.saturating_sub(now));
+        // In a box: a handshake is rare, and its state is as large as that of a whole request.
+        io = match timeout(&deadline, now, left, Box::pin(securing)).await {
+            Ok(Ok(io)) => io,
+            Ok(Err(error)) => return Err(tls::fault(peer, name, &error)),
+            Err(_) => return Err(too_slow(peer)),
+        };
+    }
+    Ok(PeerConn {
+        io,
+        deadline,
+        used: 0,
+    })
+}
+
+async fn connect_clear(
+    worker: &Worker,
+    peer: &Peer,
+    deadline: &Deadline,
+    until_ms: u64,
+) -> Result<Transport, Fault> {
+    let left = |now: u64| Duration::from_millis(until_ms.saturating_sub(now));
+    let now = worker.now_ms();
+    match &peer.place {
         Place::Unix(path) => {
             let connecting = UnixStream::connect(path);
-            match timeout(&deadline, worker.now_ms(), time, connecting).await {
+            match timeout(deadline, now, left(now), connecting).await {
                 Ok(Ok(stream)) => Ok(Transport::Unix(stream)),
                 Ok(Err(error)) => Err(refused(peer, &error)),
                 Err(_) => Err(too_slow(peer)),
@@ -42,7 +88,7 @@ pub async fn connect(worker: &Worker, peer: &Peer, time: Duration) -> Result<Pee
         }
         Place::Address(address) => {
             let connecting = to_address(*address);
-            match timeout(&deadline, worker.now_ms(), time, connecting).await {
+            match timeout(deadline, now, left(now), connecting).await {
                 Ok(Ok(io)) => Ok(io),
                 Ok(Err(error)) => Err(refused(peer, &error)),
                 Err(_) => Err(too_slow(peer)),
@@ -51,32 +97,29 @@ pub async fn connect(worker: &Worker, peer: &Peer, time: Duration) -> Result<Pee
         Place::Name(..) => {
             let addresses = peer.addresses.load_full();
             let mut last = Fault::with(Reason::NoAddress, &*peer.label);
-            let until = worker.now_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
             for (index, address) in addresses.iter().enumerate() {
                 let now = worker.now_ms();
-                let left = Duration::from_millis(until.saturating_sub(now));
                 let others = u32::try_from(addresses.len() - index).unwrap_or(1);
-                let share = (left / others).max(LEAST_TIME).min(left);
-                match timeout(&deadline, now, share, to_address(*address)).await {
-                    Ok(Ok(io)) => {
-                        return Ok(PeerConn {
-                            io,
-                            deadline,
-                            used: 0,
-                        });
-                    }
+                let share = (left(now) / others).max(LEAST_TIME).min(left(now));
+                match timeout(deadline, now, share, to_address(*address)).await {
+                    Ok(Ok(io)) => return Ok(io),
                     Ok(Err(error)) => last = refused(peer, &error),
                     Err(_) => last = too_slow(peer),
                 }
             }
             Err(last)
         }
-    };
-    Ok(PeerConn {
-        io: io?,
-        deadline,
-        used: 0,
-    })
+    }
+}
+
+async fn write_all(io: &mut Transport, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match poll_fn(|cx| io.poll_write(cx, bytes, false)).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
+        }
+    }
+    Ok(())
 }
 
 async fn to_address(address: SocketAddr) -> io::Result<Transport> {

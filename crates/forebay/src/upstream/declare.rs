@@ -11,7 +11,8 @@ use forebay_config::{
 use rustc_hash::FxHashMap;
 
 use super::health;
-use super::{Definition, Place, ProxyHeader, Upstream};
+use super::tls::TlsSpec;
+use super::{Definition, Member, Place, ProxyHeader, Upstream};
 use crate::snapshot::{Snapshot, resource_id};
 
 /// See the module.
@@ -102,6 +103,30 @@ pub static DIRECTIVE: Directive = Directive::declaration(
         "Start each connection with a PROXY header that tells who the client is. Such a \
          connection belongs to its client and is not kept.",
     ),
+    Opt::new(
+        "tls_name",
+        Type::Template(Vars::Request),
+        "With TLS, the name that is asked for and that the certificate must hold.",
+    )
+    .unset("the peer's; of a bare address, the request's host"),
+    Opt::new(
+        "tls_ca",
+        Type::Path,
+        "The authorities, in PEM form, one of which must have signed it.",
+    )
+    .unset("the system's"),
+    Opt::new(
+        "tls_cert",
+        Type::Path,
+        "A certificate to be known by, with its chain, in PEM form.",
+    ),
+    Opt::new("tls_key", Type::Path, "The key of that certificate."),
+    Opt::new(
+        "tls_verify",
+        Type::Boolean,
+        "`false`: whoever answers is believed to be the peer.",
+    )
+    .default("true"),
 ])
 .check(check)
 .example(r#"local app = upstream "app" { "10.0.0.1:8080", { "10.0.0.2:8080", weight = 2 } }"#);
@@ -201,8 +226,8 @@ impl Upstreams {
                 if let Some(made) = self.targets.get(&target.text) {
                     return Some(made.clone());
                 }
-                let place = place(target, node, report)?;
-                let made = self.make(single(target, place))?;
+                let member = member(target, node, report)?;
+                let made = self.make(single(member, node, report))?;
                 self.targets.insert(target.text.clone(), made.clone());
                 Some(made)
             }
@@ -245,10 +270,12 @@ impl Upstreams {
     }
 }
 
-fn single(target: &Target, place: Place) -> Definition {
+fn single(member: Member, node: &Node, report: &mut Report) -> Definition {
+    let tls = member.tls.then(TlsSpec::default);
+    warn_of_nobody(tls.as_ref(), node.place, report);
     Definition {
-        name: Arc::from(&*target.text),
-        peers: vec![(target.text.clone(), place)],
+        name: Arc::from(&*member.label),
+        peers: vec![member],
         pool: PoolSpec::new(vec![PeerSpec::default()]),
         by: None,
         health: None,
@@ -257,6 +284,7 @@ fn single(target: &Target, place: Place) -> Definition {
         idle_connections: 64,
         idle_timeout: Duration::from_secs(60),
         send_proxy: None,
+        tls,
     }
 }
 
@@ -279,14 +307,23 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
             }
             _ => node.get::<&Target>(),
         };
-        match place(target, node, report) {
-            Some(place) => {
+        match member(target, node, report) {
+            Some(member) => {
                 spec.id = forebay_balance::hash_key(target.text.as_bytes());
-                peers.push((target.text.clone(), place));
+                peers.push(member);
                 specs.push(spec);
             }
             None => right = false,
         }
+    }
+    let tls = TlsSpec::of(call, report)?;
+    let tls = peers.iter().any(|peer| peer.tls).then_some(tls);
+    warn_of_nobody(tls.as_ref(), call.place, report);
+    if tls.is_none()
+        && let Some(node) = TLS_OPTIONS.iter().find_map(|option| call.node(option))
+    {
+        let message = format!("{}: no peer is spoken to over TLS", call.subject());
+        report.warning(node.place, message, "write its target as \"https://…\"");
     }
     if specs.len() > forebay_balance::MAX_PEERS {
         report.mistake(
@@ -320,7 +357,18 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
                 "v1" => ProxyHeader::V1,
                 _ => ProxyHeader::V2,
             }),
+        tls,
     })
+}
+
+const TLS_OPTIONS: [&str; 4] = ["tls_name", "tls_ca", "tls_cert", "tls_key"];
+
+fn warn_of_nobody(tls: Option<&TlsSpec>, place: forebay_config::Place, report: &mut Report) {
+    if tls.is_some_and(TlsSpec::trusts_nobody) {
+        let message = "the system trusts no authority, so no certificate will be";
+        let help = "install the package `ca-certificates`, or give an upstream `tls_ca`";
+        report.warning(place, message, help);
+    }
 }
 
 fn eject(call: &Call) -> Option<Eject> {
@@ -339,15 +387,25 @@ fn eject_of(record: &Record) -> Eject {
     }
 }
 
-/// Where a target is; says so if it is one that cannot be reached yet.
-fn place(target: &Target, node: &Node, report: &mut Report) -> Option<Place> {
+/// The peer that a target means; says so if it is one that cannot be reached yet.
+fn member(target: &Target, node: &Node, report: &mut Report) -> Option<Member> {
+    let is_peer = |place| {
+        Some(Member {
+            label: target.text.clone(),
+            place,
+            tls: target.scheme == Scheme::Https,
+        })
+    };
     let unbuilt = match (target.scheme, &target.to) {
-        (Scheme::Http, Endpoint::Socket(address)) => return Some(Place::Address(*address)),
-        (Scheme::Http, Endpoint::Name(name, port)) => {
-            return Some(Place::Name(name.clone(), *port));
+        (Scheme::Http | Scheme::Https, Endpoint::Socket(address)) => {
+            return is_peer(Place::Address(*address));
         }
-        (Scheme::Http, Endpoint::Unix(path)) => return Some(Place::Unix(path.clone())),
-        (Scheme::Https, _) => "targets with `https://` are",
+        (Scheme::Http | Scheme::Https, Endpoint::Name(name, port)) => {
+            return is_peer(Place::Name(name.clone(), *port));
+        }
+        (Scheme::Http | Scheme::Https, Endpoint::Unix(path)) => {
+            return is_peer(Place::Unix(path.clone()));
+        }
         (Scheme::H2c, _) => "targets with `h2c://` are",
         (Scheme::H3, _) => "targets with `h3://` are",
         (_, Endpoint::Srv(_)) => "targets with `srv:` are",
@@ -357,7 +415,7 @@ fn place(target: &Target, node: &Node, report: &mut Report) -> Option<Place> {
         node.place,
         Code::BadValue,
         format!("{unbuilt} not built yet"),
-        "use an address, a name or a Unix socket: \"10.0.0.1:8080\", \"app:8080\", \"unix:/run/app.sock\"",
+        "use an address, a name or a Unix socket: \"10.0.0.1:8080\", \"https://app\", \"unix:/run/app.sock\"",
     );
     None
 }

@@ -10,6 +10,7 @@ mod health;
 mod pool;
 mod seat;
 mod session;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use forebay_balance::{PeerState, Pool, PoolSpec, Tick, WaitQueue};
 use forebay_config::Template;
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
@@ -29,6 +31,7 @@ pub use health::Health;
 pub use pool::Idle;
 pub use seat::Seat;
 pub use session::{Session, Times};
+use tls::TlsSpec;
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Peer {
     pub label: Box<str>,
     /// Where it is.
     pub place: Place,
+    /// Spoken to over TLS.
+    pub tls: bool,
     /// The addresses of its name, newest answer; the resolver keeps them fresh.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
     /// Requests sent to it, tries included.
@@ -61,8 +66,8 @@ pub struct Peer {
 pub struct Definition {
     /// Its name; of a target given to a step, the target's text.
     pub name: Arc<str>,
-    /// Its peers: label and place.
-    pub peers: Vec<(Box<str>, Place)>,
+    /// Its peers.
+    pub peers: Vec<Member>,
     /// How one of them is chosen, and their limits.
     pub pool: PoolSpec,
     /// What `hash` makes its choice by.
@@ -79,6 +84,19 @@ pub struct Definition {
     pub idle_timeout: Duration,
     /// The PROXY header that starts each connection.
     pub send_proxy: Option<ProxyHeader>,
+    /// For peers that are spoken to over TLS; none if no peer is.
+    pub tls: Option<TlsSpec>,
+}
+
+/// A peer as it was declared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// As it was written.
+    pub label: Box<str>,
+    /// Where it is.
+    pub place: Place,
+    /// Spoken to over TLS.
+    pub tls: bool,
 }
 
 /// A pool of peers: the half of it that all workers share.
@@ -91,6 +109,8 @@ pub struct Upstream {
     pub peers: Box<[Peer]>,
     /// Who is in flight where.
     pub pool: Arc<Pool>,
+    /// What connections over TLS are made with, and the sessions that may be resumed.
+    tls: Option<Arc<ClientConfig>>,
     waiting: Mutex<WaitQueue<oneshot::Sender<()>>>,
     /// How many wait, so that giving a place back costs no lock while nobody does.
     waiting_count: AtomicUsize,
@@ -98,18 +118,22 @@ pub struct Upstream {
 
 impl Upstream {
     /// A new pool. The definition has been checked by the configuration.
-    pub fn new(id: u64, definition: Definition) -> Result<Upstream, forebay_balance::PoolError> {
-        let peers = definition.peers.iter().map(|(label, place)| Peer {
-            label: label.clone(),
-            place: place.clone(),
+    pub fn new(id: u64, definition: Definition) -> Result<Upstream, String> {
+        let peers = definition.peers.iter().map(|member| Peer {
+            label: member.label.clone(),
+            place: member.place.clone(),
+            tls: member.tls,
             addresses: ArcSwap::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         });
+        let pool = Pool::new(definition.pool.clone()).map_err(|error| error.to_string())?;
+        let tls = definition.tls.as_ref().map(TlsSpec::client_config);
         Ok(Upstream {
             id,
             peers: peers.collect(),
-            pool: Arc::new(Pool::new(definition.pool.clone())?),
+            pool: Arc::new(pool),
+            tls: tls.transpose()?,
             waiting: Mutex::new(WaitQueue::new(definition.queue, definition.queue_timeout)),
             waiting_count: AtomicUsize::new(0),
             definition,

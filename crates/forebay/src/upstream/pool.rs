@@ -43,15 +43,23 @@ impl Idle {
     }
 
     /// A kept connection to this peer that nothing has been heard from: who has news has either
-    /// ended or says something nobody asked for, and is dropped. No system call.
-    pub fn take(&self, peer: usize) -> Option<PeerConn> {
+    /// ended or says something nobody asked for, and is dropped. No system call. Over TLS, one to
+    /// who has proved to have this name.
+    pub fn take(&self, peer: usize, tls_name: Option<&str>) -> Option<PeerConn> {
         let mut kept = self.peers[peer].borrow_mut();
-        while let Some((_, conn)) = kept.pop() {
+        loop {
+            let (_, mut conn) = match tls_name {
+                None => kept.pop()?,
+                Some(_) => {
+                    let is_it = |(_, conn): &Kept| conn.io.tls_name() == tls_name;
+                    let at = kept.iter().rposition(is_it)?;
+                    kept.remove(at)
+                }
+            };
             if !conn.io.has_news() {
                 return Some(conn);
             }
         }
-        None
     }
 
     /// Keeps a connection whose exchange is over.
@@ -79,7 +87,7 @@ impl Idle {
         let mut any = false;
         for peer in &self.peers {
             let mut kept = peer.borrow_mut();
-            kept.retain(|(since, conn)| *since > oldest && !conn.io.has_news());
+            kept.retain_mut(|(since, conn)| *since > oldest && !conn.io.has_news());
             any |= !kept.is_empty();
         }
         any

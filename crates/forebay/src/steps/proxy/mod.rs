@@ -374,7 +374,14 @@ impl Proxy {
     ) -> Result<Response, Failed> {
         let worker = exchange.worker.clone();
         let idle = Idle::of(&worker, &self.upstream);
-        let kept = if fresh { None } else { idle.take(seat.peer) };
+        let peer = &self.upstream.peers[seat.peer];
+        let tls_name = self.upstream.tls_name(peer, exchange);
+        let tls_name = tls_name.as_deref();
+        let kept = if fresh {
+            None
+        } else {
+            idle.take(seat.peer, tls_name)
+        };
         let reused = kept.is_some();
         let conn = match kept {
             Some(conn) => {
@@ -382,7 +389,9 @@ impl Proxy {
                 conn
             }
             None => {
-                match connect(&worker, &self.upstream.peers[seat.peer], self.times.connect).await {
+                let remote = exchange.remote;
+                let time = self.times.connect;
+                match connect(&worker, &self.upstream, peer, &remote, tls_name, time).await {
                     Ok(conn) => conn,
                     Err(fault) => {
                         let failure = Failure::Connect;
@@ -399,7 +408,10 @@ impl Proxy {
             }
         };
         let mut session = Session::new(&worker, idle, seat, conn, self.times, self.buffer);
-        if !reused && let Some(header) = self.upstream.definition.send_proxy {
+        if !reused
+            && !peer.tls
+            && let Some(header) = self.upstream.definition.send_proxy
+        {
             header.write(&exchange.remote, session.request());
         }
         let host = self.host.as_ref();
