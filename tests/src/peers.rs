@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::journal::Journal;
 use crate::port::Reserved;
+use crate::proc;
 use crate::wait::PATIENCE;
 
 /// A running nginx; it is killed when dropped.
@@ -106,6 +107,12 @@ impl Nginx {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Memory of its processes in bytes, shared pages counted by their share.
+    #[must_use]
+    pub fn pss(&self) -> u64 {
+        proc::tree(self.child.id()).into_iter().map(proc::pss).sum()
     }
 
     fn wait_ready(&mut self) {

@@ -121,6 +121,27 @@ pub fn listening_sockets(port: u16) -> usize {
         .count()
 }
 
+/// Lets this process have as many descriptors as it may.
+///
+/// # Panics
+/// When it may not have enough for thousands of connections.
+pub fn raise_own_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .expect("RLIMIT_NOFILE");
+    assert!(
+        limit.maximum.is_none_or(|m| m >= 9000),
+        "9,000 descriptors are needed"
+    );
+}
+
 /// The time a process has spent on a processor.
 #[must_use]
 pub fn cpu_time(pid: u32) -> Duration {

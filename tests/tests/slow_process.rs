@@ -7,7 +7,7 @@ use forebay_tests::{Origin, Request, Server, proc};
 #[test]
 fn eight_thousand_keep_alive_connections_are_all_answered() {
     let server = Server::start(r#"site { "*", respond(200, "hello") }"#);
-    raise_own_limit();
+    proc::raise_own_limit();
     let mut conns: Vec<_> = (0..8000).map(|_| server.client().connect()).collect();
     for round in 0..3 {
         for conn in &mut conns {
@@ -29,7 +29,7 @@ fn eight_thousand_keep_alive_connections_are_all_answered() {
 fn eight_thousand_connections_before_an_origin_are_all_answered() {
     let origin = Origin::echo();
     let server = Server::before(&origin, r#"proxy "@origin@""#);
-    raise_own_limit();
+    proc::raise_own_limit();
     let mut conns: Vec<_> = (0..8000).map(|_| server.client().connect()).collect();
     // The pool has 512 places and a queue of 1024: more than those at a time would be refused.
     for some in conns.chunks_mut(500) {
@@ -88,22 +88,4 @@ fn memory_does_not_grow_with_requests() {
     println!("{} requests in {:?}", 400 * 16 * 32, begun.elapsed());
     let grown = server.rss().saturating_sub(first);
     assert!(grown < 1 << 20, "{} KiB", grown >> 10);
-}
-
-/// The test itself needs a descriptor per connection.
-fn raise_own_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    )
-    .expect("RLIMIT_NOFILE");
-    assert!(
-        limit.maximum.is_none_or(|m| m >= 9000),
-        "9,000 descriptors are needed"
-    );
 }
