@@ -287,6 +287,72 @@ fn a_proxy_header_goes_before_the_handshake() {
     assert_eq!(client.get("/").expect(200).text(), "127.0.0.7");
 }
 
+/// A server that takes up a tunnel and sends two records at once, of which no buffer holds both.
+const RECORDS: &str = r#"
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+plain, _ = listener.accept()
+secure = context.wrap_socket(plain, server_side=True)
+secure.recv(65536)
+secure.sendall(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+while secure.recv(65536):
+    secure.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    secure.sendall(b"a" * 10000)
+    secure.sendall(b"b" * 16000)
+    secure.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+"#;
+
+#[test]
+fn what_is_decrypted_and_has_no_room_is_not_forgotten() {
+    let authority = Authority::new();
+    let peer = Python::start(RECORDS, &authority.issue("DNS:app.test"));
+    let options = r#"tls_ca = "@ca@", tls_name = "app.test""#;
+    let server = before(&peer.target, &authority.cert(), options);
+    let mut conn = server.client().connect();
+    let request = Request::get("/")
+        .field("Connection", "Upgrade")
+        .field("Upgrade", "websocket");
+    conn.send(&request);
+    assert_eq!(conn.read_head().0.status, 101);
+    for _ in 0..10 {
+        conn.more("more");
+        conn.expect_bytes(&[b'a'; 10_000]);
+        conn.expect_bytes(&[b'b'; 16_000]);
+    }
+}
+
+/// A server in Python that has printed its port; it is killed when dropped.
+struct Python {
+    child: std::process::Child,
+    target: String,
+}
+
+impl Python {
+    fn start(program: &str, certificate: &Certificate) -> Self {
+        let mut child = std::process::Command::new("/usr/bin/python3")
+            .args(["-c", program])
+            .args([&certificate.cert, &certificate.key])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("python3, of the Debian package python3");
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+        std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
+        let target = format!("127.0.0.1:{}", line.trim());
+        Self { child, target }
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A server that ends connections without saying so, as somebody in between could.
 const CUTTING: &str = r#"
 import socket, ssl, sys
@@ -307,25 +373,13 @@ while True:
 #[test]
 fn an_end_that_is_not_announced_is_no_end() {
     let authority = Authority::new();
-    let certificate = authority.issue("DNS:app.test");
-    let mut peer = std::process::Command::new("/usr/bin/python3")
-        .args(["-c", CUTTING])
-        .args([&certificate.cert, &certificate.key])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("python3, of the Debian package python3");
-    let mut line = String::new();
-    let mut out = std::io::BufReader::new(peer.stdout.take().expect("a pipe"));
-    std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
-    let target = format!("127.0.0.1:{}", line.trim());
+    let peer = Python::start(CUTTING, &authority.issue("DNS:app.test"));
     let options = r#"tls_ca = "@ca@", tls_name = "app.test", eject = false"#;
-    let server = before(&target, &authority.cert(), options);
+    let server = before(&peer.target, &authority.cert(), options);
     let mut cut = server.client().connect();
     cut.send(&Request::get("/cut"));
     let cut = cut.try_read_response();
     let whole = server.client().get("/whole");
-    let _ = peer.kill();
-    let _ = peer.wait();
     assert!(cut.is_err(), "{cut:?}");
     assert_eq!(whole.expect(200).text(), "all of it");
 }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use forebay_sys::net;
 use socket2::{SockRef, Socket};
 use tokio::io::Interest;
@@ -144,7 +144,7 @@ impl Transport {
     }
 
     /// Reads what the socket has, in the clear, into the `room` that `buf` has at once.
-    fn try_read(&self, buf: &mut impl BufMut, room: usize) -> io::Result<usize> {
+    fn try_read(&self, buf: &mut BytesMut, room: usize) -> io::Result<usize> {
         let read = on_socket!(self, s => {
             s.try_io(Interest::READABLE, || net::read(s, buf))
         }, _ => Err(io::ErrorKind::Unsupported.into()));

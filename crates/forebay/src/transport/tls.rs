@@ -2,13 +2,14 @@
 //!
 //! Records are read when somebody wants bytes and written when somebody gives some, never behind
 //! anybody's back: what waits in here is either what came with the last record that was asked for,
-//! or what the socket did not take of the last bytes that were given.
+//! or what the socket did not take of the last bytes that were given. An idle connection holds
+//! neither.
 
-use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use rustls::ClientConfig;
 use rustls::client::ClientConnection;
 use rustls::pki_types::ServerName;
@@ -18,11 +19,19 @@ use super::Transport;
 /// At most so much of what is to be sent is encrypted before the socket has taken it.
 const AHEAD_BYTES: usize = 64 * 1024;
 
+/// What is read from the socket at once: two of the largest records. The library itself reads
+/// 4 KiB, and a record of 16 KiB would cost five system calls.
+const READ_BYTES: usize = 32 * 1024;
+
 /// A connection over TLS.
 pub struct Tls {
     /// What carries the records; never TLS itself.
     io: Transport,
     conn: ClientConnection,
+    /// Received, and not decrypted yet.
+    sealed: BytesMut,
+    /// Something decrypted was left over, because who read had no room for it.
+    has_plain: bool,
     /// Who the remote has proved to be.
     name: Box<str>,
     /// How many bytes have been encrypted of a write that the socket has not taken as a whole. The
@@ -44,6 +53,8 @@ impl Tls {
         let mut tls = Box::new(Tls {
             io,
             conn,
+            sealed: BytesMut::new(),
+            has_plain: false,
             name: name.into(),
             accepted: 0,
         });
@@ -76,6 +87,9 @@ impl Tls {
     /// Ready when a read may say something; now and then it only finds a record that is not for
     /// who reads.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_plain || !self.sealed.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         self.io.poll_read_ready(cx)
     }
 
@@ -126,7 +140,8 @@ impl Tls {
 
     /// Moves what was decrypted into the room of `buf`. True: the remote has ended.
     fn take_plain(&mut self, buf: &mut BytesMut) -> io::Result<bool> {
-        while buf.len() < buf.capacity() {
+        self.has_plain = false;
+        loop {
             let mut reader = self.conn.reader();
             let plain = match reader.fill_buf() {
                 Ok([]) => return Ok(true),
@@ -134,33 +149,46 @@ impl Tls {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             };
+            if buf.len() == buf.capacity() {
+                // Nobody would be woken for it: the socket may have no more.
+                self.has_plain = true;
+                return Ok(false);
+            }
             let taken = plain.len().min(buf.capacity() - buf.len());
             buf.extend_from_slice(&plain[..taken]);
             reader.consume(taken);
         }
-        Ok(false)
     }
 
     /// Reads some records and decrypts them. `Ok(0)`: the socket has ended.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
+        while self.sealed.is_empty() {
             ready!(self.io.poll_read_ready(cx))?;
-            let read = match self.conn.read_tls(&mut Wire(&self.io)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                read => read?,
-            };
-            let processed = self.conn.process_new_packets();
-            // An answer of TLS's own, or the alert that tells why it ends here. The socket has room
-            // for so little, or the connection is of no use any more.
-            let sent = self.poll_send(cx);
-            if let Err(error) = processed {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            let mut room = BytesMut::with_capacity(READ_BYTES);
+            match self.io.try_read(&mut room, READ_BYTES) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(0) => break,
+                Ok(_) => self.sealed = room,
             }
-            if let Poll::Ready(Err(error)) = sent {
-                return Poll::Ready(Err(error));
-            }
-            return Poll::Ready(Ok(read));
         }
+        let mut sealed = &self.sealed[..];
+        let read = self.conn.read_tls(&mut sealed)?;
+        self.sealed.advance(read);
+        if self.sealed.is_empty() {
+            self.sealed = BytesMut::new();
+        }
+        let processed = self.conn.process_new_packets();
+        // An answer of TLS's own, or the alert that tells why it ends here. The socket has room for
+        // so little, or the connection is of no use any more.
+        let sent = self.poll_send(cx);
+        if let Err(error) = processed {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
+        if let Poll::Ready(Err(error)) = sent {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(read))
     }
 
     /// As [`Transport::poll_write`].
@@ -216,15 +244,8 @@ impl Tls {
     }
 }
 
-/// The socket, as rustls reads and writes it.
+/// The socket, as rustls writes to it.
 struct Wire<'a>(&'a Transport);
-
-impl Read for Wire<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let room = buf.len();
-        self.0.try_read(&mut &mut *buf, room)
-    }
-}
 
 impl Write for Wire<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
