@@ -212,15 +212,20 @@ fn sigusr1_and_reload_open_the_files_anew() {
 fn nothing_is_lost_at_the_stop() {
     let origin = Origin::always(Script::new().then(Act::Stall));
     let mut server = Server::builder(
-        r#"site { "*", access_log "@dir@/a.log" { format = "$path $status" },
-             route "/stalls" { proxy "@origin@" }, respond(200) }"#,
+        r#"site { "*", access_log "@dir@/a.log" { format = "$path $status $bytes" },
+             route "/stalls" { proxy "@origin@" }, route "/big.bin" { files "@dir@/www" },
+             respond(200) }"#,
     )
     .origin("origin", &origin)
+    .file("www/big.bin", pattern::bytes(32 << 20))
     .server(r#"drain = "1s""#)
     .start();
     let mut stuck = server.client().connect();
     stuck.send(&Request::get("/stalls"));
     let _ = origin.wait_requests(1);
+    let mut slow = server.client().receive_buffer(16 << 10).connect();
+    slow.send(&Request::get("/big.bin"));
+    let _ = slow.read_head();
     for n in 0..20 {
         let _ = server.client().get(&format!("/{n}")).expect(200);
     }
@@ -228,9 +233,14 @@ fn nothing_is_lost_at_the_stop() {
     assert!(server.wait_exit(PATIENCE).success());
     let mut got = lines(&server.dir().join("a.log"));
     got.sort();
-    assert_eq!(got.len(), 21, "{got:#?}");
+    assert_eq!(got.len(), 22, "{got:#?}");
     // What was under way and is cut had no status.
-    assert!(got.contains(&"/stalls 0".to_owned()), "{got:#?}");
+    assert!(got.contains(&"/stalls 0 0".to_owned()), "{got:#?}");
+    let big = got
+        .iter()
+        .find_map(|line| line.strip_prefix("/big.bin 200 "));
+    let bytes: u64 = big.and_then(|bytes| bytes.parse().ok()).expect("a line");
+    assert!(bytes > 0 && bytes < 32 << 20, "{bytes}");
 }
 
 #[test]

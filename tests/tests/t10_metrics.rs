@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use forebay_tests::port::Reserved;
+use forebay_tests::server::binary;
 use forebay_tests::{Client, Gate, Origin, Request, Script, Server, wait};
 
 /// The parser of Prometheus's own client: prints a line for each sample, and ends in an error for
@@ -277,4 +278,43 @@ fn the_error_log_as_json() {
         (&lines[0]["level"], &lines[0]["site"]),
         (&"WARN".into(), &"*".into())
     );
+}
+
+#[test]
+fn who_does_not_read_the_error_log_stalls_nobody() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = Reserved::new();
+    let path = dir.path().join("forebay.lua");
+    let config = format!(
+        "server {{ workers = 1, log = \"debug\", admin = \"unix:{}/admin.sock\" }} listen \"{}\"\n\
+         site {{ \"a.test\", respond(200) }} site {{ \"m.test\", metrics }}",
+        dir.path().display(),
+        port.addr()
+    );
+    std::fs::write(&path, config).expect("a configuration");
+    // Nobody reads this pipe.
+    let mut server = Command::new(binary())
+        .arg("run")
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the forebay binary to run");
+    let client = Client::tcp(port.addr());
+    wait::until("it to listen", || client.try_connect().is_ok());
+    let mut conn = client.connect();
+    let unknown: Vec<Request> = (0..200).map(|_| Request::get("/").host("b.test")).collect();
+    // A line each, of over 100 bytes; there is room for a megabyte.
+    for _ in 0..75 {
+        let _ = conn.pipeline(&unknown);
+    }
+    let text = client
+        .request(&Request::get("/").host("m.test"))
+        .expect(200);
+    let dropped =
+        Read::new("prometheus", text.text()).value("forebay_error_log_dropped_lines_total{}");
+    assert!(dropped > 100.0, "{dropped}");
+    server.kill().expect("it runs");
+    let _ = server.wait();
 }

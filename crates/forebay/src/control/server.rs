@@ -86,7 +86,9 @@ pub fn run(source: Source, helper: Helper, announce: &Announce) -> ExitCode {
     };
     eprint!("{}", report.render_warnings());
     crate::log::start(built.server.log, built.server.log_format);
-    match serve(source, built, helper, announce) {
+    let served = serve(source, built, helper, announce);
+    crate::log::flush(LAST_LINES);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("forebay: {error}");
@@ -223,7 +225,10 @@ impl Server {
             .max_connections
             .store(max_connections(&built), Relaxed);
         process.workers.store(count, Relaxed);
-        // As the user that the server has become: so it can open them anew.
+        // As the user that the server has become, with all threads from here on. It can open its logs
+        // anew then.
+        crate::log::detach()
+            .map_err(|error| format!("the error log cannot be started: {error}"))?;
         open_logs(&built, &process.access)?;
         let mut names = Names::default();
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);

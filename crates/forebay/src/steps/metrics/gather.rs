@@ -24,7 +24,13 @@ pub fn render(process: &Process, snapshot: &Snapshot, dialect: Dialect) -> Strin
     let all: Vec<Arc<Counters>> = process.all.lock().clone();
     server(&mut text, snapshot, all.len());
     counters(&mut text, &all);
-    access_log(&mut text, process);
+    text.single(
+        Kind::Gauge,
+        "forebay_connections_max",
+        "Connections that may be open.",
+        process.max_connections.load(Relaxed),
+    );
+    lost_lines(&mut text, process);
     sites(&mut text, snapshot);
     upstreams(&mut text, snapshot);
     system(&mut text);
@@ -104,7 +110,13 @@ fn durations(text: &mut Text, all: &[Arc<Counters>]) {
     family.sample_of("_count", &[], total);
 }
 
-fn access_log(text: &mut Text, process: &Process) {
+fn lost_lines(text: &mut Text, process: &Process) {
+    text.single(
+        Kind::Counter,
+        "forebay_error_log_dropped_lines",
+        "Lines of the error log dropped because nobody reads standard error fast enough.",
+        crate::log::dropped(),
+    );
     text.single(
         Kind::Counter,
         "forebay_access_log_dropped_lines",

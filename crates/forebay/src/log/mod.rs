@@ -3,6 +3,8 @@
 //! What a remote can cause again and again is logged through a [`Throttle`]: one line a second, and
 //! in it how many were dropped since the last.
 
+mod stderr;
+
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,6 +16,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use crate::exchange::{Fault, Party, Reason};
+
+pub use stderr::{detach, dropped, flush};
 
 /// How much is logged, from little to much: the words of `server { log = … }`.
 pub const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
@@ -39,7 +43,7 @@ fn filter_of(level: &str) -> LevelFilter {
 pub fn start(level: &str, format: &str) {
     let (filter, handle) = reload::Layer::new(filter_of(level));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| stderr::Lines)
         .with_target(false);
     let subscriber = tracing_subscriber::registry().with(filter);
     // A second start, as in tests, changes nothing.
