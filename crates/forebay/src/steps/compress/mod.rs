@@ -172,13 +172,13 @@ fn transforms_are_refused(fields: &Fields, response: &Response) -> bool {
 
 /// Puts the body into a coding.
 fn code(exchange: &Exchange, response: &mut Response, coding: Coding, is_head: bool) {
-    // Out of memory, as far as an encoder can say: then it stays as it is.
-    let Ok(encoder) = Encoder::new(coding) else {
-        return;
-    };
     response.body = if is_head {
         Body::Stream(Box::new(Unmeasured))
     } else {
+        // Too many are being coded, or there is no memory: then it stays as it is.
+        let Ok(encoder) = Encoder::new(coding, response.body.len_bytes()) else {
+            return;
+        };
         match std::mem::take(&mut response.body) {
             Body::Bytes(bytes) if bytes.len() <= TURN_BYTES => at_once(bytes, encoder),
             body => Body::Stream(Box::new(Coded::new(&exchange.worker, body, encoder))),

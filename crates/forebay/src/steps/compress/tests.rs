@@ -83,8 +83,8 @@ fn every_encoder_gives_back_what_it_took_however_it_is_cut() {
     for coding in Coding::ALL {
         for cut in [1000, 7777, 100_000] {
             // The second one may be one that was used before.
-            for flush in [false, true, false] {
-                let mut encoder = Encoder::new(coding).unwrap();
+            for (flush, len) in [(false, None), (true, None), (false, Some(100_000))] {
+                let mut encoder = Encoder::new(coding, len).unwrap();
                 let mut out = Vec::new();
                 for piece in whole.as_bytes().chunks(cut) {
                     encoder.write(piece, &mut out).unwrap();
@@ -101,14 +101,42 @@ fn every_encoder_gives_back_what_it_took_however_it_is_cut() {
             }
         }
         // One that is broken off is clean at its next use.
-        let mut broken = Encoder::new(coding).unwrap();
+        let mut broken = Encoder::new(coding, None).unwrap();
         broken.write(whole.as_bytes(), &mut Vec::new()).unwrap();
         drop(broken);
-        let (mut encoder, mut out) = (Encoder::new(coding).unwrap(), Vec::new());
+        let (mut encoder, mut out) = (Encoder::new(coding, None).unwrap(), Vec::new());
         encoder.write(b"x", &mut out).unwrap();
         encoder.finish(&mut out).unwrap();
         assert_eq!(decoded(coding, &out), b"x", "{coding:?}");
     }
+}
+
+#[test]
+fn what_all_encoders_take_is_limited() {
+    for coding in Coding::ALL {
+        for len in [None, Some(1 << 20)] {
+            let mut encoders = Vec::new();
+            while let Ok(encoder) = Encoder::new(coding, len) {
+                encoders.push(encoder);
+                assert!(encoders.len() < 1000);
+            }
+            assert!(encoders.len() > 80, "{coding:?}: {}", encoders.len());
+        }
+    }
+    // What has no encoder passes as it is.
+    let bench = page(5000, r#"etag = '"x"'"#);
+    let all: Vec<Encoder> = std::iter::from_fn(|| Encoder::new(Coding::Br, None).ok()).collect();
+    let got = ask(&bench, ALL);
+    assert_eq!(
+        (got.field("content-encoding"), got.field("etag")),
+        (None, Some("\"x\""))
+    );
+    assert_eq!(
+        (got.field("vary"), got.text().len()),
+        (Some("Accept-Encoding"), 5000)
+    );
+    drop(all);
+    assert_eq!(ask(&bench, ALL).field("content-encoding"), Some("zstd"));
 }
 
 /// A source that gives these pieces; `None`: not yet.
@@ -146,7 +174,7 @@ fn what_has_been_written_leaves_as_soon_as_the_source_waits() {
             None,
         ];
         let source = Body::Stream(Box::new(Pieces(pieces.into())));
-        let mut coded = Coded::new(&bench.worker, source, Encoder::new(coding).unwrap());
+        let mut coded = Coded::new(&bench.worker, source, Encoder::new(coding, None).unwrap());
         assert_eq!((coded.len_bytes(), coded.read_ahead_bytes()), (None, 77));
         let mut all = Vec::new();
         for expected in ["data: 1\n\n", "data: 1\n\ndata: 2\n\n"] {
@@ -184,7 +212,7 @@ fn others_get_their_turn_between_pieces() {
     let whole = text(20 * TURN_BYTES);
     for coding in Coding::ALL {
         let body = Body::Bytes(whole.clone().into());
-        let mut coded = Coded::new(&bench.worker, body, Encoder::new(coding).unwrap());
+        let mut coded = Coded::new(&bench.worker, body, Encoder::new(coding, None).unwrap());
         let (mut turns, mut all) = (0, Vec::new());
         let mut context = Context::from_waker(std::task::Waker::noop());
         loop {
