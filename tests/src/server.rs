@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -132,6 +133,7 @@ pub struct Builder {
     workers: usize,
     env: Vec<(String, String)>,
     limit: Option<String>,
+    inherited: Vec<(String, OwnedFd)>,
     port: Reserved,
     more_ports: Vec<Reserved>,
 }
@@ -151,6 +153,7 @@ impl Builder {
             workers: 2,
             env: Vec::new(),
             limit: None,
+            inherited: Vec::new(),
             port: Reserved::new(),
             more_ports: Vec::new(),
         }
@@ -233,6 +236,17 @@ impl Builder {
         self
     }
 
+    /// One more socket that it gets passed in by this name; at most two.
+    ///
+    /// # Panics
+    /// When there are two already.
+    #[must_use]
+    pub fn pass_in(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        assert!(self.inherited.len() < 2, "one by stdin and one by stdout");
+        self.inherited.push((name.into(), socket.into()));
+        self
+    }
+
     /// Every user may read what is in its directory.
     ///
     /// # Panics
@@ -273,29 +287,51 @@ impl Builder {
     /// As [`Builder::start`].
     #[track_caller]
     #[must_use]
-    pub fn start_in_haste(self) -> Server {
+    pub fn start_in_haste(mut self) -> Server {
         let addr = self.port.addr();
-        let (config, limit, env) = (self.config.clone(), self.limit.clone(), self.env.clone());
+        let (config, env) = (self.config.clone(), self.env.clone());
+        let before = self.before();
+        let passed = std::mem::take(&mut self.inherited);
         let mut server = self.into_server(addr);
         server.write_config(&config);
-        let mut command = match &limit {
+        let mut command = match &before {
             None => Command::new(binary()),
-            Some(limit) => {
+            Some(before) => {
                 let mut shell = Command::new("sh");
                 shell
-                    .args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")])
+                    .args(["-c", &format!("{before} && exec \"$0\" \"$@\"")])
                     .arg(binary());
                 shell
             }
         };
         command.arg("run").arg(&server.config_path);
         command.env_remove("FOREBAY_WORKERS").envs(env);
-        server.spawn(command);
+        server.spawn(
+            command,
+            passed.into_iter().map(|(_, socket)| socket).collect(),
+        );
         server
     }
 }
 
 impl Builder {
+    /// What a shell has to do before it becomes the server. Sockets to be passed in have come to it
+    /// as its standard input and output.
+    fn before(&self) -> Option<String> {
+        let names: Vec<&str> = self.inherited.iter().map(|(name, _)| &**name).collect();
+        let redirect = match names.len() {
+            0 => return self.limit.clone(),
+            1 => "exec 3<&0 </dev/null",
+            _ => "exec 3<&0 4<&1 </dev/null >/dev/null",
+        };
+        let limit = self.limit.as_deref().unwrap_or("true");
+        Some(format!(
+            "{limit} && {redirect} && export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}",
+            names.len(),
+            names.join(":")
+        ))
+    }
+
     fn into_server(self, addr: SocketAddr) -> Server {
         Server {
             child: None,
@@ -578,16 +614,18 @@ impl Server {
         let mut server = Builder::new("").into_server(addr);
         let mut command = Command::new(binary());
         command.args(args);
-        server.spawn(command);
+        server.spawn(command, Vec::new());
         server
     }
 
     #[track_caller]
-    fn spawn(&mut self, mut command: Command) {
+    fn spawn(&mut self, mut command: Command, passed: Vec<OwnedFd>) {
+        let mut passed = passed.into_iter();
+        let mut next = || passed.next().map_or_else(Stdio::null, Stdio::from);
         let mut child = command
             .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(next())
+            .stdout(next())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the forebay binary to run");

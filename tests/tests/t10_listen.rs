@@ -5,9 +5,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use forebay_tests::client::Endpoint;
 use forebay_tests::load::Load;
 use forebay_tests::peers::{Haproxy, Nginx};
-use forebay_tests::{Builder, Gate, Origin, Request, Script, Server, proc, wait};
+use forebay_tests::port::Reserved;
+use forebay_tests::{Builder, Client, Gate, Origin, Request, Script, Server, proc, wait};
 use rustix::process::Signal;
 
 const HELLO: &str = r#"site { "*", respond(200, "hello") }"#;
@@ -230,8 +232,8 @@ fn as_another_user_the_socket_is_that_users_and_the_helper_binds_and_removes() {
     server.reload_with(new);
     assert!(!path.exists());
     let path = server.dir().join("new.sock");
-    let endpoint = forebay_tests::client::Endpoint::Unix(path.clone());
-    assert_eq!(forebay_tests::Client::new(endpoint).get("/").text(), "new");
+    let endpoint = Endpoint::Unix(path.clone());
+    assert_eq!(Client::new(endpoint).get("/").text(), "new");
     server.signal(Signal::TERM);
     assert!(server.wait_exit(Duration::from_secs(5)).success());
     assert!(!path.exists());
@@ -555,4 +557,102 @@ fn who_connects_and_says_nothing_has_the_time_of_a_head() {
     silent.extend((0..4).map(|_| server.client_of("sock").connect()));
     // The time between requests is 75 s.
     silent.iter_mut().for_each(forebay_tests::Conn::expect_gone);
+}
+
+#[test]
+fn sockets_that_are_passed_in_are_served_by_their_names() {
+    let tcp = Reserved::new();
+    let config = r#"listen "fd:web" listen "fd:app"
+                    site { "*", respond(200, "all $client_ip") }
+                    site { "app.test", on = "fd:app", respond(200, "app") }"#;
+    let builder = Server::builder(config).workers(3);
+    let path = builder.dir().join("app.sock");
+    let unix = UnixListener::bind(&path).expect("a socket");
+    let held = unix.try_clone().expect("another descriptor");
+    let mut server = builder
+        .set("app", format!("unix:{}", path.display()))
+        .pass_in("web", tcp.listen())
+        .pass_in("app", unix)
+        .start();
+    let web = Client::tcp(tcp.addr());
+    for _ in 0..20 {
+        assert_eq!(web.get("/").expect(200).text(), "all 127.0.0.1");
+        assert_eq!(server.client_of("app").get("/").expect(200).text(), "all ");
+    }
+    let app = Request::get("/").host("app.test");
+    let said = server.client_of("app").request(&app).expect(200);
+    assert_eq!(said.text(), "app");
+    assert_eq!(web.request(&app).expect(200).text(), "all 127.0.0.1");
+
+    // They come and go with reloads, as they are kept.
+    let mut idle = web.connect();
+    let _ = idle.get("/").expect(200);
+    server.reload_with(HELLO);
+    idle.expect_gone();
+    server.reload_with(config);
+    assert_eq!(web.get("/").expect(200).text(), "all 127.0.0.1");
+
+    server.write_config(&format!("listen \"fd:other\" {HELLO}"));
+    let output = server.reload();
+    let said = output.stdout + &output.stderr;
+    let expected = "cannot listen on fd:other: no such socket was passed in; there are web, app";
+    assert!(
+        output.code.is_some_and(|code| code != 0) && said.contains(expected),
+        "{said}"
+    );
+
+    // It is not ours: neither its file nor what waits in it goes with the server.
+    server.signal(Signal::TERM);
+    assert!(server.wait_exit(Duration::from_secs(5)).success());
+    assert!(is_socket(&path));
+    let _waits = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+    held.set_nonblocking(true).expect("not waiting");
+    held.accept().expect("the next one gets it");
+}
+
+#[test]
+fn without_the_socket_the_start_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = format!(
+        "listen \"fd:web\" server {{ admin = \"unix:{}/admin.sock\" }} {HELLO}",
+        dir.path().display()
+    );
+    std::fs::write(dir.path().join("forebay.lua"), config).expect("a file");
+    let output = forebay_tests::server::run_in(dir.path(), &["run", "forebay.lua"]);
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    let expected = "cannot listen on fd:web: no socket was passed in";
+    assert!(output.stderr.contains(expected), "{}", output.stderr);
+}
+
+#[test]
+fn systemd_starts_it_with_its_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = format!(
+        "listen \"fd:web\" server {{ admin = \"unix:{}/admin.sock\", workers = 2 }} {HELLO}",
+        dir.path().display()
+    );
+    let file = dir.path().join("forebay.lua");
+    std::fs::write(&file, config).expect("a file");
+    let path = dir.path().join("web.sock");
+    let mut child = std::process::Command::new("systemd-socket-activate")
+        .args(["--fdname=web", "-l"])
+        .arg(&path)
+        .arg(forebay_tests::server::binary())
+        .arg("run")
+        .arg(&file)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("systemd-socket-activate, of the Debian package systemd");
+    let client = Client::new(Endpoint::Unix(path.clone()));
+    wait::until("the socket", || is_socket(&path));
+    wait::until("somebody who listens", || client.try_connect().is_ok());
+    for _ in 0..10 {
+        assert_eq!(client.get("/").expect(200).text(), "hello");
+    }
+    let pid = i32::try_from(child.id()).ok();
+    let pid = pid
+        .and_then(rustix::process::Pid::from_raw)
+        .expect("a process");
+    rustix::process::kill_process(pid, Signal::TERM).expect("a running server");
+    assert!(child.wait().expect("its end").success());
 }

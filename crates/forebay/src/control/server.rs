@@ -18,7 +18,7 @@ use super::build::Built;
 use super::declarations::Bind;
 use super::dns::Names;
 use super::health::Checks;
-use super::sockets::{bind_new, remove_files};
+use super::sockets::{Inherited, bind_new, remove_files};
 use super::source::Source;
 use super::watch;
 use crate::access::Writer;
@@ -54,6 +54,7 @@ struct Server {
     source: Source,
     built: Arc<Built>,
     helper: Arc<Helper>,
+    inherited: Inherited,
     workers: Vec<Mailbox>,
     process: Arc<Process>,
     names: Names,
@@ -213,7 +214,8 @@ impl Server {
         helper: Helper,
     ) -> Result<(Server, Option<admin::Socket>), String> {
         let count = worker_count(&built)?;
-        let mut sockets = bind_new(&helper, &built, &[], count)?;
+        let inherited = Inherited::take()?;
+        let mut sockets = bind_new((&helper, &inherited), &built, &[], count)?;
         let admin = admin::bind(&built.server)?;
         // While this is the only thread: others would keep their rights.
         if let Some(user) = &built.server.user {
@@ -254,6 +256,7 @@ impl Server {
             source,
             built: Arc::new(built),
             helper: Arc::new(helper),
+            inherited,
             workers,
             process,
             names,
@@ -438,8 +441,13 @@ impl Server {
             *read = files;
             mistakes
         })?;
-        let mut sockets = bind_new(&self.helper, &built, &self.built.binds, self.workers.len())
-            .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
+        let mut sockets = bind_new(
+            (&self.helper, &self.inherited),
+            &built,
+            &self.built.binds,
+            self.workers.len(),
+        )
+        .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
         self.checks.watch(&built.snapshot.upstreams);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use forebay_config::Address;
-use forebay_sys::net::{TcpAddress, TcpOptions, UnixOptions};
+use forebay_sys::net::{
+    InheritedSocket, TcpAddress, TcpOptions, UnixOptions, open_inherited, take_inherited,
+};
 use forebay_sys::process;
 use rustc_hash::FxHashMap;
 
@@ -11,6 +13,46 @@ use super::build::Built;
 use super::declarations::{Bind, Server};
 use crate::helper::Helper;
 use crate::listen::{Door, ListenerId, Shared};
+
+/// The sockets that were passed in when the process was started, by name. They are kept for its
+/// whole life: a later configuration may name those that this one does not.
+#[derive(Default)]
+pub struct Inherited(Vec<(String, Result<InheritedSocket, String>)>);
+
+impl Inherited {
+    /// Takes them. The first call gets them all.
+    pub fn take() -> Result<Inherited, String> {
+        let passed = take_inherited()
+            .map_err(|error| format!("the sockets passed in by LISTEN_FDS: {error}"))?;
+        let opened = passed.into_iter().map(|(name, fd)| {
+            let socket = open_inherited(fd, &TcpOptions::default());
+            (name, socket)
+        });
+        Ok(Inherited(opened.collect()))
+    }
+
+    /// All of this name.
+    fn find(&self, name: &str) -> Result<Vec<Shared>, String> {
+        let cannot = |why: &dyn std::fmt::Display| format!("cannot listen on fd:{name}: {why}");
+        let mut found = Vec::new();
+        for (_, socket) in self.0.iter().filter(|(known, _)| known == name) {
+            let socket = socket.as_ref().map_err(|error| cannot(error))?;
+            let socket = socket.try_clone().map_err(|error| cannot(&error))?;
+            found.push(Shared::Inherited(socket));
+        }
+        if found.is_empty() {
+            let names: Vec<&str> = self.0.iter().map(|(name, _)| &**name).collect();
+            return Err(cannot(&match names.len() {
+                0 => "no socket was passed in: the service manager sets LISTEN_FDS".to_owned(),
+                _ => format!(
+                    "no such socket was passed in; there are {}",
+                    names.join(", ")
+                ),
+            }));
+        }
+        Ok(found)
+    }
+}
 
 /// Sockets that listen and are not with the workers yet.
 #[derive(Default)]
@@ -27,14 +69,14 @@ enum Bound {
 /// all sockets of an address must belong to the same user. Where something cannot be bound,
 /// nothing of it stays.
 pub fn bind_new(
-    helper: &Helper,
+    (helper, inherited): (&Helper, &Inherited),
     built: &Built,
     bound: &[Bind],
     workers: usize,
 ) -> Result<Sockets, String> {
     let is_new = |bind: &&Bind| !bound.iter().any(|old| old.id == bind.id);
     let mut sockets = Sockets::default();
-    let done = bind_each(helper, built, is_new, workers, &mut sockets)
+    let done = bind_each((helper, inherited), built, is_new, workers, &mut sockets)
         .and_then(|()| change_files(helper, built, bound));
     if let Err(error) = done {
         let made = |bind: &&Bind| sockets.0.contains_key(&bind.id);
@@ -45,7 +87,7 @@ pub fn bind_new(
 }
 
 fn bind_each(
-    helper: &Helper,
+    (helper, inherited): (&Helper, &Inherited),
     built: &Built,
     is_new: impl Fn(&&Bind) -> bool,
     workers: usize,
@@ -68,7 +110,7 @@ fn bind_each(
                     .map_err(|error| error.to_string())?;
                 Bound::Shared(vec![Shared::Unix(socket)])
             }
-            other => return Err(format!("listening on `{other}` is not built yet")),
+            Address::Fd(name) => Bound::Shared(inherited.find(name)?),
         };
         sockets.0.insert(bind.id, made);
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use forebay_sys::net::AcceptFault;
+use forebay_sys::net::{AcceptFault, InheritedSocket};
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -20,11 +20,10 @@ use crate::worker::{Mail, Worker};
 
 /// A listening socket that all workers are served from by one.
 pub enum Shared {
-    /// Of TCP.
-    #[expect(dead_code, reason = "for sockets that are passed in")]
-    Tcp(std::net::TcpListener),
-    /// A Unix socket.
+    /// A Unix socket of ours.
     Unix(std::os::unix::net::UnixListener),
+    /// One that was passed in, and that who has passed it in goes on to hold.
+    Inherited(InheritedSocket),
 }
 
 /// The same, watched by the worker that deals.
@@ -48,6 +47,7 @@ type Accepted = (Transport, Option<SocketAddr>);
 
 /// Accepts on a shared socket until the listener closes, and deals; then takes what still waits.
 pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: Shared) {
+    let is_inherited = matches!(socket, Shared::Inherited(_));
     let socket = match Watched::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -84,7 +84,8 @@ pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: Shared
             },
         }
     }
-    if let Ok(socket) = socket.into_socket() {
+    // What waits in a socket that was passed in is served by whoever gets it next.
+    if !is_inherited && let Ok(socket) = socket.into_socket() {
         accept_dry(&worker, &listener, &socket);
     }
 }
@@ -92,8 +93,12 @@ pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: Shared
 impl Watched {
     fn new(socket: Shared) -> io::Result<Watched> {
         Ok(match socket {
-            Shared::Tcp(socket) => Watched::Tcp(TcpListener::from_std(socket)?),
-            Shared::Unix(socket) => Watched::Unix(UnixListener::from_std(socket)?),
+            Shared::Inherited(InheritedSocket::Tcp(socket)) => {
+                Watched::Tcp(TcpListener::from_std(socket)?)
+            }
+            Shared::Unix(socket) | Shared::Inherited(InheritedSocket::Unix(socket)) => {
+                Watched::Unix(UnixListener::from_std(socket)?)
+            }
         })
     }
 

@@ -196,7 +196,7 @@ fn share_port(_: &Socket) -> io::Result<()> {
 }
 
 /// What accepted sockets inherit on Linux.
-fn prepare(socket: &Socket, options: &TcpOptions) -> io::Result<()> {
+pub(super) fn prepare(socket: &Socket, options: &TcpOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_notsent_lowat(options.notsent_lowat)?;

@@ -3,6 +3,7 @@
 mod bind;
 mod error;
 mod fds;
+mod inherited;
 mod stream;
 mod unix;
 
@@ -18,6 +19,7 @@ use rustix::{io::Errno, net::sockopt::set_socket_linger};
 pub use bind::{Sharing, TcpAddress, TcpOptions, bind_tcp, prepare_accepted, refuse_new};
 pub use error::BindError;
 pub use fds::{MAX_FDS, Received, recv_with_fds, send_with_fds, seqpacket_pair};
+pub use inherited::{InheritedSocket, open_inherited, take_inherited};
 pub use stream::{peek, read, take, write, writev};
 pub use unix::{UnixFile, UnixOptions, bind_unix};
 
