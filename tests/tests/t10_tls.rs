@@ -424,3 +424,28 @@ fn the_first_of_many_requests_waits_for_no_other() {
         let _ = conn.read_response().expect(200);
     }
 }
+
+#[test]
+fn checks_of_health_go_over_tls() {
+    let authority = Authority::new();
+    let up = format!("location /up {{ return 200 well; }} {FACTS}");
+    let good = nginx(&authority.issue("DNS:app.test"), &up);
+    let stranger = nginx(&Authority::new().issue("DNS:app.test"), &up);
+    let server = Server::builder(
+        r#"local app = upstream "app" { "https://@good@", "https://@stranger@", eject = false,
+             tls_ca = "@ca@", tls_name = "app.test",
+             health = { path = "/up", body = "well", every = "20ms", up = 1, down = 1 } }
+           site { "*", proxy(app) { retries = 0 } }"#,
+    )
+    .set("good", good.target())
+    .set("stranger", stranger.target())
+    .set("ca", authority.cert().display().to_string())
+    .start();
+    server.wait_stderr("the peer is down");
+    for _ in 0..10 {
+        let _ = server.client().get("/").expect(200);
+    }
+    let said = server.stderr();
+    assert!(said.contains("certificate"), "{said}");
+    assert_eq!(said.matches("the peer is down").count(), 1, "{said}");
+}

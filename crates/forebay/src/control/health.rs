@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -11,11 +13,12 @@ use forebay_http1::{
     BodyDecoder, Framing, HeadParser, Limits, Method, Part, Progress, ResponseHead,
 };
 use rustc_hash::FxHashMap;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
-use crate::upstream::{Health, Place, Upstream};
+use crate::transport::Transport;
+use crate::upstream::{Ask, Health, Place, Upstream};
 
 /// Of an answer's body, so much is looked at.
 const BODY_BYTES: usize = 64 * 1024;
@@ -102,24 +105,34 @@ fn spread(upstream: &Weak<Upstream>, peer: usize, every: Duration) -> Duration {
 /// One check; the error says what was wrong.
 async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), String> {
     let peer = &upstream.peers[peer];
-    match &peer.place {
+    let (io, label) = match &peer.place {
         Place::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(said)?;
-            ask(stream, health, "localhost").await
+            (Transport::Unix(stream), "localhost")
         }
-        Place::Address(address) => ask(connect(&[*address]).await?, health, &peer.label).await,
+        Place::Address(address) => (connect(&[*address]).await?, host_of(&peer.label)),
         Place::Name(..) => {
             let addresses = peer.addresses.load_full();
-            ask(connect(&addresses).await?, health, &peer.label).await
+            (connect(&addresses).await?, host_of(&peer.label))
         }
-    }
+    };
+    let Some(asked) = &health.ask else {
+        return Ok(());
+    };
+    let io = upstream.secure_check(peer, io, asked.host.as_deref());
+    ask(Stream(io.await.map_err(said)?), asked, label).await
 }
 
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
+/// What a target's text says of who it is.
+fn host_of(label: &str) -> &str {
+    label.split_once("://").map_or(label, |(_, host)| host)
+}
+
+async fn connect(addresses: &[SocketAddr]) -> Result<Transport, String> {
     let mut last = "its name has no address".to_owned();
     for address in addresses {
         match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok(Transport::Tcp(stream)),
             Err(error) => last = said(error),
         }
     }
@@ -131,15 +144,12 @@ fn said(error: io::Error) -> String {
     error.to_string()
 }
 
-/// Asks, where that is wanted; else the connection was enough.
+/// Asks, and looks at the answer.
 async fn ask(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
-    health: &Health,
+    ask: &Ask,
     label: &str,
 ) -> Result<(), String> {
-    let Some(ask) = &health.ask else {
-        return Ok(());
-    };
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: Forebay (health check)\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n",
@@ -159,6 +169,44 @@ async fn ask(
         Ok(())
     } else {
         Err("the body of its answer does not match".to_owned())
+    }
+}
+
+/// A connection as the runtime's helpers want it. A check is rare: a copy of what it reads is
+/// nothing.
+struct Stream(Transport);
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let mut read = BytesMut::with_capacity(buf.remaining().min(4096));
+        ready!(self.0.poll_read(cx, &mut read))?;
+        buf.put_slice(&read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, bytes, false)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.shutdown())
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
 pub use declare::{DIRECTIVE, Upstreams};
-pub use health::Health;
+pub use health::{Ask, Health};
 pub use pool::Idle;
 pub use seat::Seat;
 pub use session::{Session, Times};

@@ -14,6 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 
 use super::{Peer, Place, Upstream};
 use crate::exchange::{Exchange, Fault, Reason, expand};
+use crate::transport::{Tls, Transport};
 
 /// What a pool says of TLS. Equal ones make equal connections: what files hold counts, not where
 /// they are.
@@ -212,6 +213,29 @@ impl Upstream {
             Place::Address(address) if host.is_empty() => address.ip().to_string(),
             Place::Address(_) | Place::Unix(_) => host.to_owned(),
         })
+    }
+}
+
+impl Upstream {
+    /// Makes a connection for a check secure, where the peer is spoken to over TLS. Without a
+    /// request it is the check that says who a bare address must prove to be: its `host`.
+    pub async fn secure_check(
+        &self,
+        peer: &Peer,
+        io: Transport,
+        host: Option<&str>,
+    ) -> io::Result<Transport> {
+        let (Some(spec), Some(config), true) = (&self.definition.tls, &self.tls, peer.tls) else {
+            return Ok(io);
+        };
+        let said = spec.name.as_ref().and_then(Template::as_literal);
+        let name = match (said, &peer.place) {
+            (Some(name), _) => name.to_owned(),
+            (None, Place::Name(name, _)) => name.to_string(),
+            (None, Place::Address(address)) => host.map_or(address.ip().to_string(), str::to_owned),
+            (None, Place::Unix(_)) => host.unwrap_or("localhost").to_owned(),
+        };
+        Tls::connect(io, config.clone(), &name).await
     }
 }
 
