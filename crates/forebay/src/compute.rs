@@ -58,7 +58,17 @@ fn queue() -> &'static SyncSender<Job> {
     })
 }
 
+/// How far the threads stand back behind the workers, where there are not enough cores for both:
+/// whoever sends one wrong password after the other must not slow everybody else down.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 fn work(jobs: &Mutex<Receiver<Job>>) {
+    // Of this thread alone on Linux; elsewhere it would be the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "a thread for computations has the priority of a worker");
+    }
     loop {
         let job = jobs.lock().recv();
         let Ok(job) = job else {
@@ -90,6 +100,24 @@ mod tests {
             }
             assert_eq!(run(|| 5).await.expect("a result"), 5);
         });
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_threads_stand_back() {
+        let niceness = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("this thread");
+            // The fields behind the name, which may hold anything, begin with the third.
+            let (_, fields) = stat.rsplit_once(')').expect("a name");
+            let niceness = fields.split_whitespace().nth(19 - 3);
+            niceness
+                .and_then(|text| text.parse::<i32>().ok())
+                .expect("a number")
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let there = runtime.expect("a runtime").block_on(run(niceness));
+        // Not further than 19, if the tests themselves stand back.
+        assert_eq!(there.expect("a result"), (niceness() + NICENESS).min(19));
     }
 
     #[test]
