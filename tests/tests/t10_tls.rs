@@ -298,11 +298,14 @@ plain, _ = listener.accept()
 secure = context.wrap_socket(plain, server_side=True)
 secure.recv(65536)
 secure.sendall(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-while secure.recv(65536):
+while secure.recv(65536) == b"more":
     secure.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     secure.sendall(b"a" * 10000)
     secure.sendall(b"b" * 16000)
     secure.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+# Without saying so, as many do.
+secure.sendall(b"last words")
+secure.close()
 "#;
 
 #[test]
@@ -322,6 +325,9 @@ fn what_is_decrypted_and_has_no_room_is_not_forgotten() {
         conn.expect_bytes(&[b'a'; 10_000]);
         conn.expect_bytes(&[b'b'; 16_000]);
     }
+    conn.more("enough");
+    conn.expect_bytes(b"last words");
+    conn.expect_closed();
 }
 
 /// A server in Python that has printed its port; it is killed when dropped.

@@ -266,6 +266,12 @@ impl Way {
             match ready!(self.poll_fill(worker, from, cx)) {
                 Ok(0) => self.state = State::Ending,
                 Ok(read) => moved.read += read,
+                // Over TLS, an end that was not announced. Many applications end so, and a reset
+                // would take what they have said last from who still reads it; whether it was all
+                // is for the protocol inside to tell.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.state = State::Ending;
+                }
                 Err(_) => return Poll::Ready(Err(Broken::Sender)),
             }
         }
