@@ -307,3 +307,36 @@ fn who_does_not_read_the_log_stalls_nobody() {
     server.kill().expect("it runs");
     let _ = server.wait();
 }
+
+#[test]
+fn the_file_belongs_to_the_user_that_the_server_becomes() {
+    use std::os::unix::fs::MetadataExt;
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this case has to run as root"
+    );
+    let config =
+        r#"site { "*", access_log "@dir@/logs/a.log" { format = "$path" }, respond(200) }"#;
+    let builder = Server::builder(config)
+        .server(r#"user = "nobody:nogroup""#)
+        .file("logs/old.log", "")
+        .open_to_all();
+    let logs = builder.dir().join("logs");
+    std::fs::set_permissions(&logs, std::fs::Permissions::from_mode(0o777)).expect("permissions");
+    let server = builder.start();
+    let _ = server.client().get("/1").expect(200);
+    let log = logs.join("a.log");
+    assert_eq!(wait_lines(&log, 1), ["/1"]);
+    assert_ne!(log.metadata().expect("a file").uid(), 0);
+    // What it may not write to it does not take either.
+    std::fs::set_permissions(&logs, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    server.write_config(&config.replace("a.log", "b.log"));
+    let output = server.reload().expect(2);
+    assert!(
+        output.stderr.contains("cannot be written to"),
+        "{}",
+        output.stderr
+    );
+    let _ = server.client().get("/2").expect(200);
+    assert_eq!(wait_lines(&log, 2), ["/1", "/2"]);
+}

@@ -21,7 +21,11 @@ pub fn write(log: &Log, exchange: &Exchange, out: &mut Vec<u8>) {
 /// `192.0.2.1 - - [21/Nov/2026:03:04:05 +0000] "GET / HTTP/1.1" 200 5 "REFERER" "USER AGENT"`
 fn combined(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     let request = &exchange.request;
-    push_ip(exchange.client_ip(), out);
+    // Who comes by a Unix socket has no address.
+    match exchange.has_client_ip() {
+        true => push_ip(exchange.client_ip(), out),
+        false => out.push(b'-'),
+    }
     out.extend_from_slice(b" - - [");
     exchange.worker.with_date(|date| {
         // From "Sat, 21 Nov 2026 03:04:05 GMT".
@@ -55,9 +59,11 @@ fn json(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     let request = &exchange.request;
     out.extend_from_slice(b"{\"time\":\"");
     push_time(exchange, out);
-    let _ = write!(out, "\",\"id\":\"{:016x}\",\"client_ip\":\"", exchange.id);
-    push_ip(exchange.client_ip(), out);
-    out.extend_from_slice(b"\",\"method\":\"");
+    let _ = write!(out, "\",\"id\":\"{:016x}\"", exchange.id);
+    if exchange.has_client_ip() {
+        member(out, "client_ip", |out| push_ip(exchange.client_ip(), out));
+    }
+    out.extend_from_slice(b",\"method\":\"");
     push_json(out, request.method.as_str().as_bytes());
     out.extend_from_slice(b"\",\"scheme\":\"");
     out.extend_from_slice(exchange.scheme().as_bytes());

@@ -128,6 +128,12 @@ fn the_combined_format() {
         })
         .collect();
     assert_eq!(shape, "00/aaa/0000:00:00:00 +0000");
+    let unknown = logged(
+        "access_log \"stdout\"",
+        |bench| bench.get("/").from("0.0.0.0"),
+        200,
+    );
+    assert!(unknown.starts_with("- - - ["), "{unknown}");
     let bare = logged("access_log \"stdout\"", |bench| bench.get("/"), 200);
     assert!(
         bare.ends_with("\"GET / HTTP/1.1\" 200 7 \"-\" \"-\"\n"),
