@@ -6,7 +6,9 @@ use forebay_tests::{Origin, Request, Server, proc};
 
 #[test]
 fn eight_thousand_keep_alive_connections_are_all_answered() {
-    let server = Server::start(r#"site { "*", respond(200, "hello") }"#);
+    let server = Server::builder(r#"site { "*", respond(200, "hello") }"#)
+        .listen("max_connections_per_client = 10000")
+        .start();
     proc::raise_own_limit();
     let mut conns: Vec<_> = (0..8000).map(|_| server.client().connect()).collect();
     for round in 0..3 {
@@ -28,7 +30,10 @@ fn eight_thousand_keep_alive_connections_are_all_answered() {
 #[test]
 fn eight_thousand_connections_before_an_origin_are_all_answered() {
     let origin = Origin::echo();
-    let server = Server::before(&origin, r#"proxy "@origin@""#);
+    let server = Server::builder(r#"site { "*", proxy "@origin@" }"#)
+        .origin("origin", &origin)
+        .listen("max_connections_per_client = 10000")
+        .start();
     proc::raise_own_limit();
     let mut conns: Vec<_> = (0..8000).map(|_| server.client().connect()).collect();
     // The pool has 512 places and a queue of 1024: more than those at a time would be refused.

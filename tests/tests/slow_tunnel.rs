@@ -43,6 +43,7 @@ fn an_idle_tunnel_costs_no_more_than_nginxs() {
            site { "*", proxy(app) }"#,
     )
     .set("peer", peer.target())
+    .listen("max_connections_per_client = 10000")
     .workers(1)
     .start();
     let config = format!(
