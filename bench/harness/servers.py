@@ -54,7 +54,7 @@ def forebay_config(setup, sites):
     """A configuration of Forebay with these sites and nothing that limits the load."""
     return f"""\
 server {{ workers = {setup.workers}, admin = "unix:{setup.dir}/admin.sock", log = "error" }}
-listen "127.0.0.1:{setup.port}"
+listen "127.0.0.1:{setup.port}" {{ max_connections_per_client = 1000000 }}
 {sites}
 """
 
