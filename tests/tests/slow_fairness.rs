@@ -57,6 +57,7 @@ fn a_thousand_slow_downloads_leave_a_fast_client_alone() {
         r#"site { "*", route "/small" { respond(200, "small") }, files "@dir@/www" }"#,
     )
     .file("www/ten.bin", pattern::bytes(10 << 20))
+    .listen("max_connections_per_client = 2000")
     .workers(1)
     .start();
     apart(&server);
