@@ -52,7 +52,8 @@ fn cost(balance: Balance, peers: usize, load: u64, tried: Tried) -> f64 {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         // By turns, so that the counts differ: what is taken twice and given back at random.
-        pool.acquire(&Ask::new(Tick::default())).expect("room");
+        let ask = Ask::new(Tick::default()).draw(random);
+        pool.acquire(&ask).expect("room");
         let peer = usize::try_from(random >> 33).unwrap_or(0) % peers;
         if random >> 32 & 1 == 0 && pool.view(peer, Tick::default()).in_flight > 0 {
             pool.release(peer);
@@ -60,7 +61,11 @@ fn cost(balance: Balance, peers: usize, load: u64, tried: Tried) -> f64 {
     }
     let ask = Ask::again(Tick::from_millis(1), tried);
     least((200_000 / peers.max(10)).max(3 * peers), || {
-        let chosen = pool.acquire(black_box(&ask)).expect("room");
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let ask = black_box(&ask).draw(random);
+        let chosen = pool.acquire(&ask).expect("room");
         pool.release(black_box(chosen.peer));
     })
 }
