@@ -66,6 +66,31 @@ fn a_change_of_a_file_reloads_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_change_that_cannot_be_put_into_service_is_not_tried_again_and_again() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = held.local_addr().expect("its address");
+    let server = Server::builder(OLD).server("watch = true").start();
+    let other = Server::builder(OLD).server("watch = true").start();
+    server.write_config(&format!("listen \"{taken}\" {NEW}"));
+    let failures = || {
+        let status = server.admin().get("/status").expect(200);
+        let status: serde_json::Value = serde_json::from_str(status.text()).expect("JSON");
+        status["reloads_failed"].as_u64().expect("a number")
+    };
+    wait::until("the failure", || failures() > 0);
+    // As long as another server takes to notice two changes, this one lets it be.
+    for text in ["one", "two"] {
+        other.write_config(&format!("site {{ \"*\", respond(200, \"{text}\") }}"));
+        wait::until(text, || other.client().get("/").text() == text);
+    }
+    assert_eq!(failures(), 1);
+    server.write_config(NEW);
+    wait::until("what was mended", || {
+        server.client().get("/").text() == "new"
+    });
+}
+
+#[test]
 fn a_broken_configuration_changes_nothing_and_the_caller_is_told() {
     let mut server = Server::start(OLD);
     server.write_config("site { \"*\", respnd(200, \"broken\") }");

@@ -8,11 +8,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_config::{Call, Code, Host, Inputs, Look, Node, Place, Report, Role, When};
+use forebay_config::{Call, Code, Host, Node, Place, Report, Role, When};
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::declarations::{self, Bind, SITE, Server};
+use super::watch::Made;
 use crate::access::{Redact, Sink, Target};
 use crate::counters::SiteCounts;
 use crate::exchange::{Condition, Entry, Pipeline, Test};
@@ -36,9 +37,7 @@ pub struct Built {
     /// What the process shall be.
     pub server: Server,
     /// What it was made of, if that is watched.
-    pub inputs: Inputs,
-    /// What that looked like; none: it was changing.
-    pub look: Option<Look>,
+    pub made: Made,
 }
 
 /// Builds what these declarations say. `previous` is what is in service now: what an equal
@@ -111,8 +110,7 @@ pub fn build(
         snapshot,
         binds,
         server,
-        inputs: Inputs::default(),
-        look: None,
+        made: Made::default(),
     })
 }
 

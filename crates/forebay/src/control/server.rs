@@ -1,12 +1,11 @@
 //! The running server, seen from its control plane: starting, reloading, stopping.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_sys::memory::give_back_free;
 use forebay_sys::process;
@@ -20,7 +19,7 @@ use super::dns::Names;
 use super::health::Checks;
 use super::sockets::{Inherited, bind_new, remove_files};
 use super::source::Source;
-use super::watch;
+use super::watch::{self, Made};
 use crate::access::Writer;
 use crate::counters::Counters;
 use crate::helper::Helper;
@@ -281,7 +280,7 @@ impl Server {
         if let Some(admin) = admin {
             tokio::spawn(admin::serve(admin, commands.clone()));
         }
-        self.watch(Vec::new());
+        self.watch(None);
         let stopped = loop {
             tokio::select! {
                 _ = term.recv() => break None,
@@ -360,21 +359,16 @@ impl Server {
         }
     }
 
-    /// Waits from now on for a change of what is in service, if that is asked for. `failed`: what
-    /// was read, beside that, by a load that failed just now; it is what somebody will mend.
-    fn watch(&mut self, failed: Vec<PathBuf>) {
-        if !self.built.server.watch {
-            self.watched = Box::pin(std::future::pending());
-            return;
-        }
-        let mut inputs = self.built.inputs.clone();
-        let look = if failed.is_empty() {
-            self.built.look.clone()
+    /// Waits from now on for a change, if that is asked for: of what is in service was made of, or of
+    /// what a reload has read that failed just now. That is what somebody will mend; and until then it
+    /// would fail again.
+    fn watch(&mut self, failed: Option<Made>) {
+        self.watched = if self.built.server.watch {
+            let made = failed.unwrap_or_else(|| self.built.made.clone());
+            Box::pin(watch::changed(made))
         } else {
-            inputs.add(failed.iter().map(PathBuf::as_path));
-            Some(inputs.look())
+            Box::pin(std::future::pending())
         };
-        self.watched = Box::pin(watch::changed(inputs, look));
     }
 
     /// Cuts what is still under way and writes the access logs to their end.
@@ -391,18 +385,21 @@ impl Server {
 
     /// Loads the configuration anew and puts it into service; on any mistake the old one stays.
     async fn reload(&mut self) -> Result<String, String> {
-        let mut read = Vec::new();
-        let outcome = self.try_reload(&mut read).await;
+        let mut failed = None;
+        let outcome = self.try_reload(&mut failed).await;
         match &outcome {
-            Ok(_) => self.reloads += 1,
+            Ok(_) => {
+                self.reloads += 1;
+                failed = None;
+            }
             Err(_) => self.failed_reloads += 1,
         }
-        self.watch(read);
+        self.watch(failed);
         outcome
     }
 
-    /// `read`: the files of a load that failed.
-    async fn try_reload(&mut self, read: &mut Vec<PathBuf>) -> Result<String, String> {
+    /// `made`: what it has read, should it fail.
+    async fn try_reload(&mut self, made: &mut Option<Made>) -> Result<String, String> {
         let (source, previous) = (self.source.clone(), self.built.clone());
         // Off this thread: a large configuration takes a second, and the admin socket answers
         // meanwhile. On a thread of its own, not one that is kept: what loading took goes back to
@@ -410,21 +407,24 @@ impl Server {
         let (told, built) = oneshot::channel();
         let access = self.process.access.clone();
         let load = move || {
+            let begun = SystemTime::now();
             let built = source
                 .build(Some(&previous))
                 .map_err(|report| {
-                    let read: Vec<_> = report.sources().paths().map(Path::to_owned).collect();
-                    (report.render(), read)
+                    // Also what is in service was made of: the mistake may be that it is gone.
+                    let mut inputs = previous.made.inputs.clone();
+                    inputs.add(report.sources().paths());
+                    (report.render(), Made::of(inputs, begun))
                 })
                 .and_then(|(built, report)| {
                     // Here, because opening a file may wait for a disk.
-                    open_logs(&built, &access).map_err(|error| {
-                        (
-                            format!("forebay: {error}\nnothing was changed\n"),
-                            Vec::new(),
-                        )
-                    })?;
-                    Ok((built, report.render_warnings()))
+                    match open_logs(&built, &access) {
+                        Ok(()) => Ok((built, report.render_warnings())),
+                        Err(error) => {
+                            let said = format!("forebay: {error}\nnothing was changed\n");
+                            Err((said, built.made))
+                        }
+                    }
                 });
             give_back_free();
             // The server may be stopping.
@@ -437,10 +437,11 @@ impl Server {
         let built = built
             .await
             .map_err(|error| format!("the reload failed: {error}\n"))?;
-        let (built, warnings) = built.map_err(|(mistakes, files)| {
-            *read = files;
+        let (built, warnings) = built.map_err(|(mistakes, read)| {
+            *made = Some(read);
             mistakes
         })?;
+        *made = Some(built.made.clone());
         let mut sockets = bind_new(
             (&self.helper, &self.inherited),
             &built,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use forebay_config::{Inputs, LoadOptions, Loaded, Report, load, load_text};
 
 use super::build::{Built, build};
+use super::watch::Made;
 use crate::steps::registry;
 
 /// A configuration's origin.
@@ -44,10 +45,9 @@ impl Source {
         let mut loaded = self.load()?;
         match build(&loaded.declarations, &mut loaded.report, previous) {
             Some(mut built) => {
-                if built.server.watch {
-                    built.inputs = Inputs::of(&loaded);
-                    let look = built.inputs.look();
-                    built.look = (!look.is_newer_than(begun)).then_some(look);
+                let is_watched = |built: &Built| built.server.watch;
+                if is_watched(&built) || previous.is_some_and(is_watched) {
+                    built.made = Made::of(Inputs::of(&loaded), begun);
                 }
                 Ok((built, loaded.report))
             }

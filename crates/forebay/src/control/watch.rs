@@ -3,7 +3,7 @@
 //! By looking once a second, not by the kernel's notifications: those say nothing of file systems
 //! of other machines, and have no word for a pattern whose directories do not exist yet.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use forebay_config::{Inputs, Look};
 
@@ -11,9 +11,28 @@ use forebay_config::{Inputs, Look};
 const PAUSE: Duration = Duration::from_secs(1);
 const SHARE: u32 = 50;
 
-/// Returns when the inputs have changed and come to rest. `seen` is what they looked like when they
-/// were loaded; none: nobody knows.
-pub async fn changed(inputs: Inputs, seen: Option<Look>) {
+/// What a load has read.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Its files and patterns.
+    pub inputs: Inputs,
+    /// What they looked like; none: nobody knows.
+    seen: Option<Look>,
+}
+
+impl Made {
+    /// Of these, by a load that has just ended and began then: what has changed since may have been
+    /// read before the change or after. Blocks on the file system.
+    pub fn of(inputs: Inputs, begun: SystemTime) -> Made {
+        let look = inputs.look();
+        let seen = (!look.is_newer_than(begun)).then_some(look);
+        Made { inputs, seen }
+    }
+}
+
+/// Returns when what was read has changed and come to rest.
+pub async fn changed(made: Made) {
+    let Made { inputs, seen } = made;
     let mut pause = PAUSE;
     let mut settling = Settling { seen, last: None };
     loop {

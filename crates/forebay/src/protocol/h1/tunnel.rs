@@ -19,7 +19,7 @@ use bytes::{Buf, BytesMut};
 
 use super::send::{self, Leftover};
 use super::{Link, Next};
-use crate::exchange::{Body, Reason, Response, Tunnel};
+use crate::exchange::{Body, Reason, Response, Tunnel, guard};
 use crate::transport::Transport;
 use crate::worker::Worker;
 
@@ -238,7 +238,7 @@ impl Way {
         loop {
             while !self.held.is_empty() {
                 if moved.written >= TURN_BYTES {
-                    cx.waker().wake_by_ref();
+                    guard::end_turn(cx);
                     return Poll::Pending;
                 }
                 match to.poll_write(cx, &self.held, false) {
