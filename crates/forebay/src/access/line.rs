@@ -1,13 +1,12 @@
 //! What a line says, and how bytes that a remote has chosen are kept from saying anything else.
 
 use std::io::Write as _;
-use std::net::IpAddr;
 
 use forebay_config::{Part, Template, Variable};
 use forebay_fields::{Known, append_decimal};
 
 use super::{Format, Log, Redact};
-use crate::exchange::{Exchange, append_variable};
+use crate::exchange::{Exchange, append_ip, append_variable};
 
 /// Appends the line of an exchange that is over, without its end.
 pub fn write(log: &Log, exchange: &Exchange, out: &mut Vec<u8>) {
@@ -23,7 +22,7 @@ fn combined(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     let request = &exchange.request;
     // Who comes by a Unix socket has no address.
     match exchange.has_client_ip() {
-        true => push_ip(exchange.client_ip(), out),
+        true => append_ip(exchange.client_ip(), out),
         false => out.push(b'-'),
     }
     out.extend_from_slice(b" - - [");
@@ -61,7 +60,7 @@ fn json(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     push_time(exchange, out);
     let _ = write!(out, "\",\"id\":\"{:016x}\"", exchange.id);
     if exchange.has_client_ip() {
-        member(out, "client_ip", |out| push_ip(exchange.client_ip(), out));
+        member(out, "client_ip", |out| append_ip(exchange.client_ip(), out));
     }
     out.extend_from_slice(b",\"method\":\"");
     push_json(out, request.method.as_str().as_bytes());
@@ -168,22 +167,6 @@ fn push_seconds(us: u64, out: &mut Vec<u8>) {
         rest /= 10;
     }
     out.extend_from_slice(&digits);
-}
-
-/// The formatting machinery costs more than the rest of the line.
-fn push_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        IpAddr::V4(ip) => {
-            for (index, octet) in ip.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                append_decimal(out, u64::from(octet));
-            }
-        }
-        // Writing into memory does not fail.
-        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
-    }
 }
 
 /// What stands for itself in a line: visible ASCII and the blank, but for quotes and backslashes.

@@ -36,7 +36,9 @@ pub use page::{dress, prefers_json};
 pub use request::{Captures, Request};
 pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
-pub use template::{append_variable, expand, expand_path, expand_url, form_decoded, query_pairs};
+pub use template::{
+    append_ip, append_variable, expand, expand_path, expand_url, form_decoded, query_pairs,
+};
 pub use trust::Trust;
 pub use tunnel::Tunnel;
 

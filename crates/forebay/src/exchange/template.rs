@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
+use std::net::IpAddr;
 
 use forebay_config::{Part, Template, Variable};
 use forebay_fields::append_decimal;
@@ -313,6 +314,23 @@ fn push_path(value: &[u8], encoded: bool, out: &mut Vec<u8>) -> Result<(), Fault
         at += if escape.is_some() { 3 } else { 1 };
     }
     Ok(())
+}
+
+/// Appends an address. By hand for IPv4: the formatting machinery costs more than the rest of a log
+/// line, and every proxied request has two.
+pub fn append_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                append_decimal(out, u64::from(octet));
+            }
+        }
+        // Writing into memory does not fail.
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
 }
 
 #[cfg(test)]

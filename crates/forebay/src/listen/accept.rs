@@ -1,7 +1,7 @@
 //! Accepting, and what happens near the limits.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,10 +26,10 @@ Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// At the limit this many of the oldest idle connections make room, so that looking for them is
 /// paid once for many.
-pub(super) const REAP: usize = 32;
+const REAP: usize = 32;
 
 /// Pause after an `accept` that fails for want of memory or descriptors.
-pub(super) const BREATH: Duration = Duration::from_millis(20);
+const BREATH: Duration = Duration::from_millis(20);
 
 /// Accepts on `socket` until the listener closes, then what still waits, then closes.
 pub async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpListener) {
@@ -44,19 +44,11 @@ pub async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: TcpL
             Ok((stream, address)) => {
                 take(&worker, &listener, Transport::Tcp(stream), Some(address));
             }
-            Err(error) => match AcceptFault::of(&error) {
-                AcceptFault::Gone | AcceptFault::Empty => {}
-                AcceptFault::Exhausted => {
-                    spare.shed(&worker, || accept_now(&socket));
-                    if !worker.reap_idle(REAP) {
-                        tokio::time::sleep(BREATH).await;
-                    }
-                }
-                AcceptFault::Broken => {
-                    tracing::error!(%error, "accepting failed; trying again");
-                    tokio::time::sleep(BREATH).await;
-                }
-            },
+            Err(error) => {
+                spare
+                    .get_over(&worker, &error, || accept_now(&socket))
+                    .await
+            }
         }
     }
     accept_dry(&worker, &listener, socket);
@@ -171,9 +163,31 @@ impl Spare {
         Spare(File::open("/dev/null").ok())
     }
 
+    /// Does what an `accept` that failed asks for, and comes back when the next may be tried.
+    pub(super) async fn get_over(
+        &mut self,
+        worker: &Worker,
+        error: &io::Error,
+        accept: impl FnOnce() -> Option<Socket>,
+    ) {
+        match AcceptFault::of(error) {
+            AcceptFault::Gone | AcceptFault::Empty => {}
+            AcceptFault::Exhausted => {
+                self.shed(worker, accept);
+                if !worker.reap_idle(REAP) {
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+            AcceptFault::Broken => {
+                tracing::error!(%error, "accepting failed; trying again");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+
     /// Out of descriptors: gives up the spare one for a moment to take a connection and close it,
     /// so that its client learns at once that it cannot be served.
-    pub(super) fn shed(&mut self, worker: &Worker, accept: impl FnOnce() -> Option<Socket>) {
+    fn shed(&mut self, worker: &Worker, accept: impl FnOnce() -> Option<Socket>) {
         self.0 = None;
         if let Some(socket) = accept() {
             worker.counters.refused.add(1);

@@ -12,7 +12,7 @@ use forebay_sys::net::{AcceptFault, InheritedSocket};
 use socket2::Socket;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::accept::{BREATH, REAP, Spare, take};
+use super::accept::{Spare, take};
 use super::{Listener, ListenerId};
 use crate::snapshot::Served;
 use crate::transport::Transport;
@@ -69,19 +69,11 @@ pub async fn deal_all(worker: Rc<Worker>, listener: Rc<Listener>, socket: Shared
                 let to = (worker.index + dealt) % worker.process.workers();
                 deal(&worker, &listener, to, connection);
             }
-            Err(error) => match AcceptFault::of(&error) {
-                AcceptFault::Gone | AcceptFault::Empty => {}
-                AcceptFault::Exhausted => {
-                    spare.shed(&worker, || socket.accept_now());
-                    if !worker.reap_idle(REAP) {
-                        tokio::time::sleep(BREATH).await;
-                    }
-                }
-                AcceptFault::Broken => {
-                    tracing::error!(%error, "accepting failed; trying again");
-                    tokio::time::sleep(BREATH).await;
-                }
-            },
+            Err(error) => {
+                spare
+                    .get_over(&worker, &error, || socket.accept_now())
+                    .await
+            }
         }
     }
     // What waits in a socket that was passed in is served by whoever gets it next.

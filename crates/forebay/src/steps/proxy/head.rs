@@ -1,14 +1,13 @@
 //! The head of a request as its peer sees it: the received fields as they came, without what
 //! belongs to the client's connection or could be forged, and what we have to say of the client.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use forebay_config::Template;
 use forebay_fields::{Fields, Known, KnownSet, append_decimal, is_token};
 use forebay_http1::{Method, Version, write_request_line};
 
-use crate::exchange::{Body, Exchange, Fault, Reason, expand};
+use crate::exchange::{Body, Exchange, Fault, Reason, append_ip, expand};
 
 /// Fields of a request that are written anew or go no further.
 const NOT_PASSED: KnownSet = KnownSet::HOP_BY_HOP
@@ -136,7 +135,7 @@ fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
     let scheme = exchange.scheme().as_bytes();
     if exchange.has_client_ip() {
         out.extend_from_slice(b"X-Forwarded-For: ");
-        write_ip(ip, out);
+        append_ip(ip, out);
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"X-Forwarded-Proto: ");
@@ -160,10 +159,10 @@ fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
     match ip {
         // RFC 7239 §6.2.
         _ if !exchange.has_client_ip() => out.extend_from_slice(b"unknown"),
-        IpAddr::V4(_) => write_ip(ip, out),
+        IpAddr::V4(_) => append_ip(ip, out),
         IpAddr::V6(_) => {
             out.extend_from_slice(b"\"[");
-            write_ip(ip, out);
+            append_ip(ip, out);
             out.extend_from_slice(b"]\"");
         }
     }
@@ -180,24 +179,6 @@ fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\nCDN-Loop: ");
     out.extend_from_slice(own_name().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// The formatting machinery costs more than the rest of the line; every proxied request has two.
-fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        IpAddr::V4(ip) => {
-            for (index, octet) in ip.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                append_decimal(out, u64::from(octet));
-            }
-        }
-        IpAddr::V6(ip) => {
-            // Writing into memory does not fail.
-            let _ = write!(out, "{ip}");
-        }
-    }
 }
 
 /// This process's name in `Via` and `CDN-Loop`. Its own: two servers behind one another are no
