@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod allowance;
+mod choose;
 mod draw;
 mod ewma;
 mod gcra;
@@ -33,13 +34,12 @@ mod spec;
 mod units;
 
 pub use allowance::Allowances;
+pub use choose::{Ask, Chosen, NoPeer, Tier, Tried};
 pub use draw::hash_key;
 pub use gcra::{Gcra, Verdict};
 pub use health::{Health, HealthCounter};
 pub use permits::Permits;
-pub use pool::{
-    Ask, Chosen, Ejection, NoPeer, Outcome, PeerState, PeerView, Permit, Pool, Tier, Tried,
-};
+pub use pool::{Ejection, Outcome, PeerState, PeerView, Permit, Pool};
 pub use queue::{Pushed, Ticket, WORST_PRIORITY, WaitQueue};
 pub use retry::{
     Attempt, Decision, Failure, GiveUp, MAX_RETRIES, RetryBudget, RetryOn, RetryPolicy,

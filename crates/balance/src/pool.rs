@@ -1,170 +1,16 @@
-//! A pool of peers: choosing one, its permits, its ejection.
-//!
-//! # The order in which peers are used
-//!
-//! 1. primaries that are neither down nor ejected;
-//! 2. backups that are neither down nor ejected, if there is none of the former;
-//! 3. ejected peers, if there is none of the former either: an ejection is a guess from failures,
-//!    and with nobody left a wrong guess would turn a bad moment into an outage. Peers that are
-//!    down by their health checks are never used.
-//!
-//! A peer that is full still counts as being there: its requests wait, they do not flow over to
-//! the backups. A peer that the request has tried does not.
-//!
-//! # How one of several is chosen
-//!
-//! Every peer has a *turn*, a point in virtual time that moves on by 1/weight when the peer is
-//! chosen (stride scheduling). `round_robin` takes the peer with the earliest turn, so over a
-//! cycle each gets exactly its weight, as evenly spread as can be, and it stays so while peers
-//! come, go, fill up and are skipped. `least_requests` takes the peer with the fewest requests in
-//! flight for its weight, and among equals the one with the earliest turn, so idle peers are used
-//! in rotation and not the first one always. A peer that was left out for long does not get a
-//! burst when it is back: turns that lie behind the pool's clock count as being at it.
-//!
-//! `first` takes the first in the order of the configuration. `random`, `p2c_ewma` and `hash` draw
-//! (see `draw.rs`); where a draw leads to a peer that cannot be used, and so do a few more, one pass over
-//! all decides by a number that each peer makes of the draw, so that a key has its place then, too.
-//!
-//! The first two are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes about a
-//! microsecond (`examples/choose_cost.rs`), and there is nothing to keep in order when the counts
-//! change under it, as a heap would have to, under a lock.
+//! A pool of peers: their permits and what becomes of their failures. How one is chosen stands in
+//! `choose.rs`.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
-use crate::draw::{Draw, identity, mix};
-use crate::peer::{BACKUP, Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
+use crate::choose::{Ask, Chosen, NoPeer};
+use crate::draw::Draw;
+use crate::peer::{Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
 use crate::spec::{Balance, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec};
 use crate::units::Tick;
-
-/// What a choice depends on besides the pool.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Ask {
-    /// The present.
-    pub now: Tick,
-    /// Peers that this request has been to.
-    pub tried: Tried,
-    /// For the policies that draw: a random number, or the [`hash_key`](crate::hash_key) of the
-    /// request's key.
-    pub draw: u64,
-}
-
-impl Ask {
-    /// For a request that is sent for the first time.
-    pub fn new(now: Tick) -> Ask {
-        Ask {
-            now,
-            tried: Tried::default(),
-            draw: 0,
-        }
-    }
-
-    /// For one that is tried again.
-    pub fn again(now: Tick, tried: Tried) -> Ask {
-        Ask {
-            now,
-            tried,
-            draw: 0,
-        }
-    }
-
-    /// With the number that a policy needs which draws.
-    #[must_use]
-    pub fn draw(mut self, draw: u64) -> Ask {
-        self.draw = draw;
-        self
-    }
-}
-
-/// The peers that a request has been to. Has room for the first try and every retry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tried {
-    /// Peer numbers plus one.
-    peers: [u32; 6],
-}
-
-impl Tried {
-    /// Adds a peer. When there is no room left, the oldest is forgotten.
-    pub fn add(&mut self, peer: usize) {
-        let number = u32::try_from(peer + 1).unwrap_or(u32::MAX);
-        self.peers.rotate_right(1);
-        self.peers[0] = number;
-    }
-
-    /// Whether a peer was added.
-    #[inline(never)]
-    pub fn contains(&self, peer: usize) -> bool {
-        self.peers
-            .iter()
-            .any(|&number| u32::try_from(peer + 1) == Ok(number))
-    }
-
-    /// Whether none was.
-    pub fn is_empty(&self) -> bool {
-        self.peers[0] == 0
-    }
-}
-
-/// Which of the orders in the module's docs a peer was chosen from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tier {
-    /// A primary.
-    Primary,
-    /// A backup: no primary could be used.
-    Backup,
-    /// An ejected peer: there was no other.
-    Ejected,
-}
-
-/// A peer that was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// Its number.
-    pub peer: usize,
-    /// From which tier.
-    pub tier: Tier,
-}
-
-/// Why no peer was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NoPeer {
-    /// All that could be used have `max_connections` requests in flight: wait, or 503.
-    Full,
-    /// The request has been to all that could be used.
-    AllTried,
-    /// All are down.
-    AllDown,
-}
-
-impl NoPeer {
-    /// A short constant name for logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            NoPeer::Full => "pool_full",
-            NoPeer::AllTried => "all_tried",
-            NoPeer::AllDown => "all_down",
-        }
-    }
-
-    /// The sentence for people.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            NoPeer::Full => "all peers have as many requests as `max_connections` allows",
-            NoPeer::AllTried => "the request has been to all peers that can be used",
-            NoPeer::AllDown => "all peers are down",
-        }
-    }
-}
-
-impl fmt::Display for NoPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.sentence())
-    }
-}
 
 /// How a request to a peer ended, for its ejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -216,31 +62,17 @@ pub struct PeerView {
 /// The state of a pool that all workers share.
 #[derive(Debug)]
 pub struct Pool {
-    spec: PoolSpec,
-    hot: Box<[Hot]>,
-    cold: Box<[Cold]>,
-    draw: Draw,
+    pub(crate) spec: PoolSpec,
+    pub(crate) hot: Box<[Hot]>,
+    pub(crate) cold: Box<[Cold]>,
+    pub(crate) draw: Draw,
     /// The turn that was taken last.
-    clock: AtomicU64,
+    pub(crate) clock: AtomicU64,
     /// How many peers have the flag `EJECTED`.
-    ejected: AtomicU32,
+    pub(crate) ejected: AtomicU32,
     /// How many have the flag `WARMING`.
-    warming: AtomicU32,
+    pub(crate) warming: AtomicU32,
     max_ejected: u32,
-}
-
-/// The result of a pass over the peers of one tier.
-struct Pass {
-    best: Option<Best>,
-    saw_full: bool,
-    saw_tried: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Best {
-    peer: usize,
-    /// Its turn as it was seen.
-    turn: u64,
 }
 
 impl Pool {
@@ -466,233 +298,9 @@ impl Pool {
         }
     }
 
-    /// Looks through the tiers.
-    fn look(&self, ask: &Ask) -> Result<(Chosen, Best), NoPeer> {
-        // Flags whose time is over are taken off before, so that the passes call nothing.
-        if self.ejected.load(Relaxed) | self.warming.load(Relaxed) != 0 {
-            (0..self.len()).for_each(|peer| _ = self.flags_at(peer, ask.now));
-        }
-        if let Some(peer) = self.drawn(ask) {
-            let tier = Tier::Primary;
-            return Ok((Chosen { peer, tier }, Best { peer, turn: 0 }));
-        }
-        let warming = self.warming.load(Relaxed) != 0;
-        let pass = match (self.spec.balance, warming) {
-            (Balance::LeastRequests, false) => Self::pass::<BY_LOAD, false>,
-            (Balance::LeastRequests, true) => Self::pass::<BY_LOAD, true>,
-            (Balance::RoundRobin, false) => Self::pass::<BY_TURN, false>,
-            (Balance::RoundRobin, true) => Self::pass::<BY_TURN, true>,
-            (Balance::First, _) => Self::pass::<BY_PLACE, false>,
-            (Balance::Random | Balance::P2cEwma | Balance::Hash, _) => Self::pass::<BY_DRAW, false>,
-        };
-        let mut saw_tried = false;
-        for (tier, mask, wanted) in [
-            (Tier::Primary, DOWN | EJECTED | BACKUP, 0),
-            (Tier::Backup, DOWN | EJECTED | BACKUP, BACKUP),
-            (Tier::Ejected, DOWN | EJECTED, EJECTED),
-        ] {
-            // Somebody who is not ejected was there, so this is no time to panic.
-            if tier == Tier::Ejected && saw_tried {
-                break;
-            }
-            let pass = pass(self, mask, wanted, ask);
-            if let Some(best) = pass.best {
-                return Ok((
-                    Chosen {
-                        peer: best.peer,
-                        tier,
-                    },
-                    best,
-                ));
-            }
-            if pass.saw_full {
-                return Err(NoPeer::Full);
-            }
-            saw_tried |= pass.saw_tried;
-        }
-        Err(if saw_tried {
-            NoPeer::AllTried
-        } else {
-            NoPeer::AllDown
-        })
-    }
-
-    /// The best peer among those whose flags, as far as `mask` goes, are `wanted`: the one with
-    /// the least load, and among equals the one whose turn is the least ahead of the clock.
-    ///
-    /// Nothing is called in the loop and few things are kept over it, so that all of them stay in
-    /// registers; and the comparison is of one number, without a short circuit: equal loads come
-    /// at random, and a branch that is guessed wrong costs more than all the rest. With both it
-    /// takes half the time for 1,000 peers.
-    #[inline(never)]
-    fn pass<const BY: u8, const WARMING: bool>(&self, mask: u32, wanted: u32, ask: &Ask) -> Pass {
-        let (mut saw_full, mut saw_tried) = (false, false);
-        let (mut best, mut best_turn, mut least) = (None, 0, u128::MAX);
-        let clock = self.clock.load(Relaxed);
-        for hot in &self.hot {
-            let flags = hot.flags.load(Relaxed);
-            if flags & mask != wanted {
-                continue;
-            }
-            let used = hot.permits.used();
-            if used >= hot.permits.limit() {
-                saw_full = true;
-                continue;
-            }
-            let stride = if WARMING {
-                self.stride(hot, flags, ask.now)
-            } else {
-                hot.stride
-            };
-            // A stride is one by weight, so this compares requests by weight, without a division.
-            let turn = hot.turn.load(Relaxed);
-            let rank = match BY {
-                BY_LOAD => u128::from(u64::from(used) * stride) << 64,
-                // Of those that nothing leads to directly, each request still has its own.
-                BY_DRAW => u128::from(mix(self.identity(hot), ask.draw)) + 1,
-                // The first one there is.
-                _ => 0,
-            };
-            let rank = match BY {
-                BY_LOAD | BY_TURN => rank | u128::from(ahead_of(clock, turn)),
-                _ => rank,
-            };
-            if rank >= least {
-                continue;
-            }
-            if !ask.tried.is_empty() && ask.tried.contains(hot.number()) {
-                saw_tried = true;
-                continue;
-            }
-            (best, best_turn, least) = (Some(hot), turn, rank);
-            if rank == 0 {
-                // There can be none better.
-                break;
-            }
-        }
-        let best = best.map(|hot| Best {
-            peer: hot.number(),
-            turn: best_turn,
-        });
-        Pass {
-            best,
-            saw_full,
-            saw_tried,
-        }
-    }
-
-    /// The peer that a draw leads to, if the policy draws and it is a primary that can be used.
-    /// Else the pass over all decides.
-    fn drawn(&self, ask: &Ask) -> Option<usize> {
-        match self.spec.balance {
-            Balance::Hash => {
-                let mut peers = self.draw.of(ask.draw).take(DRAWS);
-                peers.find(|&peer| self.can_be_drawn(peer, ask, 0))
-            }
-            Balance::Random => self.draws(ask).next(),
-            Balance::P2cEwma => {
-                let mut draws = self.draws(ask);
-                let first = draws.next()?;
-                let second = draws.find(|&peer| peer != first).unwrap_or(first);
-                let cost = |peer: usize| {
-                    let used = f64::from(self.hot[peer].permits.used());
-                    f64::from(self.cold[peer].ewma.at(ask.now) + 1.0) * (used + 1.0)
-                };
-                Some(if cost(second) < cost(first) {
-                    second
-                } else {
-                    first
-                })
-            }
-            _ => None,
-        }
-    }
-
-    /// Usable primaries at random, by weight.
-    fn draws(&self, ask: &Ask) -> impl Iterator<Item = usize> {
-        (0..)
-            .zip(0..DRAWS)
-            .filter_map(move |(number, _)| {
-                let drawn = mix(ask.draw, number);
-                Some((drawn, self.draw.of(drawn).next()?))
-            })
-            .filter(|&(drawn, peer)| self.can_be_drawn(peer, ask, drawn))
-            .map(|(_, peer)| peer)
-    }
-
-    /// Whether a draw may lead to this primary. One that warms up is passed over as often as its
-    /// share is short of the full one; a hash (`drawn` 0) spares it nothing, since its keys are its.
-    fn can_be_drawn(&self, peer: usize, ask: &Ask, drawn: u64) -> bool {
-        let hot = &self.hot[peer];
-        let flags = hot.flags.load(Relaxed);
-        if flags & (DOWN | EJECTED) != 0 || hot.permits.is_full() || ask.tried.contains(peer) {
-            return false;
-        }
-        if flags & WARMING == 0 || drawn == 0 {
-            return true;
-        }
-        // Its stride is as much longer as its share is shorter.
-        let longer = u128::from(self.stride(hot, flags, ask.now));
-        u128::from(mix(drawn, 1)) * longer < u128::from(hot.stride) << 64
-    }
-
-    fn identity(&self, hot: &Hot) -> u64 {
-        let number = hot.number();
-        identity(
-            &self.spec.peers[number],
-            u32::try_from(number).unwrap_or(u32::MAX),
-        )
-    }
-
-    /// Moves the turn of the chosen peer on. False if another worker has done so meanwhile.
-    fn take_turn(&self, best: &Best, now: Tick) -> bool {
-        // With one peer there are no turns, and nothing that workers would have to share; and some
-        // policies have none.
-        let has_turns = matches!(
-            self.spec.balance,
-            Balance::LeastRequests | Balance::RoundRobin
-        );
-        if self.hot.len() == 1 || !has_turns {
-            return true;
-        }
-        let hot = &self.hot[best.peer];
-        let clock = self.clock.load(Relaxed);
-        let start = if ahead_of(clock, best.turn) == 0 {
-            clock
-        } else {
-            best.turn
-        };
-        let next = start.wrapping_add(self.stride(hot, hot.flags.load(Relaxed), now));
-        if hot
-            .turn
-            .compare_exchange(best.turn, next, Relaxed, Relaxed)
-            .is_err()
-        {
-            return false;
-        }
-        // Two workers may set this in either order. The clock then is behind by one stride, which
-        // at worst gives a peer that was away one turn more.
-        self.clock.store(start, Relaxed);
-        true
-    }
-
-    /// How far a choice moves the turn of a peer on; further while it warms up.
-    fn stride(&self, hot: &Hot, flags: u32, now: Tick) -> u64 {
-        let full = hot.stride;
-        if flags & WARMING == 0 {
-            return full;
-        }
-        let since = Tick::from_millis(self.cold[hot.number()].warm_since.load(Relaxed));
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        let (whole, elapsed) = (millis(self.spec.slow_start), millis(now.since(since)));
-        let longer = u128::from(full) * u128::from(whole) / u128::from(elapsed.min(whole));
-        // Never more than ten times: of no requests at all nothing would be learned.
-        u64::try_from(longer).unwrap_or(u64::MAX).min(full * 10)
-    }
-
     /// The flags of a peer, once those whose time is over have been taken off.
     #[cold]
-    fn flags_at(&self, peer: usize, now: Tick) -> u32 {
+    pub(crate) fn flags_at(&self, peer: usize, now: Tick) -> u32 {
         let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
         let mut flags = hot.flags.load(Relaxed);
         if flags & EJECTED != 0 && cold.ejected_until.load(Relaxed) <= now.as_millis() {
@@ -744,24 +352,6 @@ impl Pool {
             cold.ejections.fetch_add(1, Relaxed);
         }
         Ejection::Ejected { until }
-    }
-}
-
-/// How many times a policy draws before all peers are looked at.
-const DRAWS: usize = 16;
-
-/// What a pass goes by.
-const BY_TURN: u8 = 0;
-const BY_LOAD: u8 = 1;
-const BY_PLACE: u8 = 2;
-const BY_DRAW: u8 = 3;
-
-/// How far a turn lies ahead of the clock: not at all if it is behind. The two wrap around; a turn
-/// is ahead by a few strides at most, so what looks further ahead is behind.
-fn ahead_of(clock: u64, turn: u64) -> u64 {
-    match turn.wrapping_sub(clock) {
-        ahead if ahead < 1 << 60 => ahead,
-        _ => 0,
     }
 }
 
