@@ -25,15 +25,17 @@
 //! (see `draw.rs`); where a draw leads to a peer that cannot be used, and so do a few more, one pass over
 //! all decides by a number that each peer makes of the draw, so that a key has its place then, too.
 //!
-//! The first two are one pass over a dense array, 32 bytes for each peer: for 1,000 peers it takes about a
-//! microsecond (`examples/choose_cost.rs`), and there is nothing to keep in order when the counts
-//! change under it, as a heap would have to, under a lock.
+//! The first two are one pass over a dense array, 32 bytes for each peer: there is nothing to keep in
+//! order when the counts change under it, as a heap would have to, under a lock. A large pool is cut
+//! into groups that remember which of their members is the best (see `groups.rs`), so that only
+//! those are passed over in which something has happened since.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::draw::{identity, mix};
+use crate::groups::{GROUP, Group, Recall};
 use crate::peer::{BACKUP, DOWN, EJECTED, Hot, WARMING};
 use crate::pool::Pool;
 use crate::spec::Balance;
@@ -170,6 +172,8 @@ struct Pass {
     best: Option<Best>,
     saw_full: bool,
     saw_tried: bool,
+    /// One that warms up was among them: what is best depends on the time, too.
+    saw_warming: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -177,18 +181,21 @@ pub(crate) struct Best {
     peer: usize,
     /// Its turn as it was seen.
     turn: u64,
+    /// The lower, the better.
+    rank: u128,
 }
 
 impl Pool {
     /// Looks through the tiers.
     pub(crate) fn look(&self, ask: &Ask) -> Result<(Chosen, Best), NoPeer> {
-        // Flags whose time is over are taken off before, so that the passes call nothing.
-        if self.ejected.load(Relaxed) | self.warming.load(Relaxed) != 0 {
-            (0..self.len()).for_each(|peer| _ = self.flags_at(peer, ask.now));
-        }
+        self.settle_flags(ask.now);
         if let Some(peer) = self.drawn(ask) {
             let tier = Tier::Primary;
-            return Ok((Chosen { peer, tier }, Best { peer, turn: 0 }));
+            return Ok((Chosen { peer, tier }, Best::drawn(peer)));
+        }
+        if let Some(best) = self.best_of_groups(ask) {
+            let (peer, tier) = (best.peer, Tier::Primary);
+            return Ok((Chosen { peer, tier }, best));
         }
         let warming = self.warming.load(Relaxed) != 0;
         let pass = match (self.spec.balance, warming) {
@@ -201,15 +208,15 @@ impl Pool {
         };
         let mut saw_tried = false;
         for (tier, mask, wanted) in [
-            (Tier::Primary, DOWN | EJECTED | BACKUP, 0),
-            (Tier::Backup, DOWN | EJECTED | BACKUP, BACKUP),
+            (Tier::Primary, PRIMARY, 0),
+            (Tier::Backup, PRIMARY, BACKUP),
             (Tier::Ejected, DOWN | EJECTED, EJECTED),
         ] {
             // Somebody who is not ejected was there, so this is no time to panic.
             if tier == Tier::Ejected && saw_tried {
                 break;
             }
-            let pass = pass(self, mask, wanted, ask);
+            let pass = pass(self, &self.hot, mask, wanted, ask);
             if let Some(best) = pass.best {
                 return Ok((
                     Chosen {
@@ -239,11 +246,17 @@ impl Pool {
     /// at random, and a branch that is guessed wrong costs more than all the rest. With both it
     /// takes half the time for 1,000 peers.
     #[inline(never)]
-    fn pass<const BY: u8, const WARMING: bool>(&self, mask: u32, wanted: u32, ask: &Ask) -> Pass {
-        let (mut saw_full, mut saw_tried) = (false, false);
+    fn pass<const BY: u8, const WARMING: bool>(
+        &self,
+        peers: &[Hot],
+        mask: u32,
+        wanted: u32,
+        ask: &Ask,
+    ) -> Pass {
+        let (mut saw_full, mut saw_tried, mut saw_warming) = (false, false, false);
         let (mut best, mut best_turn, mut least) = (None, 0, u128::MAX);
         let clock = self.clock.load(Relaxed);
-        for hot in &self.hot {
+        for hot in peers {
             let flags = hot.flags.load(Relaxed);
             if flags & mask != wanted {
                 continue;
@@ -254,6 +267,7 @@ impl Pool {
                 continue;
             }
             let stride = if WARMING {
+                saw_warming |= flags & self::WARMING != 0;
                 self.stride(hot, flags, ask.now)
             } else {
                 hot.stride
@@ -287,12 +301,85 @@ impl Pool {
         let best = best.map(|hot| Best {
             peer: hot.number(),
             turn: best_turn,
+            rank: least,
         });
         Pass {
             best,
             saw_full,
             saw_tried,
+            saw_warming,
         }
+    }
+
+    /// The best primary of a large pool, if its policy is one of ranks and there is one.
+    fn best_of_groups(&self, ask: &Ask) -> Option<Best> {
+        if self.groups.is_empty() {
+            return None;
+        }
+        match self.spec.balance {
+            Balance::LeastRequests => self.best_by::<BY_LOAD>(ask),
+            Balance::RoundRobin => self.best_by::<BY_TURN>(ask),
+            _ => None,
+        }
+    }
+
+    fn best_by<const BY: u8>(&self, ask: &Ask) -> Option<Best> {
+        let clock = self.clock.load(Relaxed);
+        let mut best: Option<Best> = None;
+        for (group, peers) in self.groups.iter().zip(self.hot.chunks(GROUP)) {
+            let own = match group.recall() {
+                Recall::Nobody => continue,
+                Recall::Member(at) => self.rank_now::<BY>(&peers[at], clock, ask),
+                Recall::Unknown => None,
+            };
+            let Some(own) = own.or_else(|| self.best_of_group::<BY>(group, peers, ask)) else {
+                continue;
+            };
+            if best.is_none_or(|best| own.rank < best.rank) {
+                best = Some(own);
+                if own.rank == 0 {
+                    break;
+                }
+            }
+        }
+        best
+    }
+
+    /// What a group remembers, as it is now; nothing if it is not what it was, because another
+    /// worker is about to change it.
+    fn rank_now<const BY: u8>(&self, hot: &Hot, clock: u64, ask: &Ask) -> Option<Best> {
+        let flags = hot.flags.load(Relaxed);
+        let (used, turn) = (hot.permits.used(), hot.turn.load(Relaxed));
+        let is_tried = !ask.tried.is_empty() && ask.tried.contains(hot.number());
+        if flags & (PRIMARY | WARMING) != 0 || used >= hot.permits.limit() || is_tried {
+            return None;
+        }
+        let load = if BY == BY_LOAD {
+            u128::from(u64::from(used) * hot.stride) << 64
+        } else {
+            0
+        };
+        Some(Best {
+            peer: hot.number(),
+            turn,
+            rank: load | u128::from(ahead_of(clock, turn)),
+        })
+    }
+
+    /// Looks at all of a group, and has it remember who is the best.
+    fn best_of_group<const BY: u8>(&self, group: &Group, peers: &[Hot], ask: &Ask) -> Option<Best> {
+        let version = group.version();
+        let pass = if self.warming.load(Relaxed) == 0 {
+            self.pass::<BY, false>(peers, PRIMARY, 0, ask)
+        } else {
+            self.pass::<BY, true>(peers, PRIMARY, 0, ask)
+        };
+        // Whom this request has been to says nothing of others.
+        if !pass.saw_tried && !pass.saw_warming {
+            let member = pass.best.map(|best| best.peer % GROUP);
+            group.remember(version, member);
+        }
+        pass.best
     }
 
     /// The peer that a draw leads to, if the policy draws and it is a primary that can be used.
@@ -405,6 +492,16 @@ impl Pool {
     }
 }
 
+impl Best {
+    fn drawn(peer: usize) -> Best {
+        let (turn, rank) = (0, 0);
+        Best { peer, turn, rank }
+    }
+}
+
+/// The flags that a primary does not have which can be used.
+const PRIMARY: u32 = DOWN | EJECTED | BACKUP;
+
 /// How many times a policy draws before all peers are looked at.
 const DRAWS: usize = 16;
 
@@ -420,5 +517,97 @@ fn ahead_of(clock: u64, turn: u64) -> u64 {
     match turn.wrapping_sub(clock) {
         ahead if ahead < 1 << 60 => ahead,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Outcome;
+    use crate::spec::{PeerSpec, PoolSpec};
+
+    /// Numbers that look random, the same each time.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_add(1);
+            let number = mix(0x5eed, self.0) % u64::try_from(end).unwrap();
+            usize::try_from(number).unwrap()
+        }
+    }
+
+    fn specs(numbers: &mut Numbers, peers: usize) -> Vec<PeerSpec> {
+        let mut weight = || [1, 1, 1, 2, 5][numbers.below(5)];
+        let spec = |at: usize| PeerSpec {
+            weight: weight(),
+            backup: at % 50 == 49,
+            max_connections: 1 + u32::try_from(at % 7).unwrap(),
+            ..PeerSpec::default()
+        };
+        (0..peers).map(spec).collect()
+    }
+
+    /// What happens to a pool between two choices.
+    fn something(pool: &Pool, numbers: &mut Numbers, held: &mut Vec<usize>, now: Tick) {
+        let peer = numbers.below(pool.len());
+        match numbers.below(12) {
+            0 => _ = pool.set_down(peer, true, now),
+            1..=2 => _ = pool.set_down(peer, false, now),
+            3 => (0..5).for_each(|_| _ = pool.report(peer, Outcome::Failure, now)),
+            4..=7 if !held.is_empty() => {
+                let peer = held.swap_remove(numbers.below(held.len()));
+                pool.release(peer);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing that groups remember makes another choice than a look at all peers does.
+    #[test]
+    fn groups_choose_what_a_look_at_all_peers_chooses() {
+        for balance in [Balance::LeastRequests, Balance::RoundRobin] {
+            for slow_start in [Duration::ZERO, Duration::from_millis(500)] {
+                let mut numbers = Numbers(0);
+                let spec = PoolSpec {
+                    balance,
+                    slow_start,
+                    ..PoolSpec::new(specs(&mut numbers, 300))
+                };
+                let pool = Pool::new(spec.clone()).unwrap();
+                assert!(!pool.groups.is_empty());
+                let (mut held, mut chosen) = (Vec::new(), 0);
+                for step in 0..20_000 {
+                    let now = Tick::from_millis(step * 3);
+                    let mut tried = Tried::default();
+                    if numbers.below(4) == 0 {
+                        (0..numbers.below(4)).for_each(|_| tried.add(numbers.below(pool.len())));
+                    }
+                    let ask = Ask::again(now, tried);
+                    pool.settle_flags(now);
+                    let (mask, peers) = (PRIMARY, &pool.hot);
+                    let all = match balance {
+                        Balance::RoundRobin => pool.pass::<BY_TURN, true>(peers, mask, 0, &ask),
+                        _ => pool.pass::<BY_LOAD, true>(peers, mask, 0, &ask),
+                    };
+                    // Who tried the best comes next in the groups as well.
+                    let own = pool.best_of_groups(&ask).map(|best| best.rank);
+                    assert_eq!(own, all.best.map(|best| best.rank), "{balance:?} at {step}");
+                    if let Ok(taken) = pool.acquire(&ask) {
+                        held.push(taken.peer);
+                        chosen += 1;
+                    }
+                    something(&pool, &mut numbers, &mut held, now);
+                    pool.check_invariants();
+                }
+                assert!(chosen > 5_000, "{chosen} chosen of {balance:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_pools_have_no_groups() {
+        let spec = PoolSpec::new(vec![PeerSpec::default(); 100]);
+        assert!(Pool::new(spec).unwrap().groups.is_empty());
     }
 }

@@ -24,6 +24,7 @@ mod choose;
 mod draw;
 mod ewma;
 mod gcra;
+mod groups;
 mod health;
 mod peer;
 mod permits;

@@ -2,12 +2,13 @@
 //! `choose.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
 use crate::choose::{Ask, Chosen, NoPeer};
 use crate::draw::Draw;
+use crate::groups::{GROUP, Group, groups};
 use crate::peer::{Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
 use crate::spec::{Balance, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec};
 use crate::units::Tick;
@@ -65,6 +66,8 @@ pub struct Pool {
     pub(crate) spec: PoolSpec,
     pub(crate) hot: Box<[Hot]>,
     pub(crate) cold: Box<[Cold]>,
+    /// Of a large one.
+    pub(crate) groups: Box<[Group]>,
     pub(crate) draw: Draw,
     /// The turn that was taken last.
     pub(crate) clock: AtomicU64,
@@ -72,6 +75,8 @@ pub struct Pool {
     pub(crate) ejected: AtomicU32,
     /// How many have the flag `WARMING`.
     pub(crate) warming: AtomicU32,
+    /// When the time of a flag is over next, in milliseconds.
+    due: AtomicU64,
     max_ejected: u32,
 }
 
@@ -105,10 +110,12 @@ impl Pool {
                 .map(|(number, peer)| Hot::new(number, peer, unit))
                 .collect(),
             cold: spec.peers.iter().map(|_| Cold::default()).collect(),
+            groups: groups(spec.peers.len()),
             draw: Draw::new(spec.balance, &spec.peers),
             clock: AtomicU64::new(0),
             ejected: AtomicU32::new(0),
             warming: AtomicU32::new(0),
+            due: AtomicU64::new(u64::MAX),
             max_ejected: u32::try_from(max_ejected).unwrap_or(u32::MAX),
             spec,
         })
@@ -155,10 +162,14 @@ impl Pool {
             if !hot.permits.try_acquire() {
                 continue;
             }
-            if self.take_turn(&best, ask.now) || last_look {
+            let is_right = self.take_turn(&best, ask.now) || last_look;
+            if !is_right {
+                hot.permits.release();
+            }
+            self.changed(chosen.peer);
+            if is_right {
                 return Ok(chosen);
             }
-            hot.permits.release();
         }
         Err(NoPeer::Full)
     }
@@ -194,6 +205,7 @@ impl Pool {
         };
         let was_full = hot.permits.is_full();
         hot.permits.release();
+        self.changed(peer);
         was_full
     }
 
@@ -234,14 +246,25 @@ impl Pool {
             return false;
         };
         if down {
-            return hot.flags.fetch_or(DOWN, Relaxed) & DOWN == 0;
+            let before = hot.flags.fetch_or(DOWN, Relaxed);
+            self.changed(peer);
+            return before & DOWN == 0;
         }
         if hot.flags.load(Relaxed) & DOWN == 0 {
             return false;
         }
         cold.errors.store(0, Relaxed);
         self.begin_warming(peer, now);
-        hot.flags.fetch_and(!DOWN, Relaxed) & DOWN != 0
+        let before = hot.flags.fetch_and(!DOWN, Relaxed);
+        self.changed(peer);
+        before & DOWN != 0
+    }
+
+    /// To be told after each change to what a choice goes by.
+    fn changed(&self, peer: usize) {
+        if let Some(group) = self.groups.get(peer / GROUP) {
+            group.change();
+        }
     }
 
     /// A peer as it is now.
@@ -298,6 +321,27 @@ impl Pool {
         }
     }
 
+    /// Takes off the flags whose time is over.
+    pub(crate) fn settle_flags(&self, now: Tick) {
+        if now.as_millis() < self.due.load(Relaxed) {
+            return;
+        }
+        // A flag that is set from here on is either seen below, or lowers this after it.
+        self.due.swap(u64::MAX, AcqRel);
+        for (peer, cold) in self.cold.iter().enumerate() {
+            let flags = self.flags_at(peer, now);
+            if flags & EJECTED != 0 {
+                self.due
+                    .fetch_min(cold.ejected_until.load(Relaxed), Relaxed);
+            }
+            if flags & WARMING != 0 {
+                let since = Tick::from_millis(cold.warm_since.load(Relaxed));
+                let until = since + self.spec.slow_start;
+                self.due.fetch_min(until.as_millis(), Relaxed);
+            }
+        }
+    }
+
     /// The flags of a peer, once those whose time is over have been taken off.
     #[cold]
     pub(crate) fn flags_at(&self, peer: usize, now: Tick) -> u32 {
@@ -308,6 +352,7 @@ impl Pool {
             // Whoever takes the flag off counts.
             if hot.flags.fetch_and(!EJECTED, Relaxed) & EJECTED != 0 {
                 self.ejected.fetch_sub(1, Relaxed);
+                self.changed(peer);
             }
             flags = hot.flags.load(Relaxed);
         }
@@ -316,6 +361,7 @@ impl Pool {
             if now.since(since) >= self.spec.slow_start {
                 if hot.flags.fetch_and(!WARMING, Relaxed) & WARMING != 0 {
                     self.warming.fetch_sub(1, Relaxed);
+                    self.changed(peer);
                 }
                 flags &= !WARMING;
             }
@@ -329,6 +375,9 @@ impl Pool {
             if self.hot[peer].flags.fetch_or(WARMING, Relaxed) & WARMING == 0 {
                 self.warming.fetch_add(1, Relaxed);
             }
+            self.changed(peer);
+            let until = now + self.spec.slow_start;
+            self.due.fetch_min(until.as_millis(), Release);
         }
     }
 
@@ -351,6 +400,8 @@ impl Pool {
         } else {
             cold.ejections.fetch_add(1, Relaxed);
         }
+        self.changed(peer);
+        self.due.fetch_min(until.as_millis(), Release);
         Ejection::Ejected { until }
     }
 }
