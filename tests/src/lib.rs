@@ -16,6 +16,7 @@
 //! | [`proc`] | what the kernel says about a process and its sockets |
 //! | [`alternate`] | two configurations reloaded in turns under load |
 //! | [`slow_disk`] | a file whose bytes come slowly |
+//! | [`tokens`] | keys and tokens, made and signed by `openssl` |
 //! | [`wait`] | waiting for a condition, never for a time |
 //!
 //! A case is written against [`client::Client`], which does not tell what carries the bytes, so that
@@ -34,6 +35,7 @@ pub mod port;
 pub mod proc;
 pub mod server;
 pub mod slow_disk;
+pub mod tokens;
 pub mod wait;
 pub mod wire;
 

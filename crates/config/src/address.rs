@@ -68,7 +68,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    fn port(self) -> u16 {
+    pub(crate) fn port(self) -> u16 {
         match self {
             Scheme::Http | Scheme::H2c => 80,
             Scheme::Https | Scheme::H3 => 443,
@@ -148,7 +148,7 @@ impl Target {
 }
 
 /// `HOST:PORT`, `[IPV6]:PORT`, or a host alone if there is a default port.
-fn endpoint(text: &str, default_port: Option<u16>) -> Option<Endpoint> {
+pub(crate) fn endpoint(text: &str, default_port: Option<u16>) -> Option<Endpoint> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, after) = rest.split_once(']')?;

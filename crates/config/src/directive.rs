@@ -120,7 +120,9 @@ pub enum Type {
     Template(Vars),
     /// A path in the file system, absolute when it comes out. → `Value::Path`
     Path,
-    /// The same, with the variables that cannot lead out of the directory written before them.
+    /// The same, or an `http` or `https` URL. → `Value::Path` or `Value::Url`
+    PathOrUrl,
+    /// A path, with the variables that cannot lead out of the directory written before them.
     /// → `Value::PathTemplate`
     PathTemplate,
     /// A path template that is looked up under a directory given elsewhere, so not made absolute;

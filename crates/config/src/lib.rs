@@ -35,6 +35,7 @@ mod report;
 mod scalar;
 pub mod scan;
 mod template;
+mod url;
 mod value;
 
 pub use address::{Address, Endpoint, Host, Prefix, Scheme, Target};
@@ -51,6 +52,7 @@ pub use registry::Registry;
 pub use report::{Code, Diagnostic, MAX_DIAGNOSTICS, Report};
 pub use scalar::{Rate, Status, duration, percent, rate, show_duration, show_size, size};
 pub use template::{Part, PathTemplate, Template, Variable, WrongTemplate};
+pub use url::Url;
 pub use value::{Call, Edit, FieldEdit, FromValue, Node, Record, Value};
 
 /// The name most like this one, if any is alike enough to be meant.

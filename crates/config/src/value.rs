@@ -12,6 +12,7 @@ use crate::place::Place;
 use crate::registry::Spec;
 use crate::scalar::{Rate, Status};
 use crate::template::{PathTemplate, Template};
+use crate::url::Url;
 
 /// A checked value with the place where it is written.
 #[derive(Clone, Debug)]
@@ -52,8 +53,10 @@ pub enum Value {
     Match(Match),
     /// Of `Type::Template` and `Type::PathUnder`.
     Template(Template),
-    /// Of `Type::Path`: absolute.
+    /// Of `Type::Path`, and of `Type::PathOrUrl` if it is none: absolute.
     Path(PathBuf),
+    /// Of `Type::PathOrUrl`.
+    Url(Url),
     /// Of `Type::PathTemplate`: absolute.
     PathTemplate(PathTemplate),
     /// Of `Type::Status` and `Type::StatusCode`.
@@ -405,6 +408,7 @@ from_value! {
     &'a Template: Value::Template(value) => Some(value);
     &'a Path: Value::Path(value) => Some(value);
     &'a PathTemplate: Value::PathTemplate(value) => Some(value);
+    &'a Url: Value::Url(value) => Some(value);
     &'a str: Value::Text(value) => Some(value), Value::Keyword(value) => Some(value);
     &'a [Node]: Value::List(value) => Some(value);
     &'a [(Node, Node)]: Value::Map(value) => Some(value);

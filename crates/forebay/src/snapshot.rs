@@ -16,6 +16,7 @@ use crate::access::Sink;
 use crate::counters::SiteCounts;
 use crate::exchange::{Pipeline, Remote, Trust};
 use crate::listen::{ListenerId, Times};
+use crate::steps::RemoteKeys;
 use crate::upstream::Upstream;
 
 /// What answers for a set of host names.
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Where its access logs go.
     pub sinks: Vec<Arc<Sink>>,
+    /// The sets of keys that are fetched for it.
+    pub key_sets: Vec<Arc<RemoteKeys>>,
     /// What is counted of its sites, each name once.
     pub sites: Vec<Arc<SiteCounts>>,
     /// The shared halves of its steps, for the next configuration.

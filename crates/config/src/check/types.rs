@@ -13,6 +13,7 @@ use crate::raw::{Entry, MAX_DEPTH, Made, Raw, RawTable, RawValue, quoted};
 use crate::report::Code;
 use crate::scalar::{self, Status};
 use crate::template::{PathTemplate, Template, WrongTemplate};
+use crate::url::Url;
 use crate::value::{Call, Node, Value};
 
 /// Why functions are refused everywhere.
@@ -154,7 +155,8 @@ impl Checker {
             }
             Type::Match => Match::parse(text).map(Value::Match),
             Type::Template(vars) => Some(Value::Template(Template::parse(text, *vars)?)),
-            Type::Path => {
+            Type::PathOrUrl if text.contains("://") => Url::parse(text).map(Value::Url),
+            Type::Path | Type::PathOrUrl => {
                 let right = !text.is_empty() && !text.contains('\0');
                 right.then(|| Value::Path(self.dir.join(text)))
             }

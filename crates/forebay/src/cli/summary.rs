@@ -182,6 +182,7 @@ fn show(value: &Value) -> Option<String> {
         Value::Target(target) => target.text.to_string(),
         Value::Declared(call) => call.subject(),
         Value::Path(path) => path.display().to_string(),
+        Value::Url(url) => url.shown().to_owned(),
         Value::PathTemplate(path) => {
             format!("{}{}", path.base.display(), show_template(&path.rest))
         }

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_config::{Call, Code, Host, Node, Place, Report, Role, When};
+use forebay_config::{Call, Code, Host, Node, Place, Report, Role, Url, When};
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -18,7 +18,7 @@ use crate::access::{Redact, Sink, Target};
 use crate::counters::SiteCounts;
 use crate::exchange::{Condition, Entry, Pipeline, Test};
 use crate::snapshot::{Carried, Generation, Served, Site, Snapshot};
-use crate::steps::{self, FilePage};
+use crate::steps::{self, FilePage, RemoteKeys};
 use crate::upstream::{Upstream, Upstreams};
 
 /// As deep as an exchange goes into pipelines of routes.
@@ -76,6 +76,7 @@ pub fn build(
         carried,
         sinks,
         sites: counted,
+        key_sets,
         ..
     } = builder;
     let upstreams = upstreams.all();
@@ -104,6 +105,7 @@ pub fn build(
         upstreams,
         carried,
         sinks: sinks.into_values().collect(),
+        key_sets: key_sets.into_values().collect(),
         sites: counted.into_values().collect(),
     });
     Some(Built {
@@ -216,6 +218,8 @@ pub struct Builder<'a> {
     sinks: FxHashMap<Target, Arc<Sink>>,
     /// What is counted of sites, by name.
     sites: FxHashMap<Arc<str>, Arc<SiteCounts>>,
+    /// Sets of keys that are fetched, by their URLs.
+    key_sets: FxHashMap<Box<str>, Arc<RemoteKeys>>,
     /// What is in service.
     previous: Known,
     /// How deep the pipelines below the one that is being built are.
@@ -227,18 +231,23 @@ pub struct Builder<'a> {
 struct Known {
     sinks: FxHashMap<Target, Arc<Sink>>,
     sites: FxHashMap<Arc<str>, Arc<SiteCounts>>,
+    key_sets: FxHashMap<Box<str>, Arc<RemoteKeys>>,
 }
 
 impl Known {
     fn new(snapshot: &Snapshot) -> Known {
         let sinks = snapshot.sinks.iter();
         let sites = snapshot.sites.iter();
+        let key_sets = snapshot.key_sets.iter();
         Known {
             sinks: sinks
                 .map(|sink| (sink.target.clone(), sink.clone()))
                 .collect(),
             sites: sites
                 .map(|site| (site.name.clone(), site.clone()))
+                .collect(),
+            key_sets: key_sets
+                .map(|keys| (keys.url.text.clone(), keys.clone()))
                 .collect(),
         }
     }
@@ -252,6 +261,7 @@ impl<'a> Builder<'a> {
             redact: Arc::default(),
             sinks: FxHashMap::default(),
             sites: FxHashMap::default(),
+            key_sets: FxHashMap::default(),
             previous: previous.map(Known::new).unwrap_or_default(),
             resources: FxHashSet::default(),
             site: Arc::from(""),
@@ -380,6 +390,18 @@ impl<'a> Builder<'a> {
             .entry(target.clone())
             .or_insert_with(make)
             .clone()
+    }
+
+    /// The set of keys at this URL; the same one as long as anybody uses it.
+    pub fn key_set(&mut self, url: &Url) -> Arc<RemoteKeys> {
+        let known = self.previous.key_sets.get(&url.text);
+        let make = || {
+            known
+                .cloned()
+                .unwrap_or_else(|| Arc::new(RemoteKeys::new(url.clone())))
+        };
+        let keys = self.key_sets.entry(url.text.clone()).or_insert_with(make);
+        keys.clone()
     }
 
     /// What is counted of the sites of this name.

@@ -103,7 +103,8 @@ impl Names {
         failed
     }
 
-    fn resolver(&mut self) -> Option<Arc<TokioResolver>> {
+    /// What names are asked of; none if the system does not say.
+    pub fn resolver(&mut self) -> Option<Arc<TokioResolver>> {
         if self.resolver.is_none() {
             let built = TokioResolver::builder_tokio().and_then(|builder| builder.build());
             match built {

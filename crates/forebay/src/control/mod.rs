@@ -1,10 +1,12 @@
 //! The control plane: from a configuration to what workers serve from, and the server's life.
 
 pub mod admin;
+mod ask;
 pub mod build;
 pub mod declarations;
 pub mod dns;
 pub mod health;
+pub mod keys;
 pub mod server;
 pub mod sockets;
 pub mod source;

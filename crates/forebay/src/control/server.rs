@@ -17,6 +17,7 @@ use super::build::Built;
 use super::declarations::Bind;
 use super::dns::Names;
 use super::health::Checks;
+use super::keys::KeySets;
 use super::sockets::{Inherited, bind_new, remove_files};
 use super::source::Source;
 use super::watch::{self, Made};
@@ -58,6 +59,7 @@ struct Server {
     process: Arc<Process>,
     names: Names,
     checks: Checks,
+    key_sets: KeySets,
     generations: Vec<Weak<Generation>>,
     started: Instant,
     reloads: u64,
@@ -235,6 +237,8 @@ impl Server {
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);
         let mut checks = Checks::default();
         checks.watch(&built.snapshot.upstreams);
+        let mut key_sets = KeySets::default();
+        key_sets.watch(&built.snapshot.key_sets, &mut names);
         let mut workers = Vec::new();
         for index in 0..count {
             let start = Start {
@@ -260,6 +264,7 @@ impl Server {
             process,
             names,
             checks,
+            key_sets,
             generations,
             started: Instant::now(),
             reloads: 0,
@@ -451,6 +456,8 @@ impl Server {
         .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
         self.checks.watch(&built.snapshot.upstreams);
+        let key_sets = &built.snapshot.key_sets;
+        self.key_sets.watch(key_sets, &mut self.names);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);
         let close: Vec<ListenerId> = self
             .built

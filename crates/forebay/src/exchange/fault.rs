@@ -101,6 +101,7 @@ reasons! {
     TunnelIdle Client 0 "tunnel_idle" "Nothing has passed through the tunnel for too long.";
     PoolFull Upstream 503 "pool_full" "The application is busy.";
     PoolTimeout Upstream 503 "pool_timeout" "The application was busy for too long.";
+    KeysMissing Upstream 503 "keys_missing" "The keys that tokens are checked with could not be fetched.";
     NoPeer Upstream 503 "no_peer" "No server of the application is in service.";
 }
 

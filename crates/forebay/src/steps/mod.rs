@@ -48,6 +48,7 @@ use crate::control::declarations;
 use crate::exchange::Step;
 
 pub use file_page::FilePage;
+pub use jwt::RemoteKeys;
 pub use metrics::{Dialect, render as render_metrics};
 
 type Build = fn(&Call, &mut Builder<'_>) -> Option<Box<dyn Step>>;

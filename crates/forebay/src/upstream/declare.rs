@@ -363,7 +363,8 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
 
 const TLS_OPTIONS: [&str; 4] = ["tls_name", "tls_ca", "tls_cert", "tls_key"];
 
-fn warn_of_nobody(tls: Option<&TlsSpec>, place: forebay_config::Place, report: &mut Report) {
+/// Says so where a connection over TLS can come about with nobody.
+pub fn warn_of_nobody(tls: Option<&TlsSpec>, place: forebay_config::Place, report: &mut Report) {
     if tls.is_some_and(TlsSpec::trusts_nobody) {
         let message = "the system trusts no authority, so no certificate will be";
         let help = "install the package `ca-certificates`, or give an upstream `tls_ca`";

@@ -26,12 +26,12 @@ use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
-pub use declare::{DIRECTIVE, Upstreams};
+pub use declare::{DIRECTIVE, Upstreams, warn_of_nobody};
 pub use health::{Ask, Health};
 pub use pool::Idle;
 pub use seat::Seat;
 pub use session::{Session, Times};
-use tls::TlsSpec;
+pub use tls::{TlsSpec, secure};
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -239,6 +239,12 @@ impl Upstream {
     }
 }
 
+/// Makes a connection of our own secure, to a server that belongs to no pool.
+pub async fn secure(io: Transport, name: &str) -> io::Result<Transport> {
+    let config = TlsSpec::default().client_config();
+    Tls::connect(io, config.map_err(io::Error::other)?, name).await
+}
+
 /// Why there is no connection over TLS.
 pub fn fault(peer: &Peer, name: &str, error: &io::Error) -> Fault {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());

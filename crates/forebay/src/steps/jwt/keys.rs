@@ -31,7 +31,7 @@ pub(super) struct Key {
 
 #[derive(Deserialize)]
 struct Written {
-    keys: Vec<WrittenKey>,
+    keys: Vec<Value>,
 }
 
 /// As it is written; what is not known is left out.
@@ -51,36 +51,63 @@ struct WrittenKey {
 }
 
 impl Keys {
-    /// Reads a set. Keys of other types, for other algorithms or not for signatures are left out,
-    /// as RFC 7517 §5 says; one that should be right and is not is a mistake.
+    /// Reads a set that the operator has written. Keys of other types, for other algorithms or not
+    /// for signatures are left out, as RFC 7517 §5 says; one that should be right and is not is a
+    /// mistake.
     pub fn parse(bytes: &[u8]) -> Result<Keys, Vec<Wrong>> {
-        let wrong = |what, help| {
+        Keys::read(bytes, false).map_err(|(what, help)| {
             vec![Wrong {
                 line: 0,
                 what,
                 help,
             }]
-        };
-        let Ok(written) = serde_json::from_slice::<Written>(bytes) else {
-            let help = "expected { \"keys\": [ … ] }, as RFC 7517 has it";
-            return Err(wrong("it is no set of keys", help));
-        };
+        })
+    }
+
+    /// Reads a set that was fetched; the error says what is wrong with it. A key that is not right
+    /// is left out: that somebody elsewhere adds one must not take the others out of use.
+    pub fn fetched(bytes: &[u8]) -> Result<Keys, &'static str> {
+        Keys::read(bytes, true).map_err(|(what, _)| what)
+    }
+
+    fn read(bytes: &[u8], lenient: bool) -> Result<Keys, Said> {
+        let no_set = (
+            "it is no set of keys",
+            "expected { \"keys\": [ … ] }, as RFC 7517 has it",
+        );
+        let written: Written = serde_json::from_slice(bytes).map_err(|_| no_set)?;
         if written.keys.len() > MAX_KEYS {
-            return Err(wrong("it has too many keys", "expected at most 100"));
+            return Err(("it has too many keys", "expected at most 100"));
         }
         let mut keys = Vec::new();
-        for key in &written.keys {
-            match key.read() {
+        for key in written.keys {
+            let read = serde_json::from_value::<WrittenKey>(key).map_err(|_| no_set);
+            match read.and_then(|key| key.read()) {
                 Ok(Some(key)) => keys.push(key),
                 Ok(None) => {}
-                Err((what, help)) => return Err(wrong(what, help)),
+                Err(_) if lenient => {}
+                Err(wrong) => return Err(wrong),
             }
         }
         if keys.is_empty() {
             let help = "expected one for RS256, ES256, EdDSA or HS256";
-            return Err(wrong("it has no key that can be used", help));
+            return Err(("it has no key that can be used", help));
         }
         Ok(Keys(keys))
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it is a token that names a key which is not here: a newer set may have it.
+    pub fn misses_key_of(&self, token: &str) -> bool {
+        let Ok(header) = jsonwebtoken::decode_header(token) else {
+            return false;
+        };
+        let is_here = |kid: &str| self.0.iter().any(|key| key.id.as_deref() == Some(kid));
+        header.kid.is_some_and(|kid| !is_here(&kid))
     }
 
     /// The claims of a token that one of the keys has signed and that holds now.

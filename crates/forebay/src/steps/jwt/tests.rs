@@ -211,6 +211,65 @@ fn sets_of_keys() {
     assert_eq!(what(json!({ "keys": [] }).to_string()), unusable);
 }
 
+#[test]
+fn a_key_that_is_wrong_takes_no_other_out_of_use() {
+    let mut set: Value = serde_json::from_str(KEYS).expect("a set");
+    let keys = set["keys"].as_array_mut().expect("keys");
+    keys.extend([
+        json!({ "kty": "RSA", "n": "AQAB", "e": "AQAB" }),
+        json!({ "kty": 5 }),
+        json!("key"),
+    ]);
+    let set = set.to_string();
+    assert!(Keys::parse(set.as_bytes()).is_err());
+    let keys = Keys::fetched(set.as_bytes()).expect("a set");
+    assert_eq!(keys.len(), 4);
+    let many = json!({ "keys": vec![json!({ "kty": "new" }); 101] }).to_string();
+    assert_eq!(
+        Keys::fetched(many.as_bytes()).err(),
+        Some("it has too many keys")
+    );
+}
+
+#[test]
+fn what_a_token_says_of_its_key() {
+    let keys = keys();
+    for (kid, misses) in [
+        (Some("h"), false),
+        (Some("new"), true),
+        (Some(""), true),
+        (None, false),
+    ] {
+        let header = Header {
+            kid: kid.map(str::to_owned),
+            ..Header::default()
+        };
+        let token = signed(&header, &json!({ "exp": in_seconds(60) }));
+        assert_eq!(keys.misses_key_of(&token), misses, "{kid:?}");
+    }
+    for garbage in ["", "a.b.c", "..", "bm8.bm8.bm8"] {
+        assert!(!keys.misses_key_of(garbage), "{garbage}");
+    }
+}
+
+#[test]
+fn keys_in_the_clear_are_warned_of() {
+    let said = |url: &str| {
+        let config = format!("site {{ \"*\", jwt \"{url}\", respond(200) }}");
+        let (built, report) = crate::steps::testing::try_build(&config);
+        assert!(built.is_some(), "{}", report.render());
+        report.render_warnings()
+    };
+    assert!(said("http://id.test/keys").contains("can be replaced on their way"));
+    for local in [
+        "http://127.0.0.1:81/keys",
+        "http://localhost/",
+        "http://[::1]/",
+    ] {
+        assert_eq!(said(local), "");
+    }
+}
+
 fn bench(dir: &tempfile::TempDir, options: &str) -> Bench {
     let file = dir.path().join("keys.json");
     std::fs::write(&file, KEYS).expect("a file");
@@ -267,11 +326,18 @@ fn the_token_may_be_elsewhere_and_keys_may_change() {
 #[test]
 fn mistakes_in_it() {
     let said = |call: &str| mistakes(&format!("site {{ \"*\", {call}, respond(200) }}"));
-    let said_of_url = said(r#"jwt "https://id.test/jwks.json""#);
-    assert!(
-        said_of_url.contains("KEYS cannot be a URL"),
-        "{said_of_url}"
-    );
+    for url in [
+        "ftp://id.test/keys",
+        "https://a:b@id.test/",
+        "https://id.test/keys#a",
+    ] {
+        let said = said(&format!("jwt \"{url}\""));
+        let message = format!("jwt: KEYS cannot be \"{url}\"");
+        assert!(
+            said.contains(&message) && said.contains("or a URL as"),
+            "{said}"
+        );
+    }
     let none = said(r#"jwt "/nowhere/keys.json""#);
     assert!(none.contains("/nowhere/keys.json cannot be read"), "{none}");
 }
