@@ -1,0 +1,625 @@
+//! The bytes of a stored response: a row of blocks.
+//!
+//! A block is absent, being filled, or in memory. One fill brings one run of absent blocks; readers
+//! take what is there at once, and are woken as more of it comes. Nobody polls.
+//!
+//! ```text
+//!   blocks  0       1       2       3       4       5
+//!          [ there ][ there ][ fill ▶ · · · ][ absent ][ there ]
+//!              ▲                 ▲
+//!           reader            reader, waits for the fill's next bytes
+//! ```
+//!
+//! A block never changes once it is there, and is read without a lock. A body of one block, which
+//! most are, is one piece of memory and no row.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::task::{Context, Poll, Waker};
+
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+/// How long every block is but the last.
+pub const BLOCK_BYTES: u64 = 64 * 1024;
+
+/// Where the length is not known.
+const UNKNOWN: u64 = u64::MAX;
+
+/// One fill goes on so far before the fastest reader when a body is too big to be kept...
+pub const AHEAD_BYTES: u64 = 1024 * 1024;
+/// ... and keeps so much behind it.
+pub const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+
+/// At most so many fills of one body at once: a far range has its own.
+pub const MAX_FILLS: usize = 4;
+
+/// A body, or what is there of it.
+pub struct Body {
+    /// All of it, where it is one block.
+    whole: OnceLock<Bytes>,
+    /// Its blocks, where there are several, as soon as it is known how many.
+    row: OnceLock<Box<[Slot]>>,
+    len_bytes: AtomicU64,
+    /// Blocks of the row that are in memory.
+    resident: AtomicUsize,
+    /// Those who read it now.
+    readers: AtomicUsize,
+    /// Only a window of it is kept, around its fastest reader.
+    windowed: AtomicBool,
+    /// A fill is under way.
+    filling: AtomicBool,
+    /// What is under way. Nothing in it is needed to read what is there.
+    work: Mutex<Option<Box<Work>>>,
+}
+
+/// A block's place.
+#[derive(Default)]
+pub(crate) struct Slot {
+    block: ArcSwapOption<Bytes>,
+    pub(crate) uses: AtomicU8,
+}
+
+/// A fill's work, and those who wait for it.
+#[derive(Default)]
+struct Work {
+    runs: SmallVec<[Run; 1]>,
+    next_run: u32,
+    /// Complete blocks from the beginning of a body whose length is not known; `None`: gone again,
+    /// since only a window is kept.
+    early: Vec<Option<Bytes>>,
+    /// Readers, each once: they are all woken together, and that begins another round.
+    waiting: Vec<Waker>,
+    round: u64,
+    /// The fill that waits for readers, or for none to be left.
+    filler: Vec<Waker>,
+    /// How far the fastest reader is.
+    fastest: u64,
+    /// A fill has failed, and nothing brings these bytes any more.
+    failed: bool,
+}
+
+/// A run of bytes that is being brought in.
+struct Run {
+    id: u32,
+    /// The first byte of the block that is being filled.
+    block_at: u64,
+    /// What is there of that block.
+    pieces: Vec<Bytes>,
+    pieces_bytes: u64,
+    /// One past the last byte that this fill brings; `UNKNOWN` where that is the end.
+    end: u64,
+}
+
+/// Where a reader waits: in which round, and its place among those who wait.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place(Option<(u64, usize)>);
+
+/// What a look at a body brings.
+pub(crate) enum Look {
+    /// Bytes from there on.
+    Data(Bytes),
+    /// There is nothing behind it.
+    End,
+    /// A fill will bring it.
+    Wait,
+    /// No fill brings it.
+    Absent,
+    /// The fill that would have brought it has failed.
+    Failed,
+}
+
+/// What a fill has made of some bytes.
+pub(crate) struct Landed {
+    /// The number of a block that is complete now, and how long it is.
+    pub(crate) block: u64,
+    pub(crate) len_bytes: u64,
+}
+
+impl Run {
+    fn at(&self) -> u64 {
+        self.block_at + self.pieces_bytes
+    }
+
+    fn covers(&self, at: u64) -> bool {
+        at >= self.block_at && at < self.end
+    }
+}
+
+impl Body {
+    /// A body of which nothing is there yet.
+    pub fn new(len_bytes: Option<u64>) -> Body {
+        let body = Body {
+            whole: OnceLock::new(),
+            row: OnceLock::new(),
+            len_bytes: AtomicU64::new(UNKNOWN),
+            resident: AtomicUsize::new(0),
+            readers: AtomicUsize::new(0),
+            windowed: AtomicBool::new(false),
+            filling: AtomicBool::new(false),
+            work: Mutex::new(None),
+        };
+        if let Some(len_bytes) = len_bytes {
+            body.set_len(len_bytes);
+        }
+        body
+    }
+
+    /// A body that is there.
+    pub fn of(bytes: Bytes) -> Body {
+        let body = Body::new(Some(bytes.len() as u64));
+        if let Some(row) = body.row.get() {
+            let mut rest = bytes;
+            for slot in row {
+                let len = usize::try_from(BLOCK_BYTES)
+                    .unwrap_or(usize::MAX)
+                    .min(rest.len());
+                let block = Bytes::copy_from_slice(&rest.split_to(len));
+                slot.block.store(Some(std::sync::Arc::new(block)));
+            }
+            body.resident.store(row.len(), Relaxed);
+        } else {
+            let _ = body.whole.set(bytes);
+        }
+        body
+    }
+
+    /// How long it is, once that is known.
+    pub fn len_bytes(&self) -> Option<u64> {
+        Some(self.len_bytes.load(Acquire)).filter(|len| *len != UNKNOWN)
+    }
+
+    /// All of it, where it is one block and there.
+    pub fn whole(&self) -> Option<&Bytes> {
+        self.whole.get()
+    }
+
+    /// Whether every byte of it is in memory.
+    pub fn is_complete(&self) -> bool {
+        match self.row.get() {
+            Some(row) => self.resident.load(Acquire) == row.len(),
+            None => self.whole.get().is_some(),
+        }
+    }
+
+    /// Whether a fill is under way.
+    pub fn is_filling(&self) -> bool {
+        self.filling.load(Acquire)
+    }
+
+    /// Whether it does not stay as a whole: blocks go when the fastest reader is [`WINDOW_BYTES`]
+    /// further, and who falls behind has to fetch the rest for himself.
+    pub fn is_windowed(&self) -> bool {
+        self.windowed.load(Acquire)
+    }
+
+    /// How many blocks of it are in memory.
+    pub fn resident_blocks(&self) -> usize {
+        match self.row.get() {
+            Some(_) => self.resident.load(Relaxed),
+            None => usize::from(self.whole.get().is_some()),
+        }
+    }
+
+    /// How many read it now.
+    pub fn readers(&self) -> usize {
+        self.readers.load(Relaxed)
+    }
+
+    pub(crate) fn slot(&self, block: u64) -> Option<&Slot> {
+        self.row.get()?.get(usize::try_from(block).ok()?)
+    }
+
+    /// A body without bytes is complete as it is.
+    pub(crate) fn set_empty(&self) {
+        let _ = self.whole.set(Bytes::new());
+    }
+
+    fn set_len(&self, len_bytes: u64) {
+        if len_bytes > BLOCK_BYTES {
+            let blocks = usize::try_from(len_bytes.div_ceil(BLOCK_BYTES)).unwrap_or(usize::MAX);
+            let _ = self.row.set((0..blocks).map(|_| Slot::default()).collect());
+        }
+        self.len_bytes.store(len_bytes, Release);
+    }
+
+    // --- Reading ---------------------------------------------------------------------------------
+
+    pub(crate) fn add_reader(&self) {
+        self.readers.fetch_add(1, Relaxed);
+    }
+
+    /// One reader less; who fills may want to know that it was the last.
+    pub(crate) fn remove_reader(&self) {
+        if self.readers.fetch_sub(1, Relaxed) == 1 && self.is_filling() {
+            let filler = match &mut *self.work.lock() {
+                Some(work) => std::mem::take(&mut work.filler),
+                None => Vec::new(),
+            };
+            wake(filler);
+        }
+    }
+
+    /// The bytes from `at` on that are in memory, without a lock: up to the end of their block.
+    pub(crate) fn resident(&self, at: u64) -> Option<Bytes> {
+        if let Some(whole) = self.whole.get() {
+            let at = usize::try_from(at).ok()?;
+            return (at < whole.len()).then(|| whole.slice(at..));
+        }
+        let slot = self.slot(at / BLOCK_BYTES)?;
+        let block = slot.block.load();
+        let block = block.as_ref()?;
+        use_once(&slot.uses);
+        let within = usize::try_from(at % BLOCK_BYTES).ok()?;
+        (within < block.len()).then(|| block.slice(within..))
+    }
+
+    /// What is there from `at` on; where a fill is to bring it, wakes the task of `cx` then.
+    pub(crate) fn look(&self, at: u64, place: &mut Place, cx: &mut Context<'_>) -> Look {
+        if let Some(bytes) = self.resident(at) {
+            return Look::Data(bytes);
+        }
+        if self.len_bytes().is_some_and(|len| at >= len) {
+            return Look::End;
+        }
+        let mut guard = self.work.lock();
+        // What has landed meanwhile.
+        if let Some(bytes) = self.resident(at) {
+            return Look::Data(bytes);
+        }
+        let Some(work) = &mut *guard else {
+            return match self.len_bytes() {
+                Some(len) if at >= len => Look::End,
+                _ => Look::Absent,
+            };
+        };
+        let look = work.look(at);
+        if let Look::Wait = look {
+            work.wait(place, cx);
+        }
+        let filler = match look {
+            // It is where the fill is: it may go on.
+            Look::Wait if self.is_windowed() => std::mem::take(&mut work.filler),
+            _ => Vec::new(),
+        };
+        drop(guard);
+        wake(filler);
+        look
+    }
+
+    /// Notes how far a reader is, where the fill goes by that.
+    pub(crate) fn note_position(&self, at: u64) {
+        if !self.is_windowed() {
+            return;
+        }
+        let filler = match &mut *self.work.lock() {
+            Some(work) if at > work.fastest => {
+                work.fastest = at;
+                std::mem::take(&mut work.filler)
+            }
+            _ => return,
+        };
+        wake(filler);
+    }
+
+    // --- Filling ---------------------------------------------------------------------------------
+
+    /// Begins a fill of the absent bytes from the block on in which `at` is, up to `end`, or to the
+    /// next block that is there or under way. `None`: there is nothing to bring, too many do
+    /// already, or what came would not stay.
+    pub(crate) fn begin(&self, at: u64, end: Option<u64>) -> Option<(u32, std::ops::Range<u64>)> {
+        let mut guard = self.work.lock();
+        let len = self.len_bytes.load(Acquire);
+        if self.whole.get().is_some() || at >= len || self.is_windowed() {
+            return None;
+        }
+        let work = guard.get_or_insert_default();
+        let is_full = match len {
+            // Nobody knows where a second one would have to end.
+            UNKNOWN => !work.runs.is_empty(),
+            _ => work.runs.len() == MAX_FILLS,
+        };
+        if is_full || work.runs.iter().any(|run| run.covers(at)) {
+            return None;
+        }
+        let at = at - at % BLOCK_BYTES;
+        let wanted = end.unwrap_or(UNKNOWN).min(len);
+        let mut stop = at;
+        while stop < wanted {
+            let is_there = self.slot(stop / BLOCK_BYTES).is_some_and(Slot::is_resident);
+            let is_coming = work.runs.iter().any(|run| run.covers(stop));
+            if is_there || is_coming {
+                break;
+            }
+            if len == UNKNOWN {
+                stop = UNKNOWN;
+                break;
+            }
+            stop = (stop + BLOCK_BYTES).min(len);
+        }
+        if stop == at {
+            return None;
+        }
+        let id = work.next_run;
+        work.next_run += 1;
+        work.failed = false;
+        work.runs.push(Run {
+            id,
+            block_at: at,
+            pieces: Vec::new(),
+            pieces_bytes: 0,
+            end: stop,
+        });
+        self.filling.store(true, Release);
+        Some((id, at..stop))
+    }
+
+    /// Takes what a fill has received. `None`: more than it was to bring.
+    pub(crate) fn push(&self, run: u32, bytes: &Bytes, landed: &mut Vec<Landed>) -> Option<()> {
+        let mut guard = self.work.lock();
+        let work = (*guard).as_deref_mut()?;
+        let at = work.runs.iter().position(|r| r.id == run)?;
+        let mut rest = bytes.clone();
+        while !rest.is_empty() {
+            let run = &mut work.runs[at];
+            let block_end = (run.block_at + BLOCK_BYTES).min(run.end);
+            let room = usize::try_from(block_end - run.at()).unwrap_or(usize::MAX);
+            if room == 0 {
+                return None;
+            }
+            let piece = rest.split_to(rest.len().min(room));
+            run.pieces_bytes += piece.len() as u64;
+            run.pieces.push(piece);
+            if run.at() == block_end && (run.pieces_bytes == BLOCK_BYTES || run.end != UNKNOWN) {
+                self.land(work, at, landed);
+            }
+        }
+        if self.is_windowed() {
+            self.drop_behind(work);
+        }
+        let waiting = work.wake_all();
+        drop(guard);
+        wake(waiting);
+        Some(())
+    }
+
+    /// A block is complete.
+    fn land(&self, work: &mut Work, at: usize, landed: &mut Vec<Landed>) {
+        let run = &mut work.runs[at];
+        let number = run.block_at / BLOCK_BYTES;
+        let block = join(std::mem::take(&mut run.pieces), run.pieces_bytes);
+        landed.push(Landed {
+            block: number,
+            len_bytes: run.pieces_bytes,
+        });
+        run.block_at += run.pieces_bytes;
+        run.pieces_bytes = 0;
+        match self.slot(number) {
+            Some(slot) => {
+                slot.block.store(Some(std::sync::Arc::new(block)));
+                self.resident.fetch_add(1, Release);
+            }
+            None if self.len_bytes.load(Acquire) == UNKNOWN => work.early.push(Some(block)),
+            None => {
+                let _ = self.whole.set(block);
+            }
+        }
+    }
+
+    /// The fill has come to its end. `None`: before it should have.
+    pub(crate) fn finish(&self, run: u32, landed: &mut Vec<Landed>) -> Option<()> {
+        let mut guard = self.work.lock();
+        let work = (*guard).as_deref_mut()?;
+        let at = work.runs.iter().position(|r| r.id == run)?;
+        if work.runs[at].end == UNKNOWN {
+            self.settle_len(work, at, landed);
+        }
+        let run = work.runs.remove(at);
+        let is_whole = run.pieces_bytes == 0 && (run.block_at >= run.end || run.end == UNKNOWN);
+        if is_whole && self.len_bytes() == Some(0) {
+            self.set_empty();
+        }
+        work.failed |= !is_whole;
+        let waiting = work.wake_all();
+        self.filling.store(!work.runs.is_empty(), Release);
+        if work.runs.is_empty() && is_whole {
+            *guard = None;
+        }
+        drop(guard);
+        wake(waiting);
+        is_whole.then_some(())
+    }
+
+    /// What came is all there is: now it is known how much that is.
+    fn settle_len(&self, work: &mut Work, at: usize, landed: &mut Vec<Landed>) {
+        let len = work.runs[at].at();
+        self.set_len(len);
+        for (number, block) in std::mem::take(&mut work.early).into_iter().enumerate() {
+            // Of these it is only known now that they stay.
+            landed.push(Landed {
+                block: number as u64,
+                len_bytes: block.as_ref().map_or(0, |block| block.len() as u64),
+            });
+            match (self.slot(number as u64), block) {
+                (_, None) => {}
+                (Some(slot), Some(block)) => {
+                    slot.block.store(Some(std::sync::Arc::new(block)));
+                    self.resident.fetch_add(1, Release);
+                }
+                (None, Some(block)) => {
+                    let _ = self.whole.set(block);
+                }
+            }
+        }
+        work.runs[at].end = len;
+        if work.runs[at].pieces_bytes > 0 {
+            self.land(work, at, landed);
+        }
+    }
+
+    /// The fill brings nothing more; blocks that are complete stay.
+    pub(crate) fn give_up(&self, run: u32, failed: bool) {
+        let mut guard = self.work.lock();
+        let Some(work) = &mut *guard else {
+            return;
+        };
+        work.runs.retain(|r| r.id != run);
+        work.failed |= failed;
+        if work.runs.is_empty() {
+            // Of an unknown length without a fill nothing can be made any more.
+            work.early.clear();
+        }
+        self.filling.store(!work.runs.is_empty(), Release);
+        let waiting = work.wake_all();
+        drop(guard);
+        wake(waiting);
+    }
+
+    /// From now on only a window of it is kept.
+    pub(crate) fn keep_window(&self) {
+        self.windowed.store(true, Release);
+    }
+
+    /// Whether a fill may go on: always, but where only a window is kept and no reader is near.
+    pub(crate) fn poll_room(&self, run: u32, cx: &mut Context<'_>) -> Poll<()> {
+        let mut guard = self.work.lock();
+        let Some(work) = &mut *guard else {
+            return Poll::Ready(());
+        };
+        let at = work.runs.iter().find(|r| r.id == run).map_or(0, Run::at);
+        if self.is_windowed() && at > work.fastest + AHEAD_BYTES && self.readers() > 0 {
+            work.watch(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Wakes the fill's task when the last reader leaves.
+    pub(crate) fn watch_readers(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut guard = self.work.lock();
+        if self.readers() == 0 {
+            return Poll::Ready(());
+        }
+        guard.get_or_insert_default().watch(cx);
+        Poll::Pending
+    }
+
+    /// How far a fill is.
+    pub(crate) fn position(&self, run: u32) -> u64 {
+        let guard = self.work.lock();
+        let work = guard.as_ref();
+        work.and_then(|w| w.runs.iter().find(|r| r.id == run))
+            .map_or(0, Run::at)
+    }
+
+    fn drop_behind(&self, work: &mut Work) {
+        let keep_from = work.fastest.saturating_sub(WINDOW_BYTES) / BLOCK_BYTES;
+        // Those before these were dropped when the reader was less far.
+        for block in keep_from.saturating_sub(WINDOW_BYTES / BLOCK_BYTES)..keep_from {
+            self.evict(block);
+            let early = usize::try_from(block).ok();
+            if let Some(early) = early.and_then(|number| work.early.get_mut(number)) {
+                *early = None;
+            }
+        }
+    }
+
+    /// Takes a block out of memory. True if it was there.
+    pub(crate) fn evict(&self, block: u64) -> bool {
+        let was_there = self
+            .slot(block)
+            .is_some_and(|slot| slot.block.swap(None).is_some());
+        if was_there {
+            self.resident.fetch_sub(1, Release);
+        }
+        was_there
+    }
+}
+
+impl Slot {
+    pub(crate) fn is_resident(&self) -> bool {
+        self.block.load().is_some()
+    }
+}
+
+impl Work {
+    fn wait(&mut self, place: &mut Place, cx: &mut Context<'_>) {
+        match place.0 {
+            // It is polled again, for another reason than this.
+            Some((round, at)) if round == self.round => {
+                if let Some(waker) = self.waiting.get_mut(at) {
+                    waker.clone_from(cx.waker());
+                }
+            }
+            _ => {
+                place.0 = Some((self.round, self.waiting.len()));
+                self.waiting.push(cx.waker().clone());
+            }
+        }
+    }
+
+    fn wake_all(&mut self) -> Vec<Waker> {
+        self.round += 1;
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Those who fill: as many as there are fills, and each may have come several times.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        if !self.filler.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.filler.push(cx.waker().clone());
+        }
+    }
+
+    fn look(&self, at: u64) -> Look {
+        let early = usize::try_from(at / BLOCK_BYTES).ok();
+        if let Some(Some(block)) = early.and_then(|number| self.early.get(number)) {
+            // A block's offset is less than its length, which is that of every early block.
+            let within = usize::try_from(at % BLOCK_BYTES).unwrap_or(usize::MAX);
+            return Look::Data(block.slice(within.min(block.len())..));
+        }
+        let Some(run) = self.runs.iter().find(|run| run.covers(at)) else {
+            return match self.failed {
+                true => Look::Failed,
+                false => Look::Absent,
+            };
+        };
+        let mut skip = at - run.block_at;
+        for piece in &run.pieces {
+            let len = piece.len() as u64;
+            if skip < len {
+                // Less than its length, which is a usize.
+                return Look::Data(piece.slice(usize::try_from(skip).unwrap_or(0)..));
+            }
+            skip -= len;
+        }
+        Look::Wait
+    }
+}
+
+/// One more use, up to [`MAX_USES`](crate::queue::MAX_USES): no read-modify-write, and no write at
+/// all for what is used much. Two readers at once may count as one; that is exact enough.
+pub(crate) fn use_once(uses: &AtomicU8) {
+    let before = uses.load(Relaxed);
+    if before < crate::queue::MAX_USES {
+        uses.store(before + 1, Relaxed);
+    }
+}
+
+/// One piece of memory, exactly as long as it must be: what was received lies in buffers that
+/// hold more, and must not be kept by it.
+fn join(pieces: Vec<Bytes>, len_bytes: u64) -> Bytes {
+    let mut whole = BytesMut::with_capacity(usize::try_from(len_bytes).unwrap_or(0));
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
+    whole.freeze()
+}
+
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}

@@ -1,0 +1,29 @@
+//! Stored responses: objects, their blocks, the fills that bring them and the readers who follow.
+//!
+//! * An [`Object`] is a head that never changes and a [`Body`]: a row of blocks.
+//! * [`Store::with`] finds what is stored under a key, without a lock.
+//! * [`Store::begin`] makes one of all who ask for something absent its [`Lead`]; the others
+//!   [`Follow`]. The lead fetches the head and publishes an object, or says that it is none.
+//! * A [`Filler`] brings an object's bytes in; a [`Reader`] takes them, at once what is there.
+//! * [`Rules`](rules::Rules) say what has been purged.
+//!
+//! What it knows nothing of: HTTP. Whether something may be stored, is fresh or fits a request is
+//! said by its user; that what was stored under one name is never mixed with anything else, that
+//! all who wait are served by one fill, and that memory has a bound, is said here.
+//!
+//! *Invariant*: a block never changes once it is there. *Invariant*: of a body that was broken off
+//! nothing is ever taken for complete.
+
+mod body;
+mod flight;
+pub mod key;
+mod object;
+pub mod queue;
+pub mod rules;
+mod store;
+
+pub use body::{AHEAD_BYTES, BLOCK_BYTES, Body, MAX_FILLS, WINDOW_BYTES};
+pub use flight::{Begin, Follow, Lead, Outcome};
+pub use key::{Hash, Secret};
+pub use object::{Meta, Object};
+pub use store::{Filler, Options, Read, Reader, Store, Usage};

@@ -1,0 +1,722 @@
+//! The index, its memory, and what is under way.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::body::{BLOCK_BYTES, Body, Landed, Look, Place};
+use crate::flight::{Begin, Flight, Lead};
+use crate::key::{BuildAsIs, Hash, Secret, url_of};
+use crate::object::{Meta, Object};
+use crate::queue::{Queue, Unit};
+use crate::rules::{Rule, Rules, Verdict};
+
+/// How a store is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Memory for objects, all that belongs to them included.
+    pub memory_bytes: u64,
+    /// Under which keys are hashed.
+    pub secret: [u8; 16],
+}
+
+/// At most so many variants of one resource; the oldest goes first.
+pub(crate) const MAX_VARIANTS: usize = 32;
+
+/// An object of at most this share of the memory stays in it.
+const MAX_SHARE: u64 = 8;
+
+/// At most so many keys in one shard are known not to be for all.
+const MAX_PASSES: usize = 4096;
+
+/// A shard is worth its while from this size on.
+const SHARD_BYTES: u64 = 16 * 1024 * 1024;
+
+const MAX_SHARDS: u64 = 16;
+
+/// Where objects are kept.
+pub struct Store<M: Meta> {
+    index: papaya::HashMap<u128, Entry<M>, BuildAsIs>,
+    shards: Box<[Shard<M>]>,
+    memory_bytes: u64,
+    secret: Secret,
+    next_id: AtomicU64,
+    objects: AtomicUsize,
+    evicted: AtomicU64,
+    /// When that was asked for what is being filled and cannot be found yet.
+    hidden: Mutex<Slab<u64>>,
+    /// What has been purged.
+    pub rules: Rules,
+}
+
+/// What is stored under one hash: variants of one resource, the newest last.
+struct Entry<M>(SmallVec<[Arc<Object<M>>; 1]>);
+
+struct Shard<M: Meta> {
+    /// Held by whoever changes entries of this shard; who reads them needs none.
+    writer: Mutex<()>,
+    queue: Mutex<Queue<Held<M>>>,
+    flights: Mutex<Flights<M>>,
+}
+
+struct Flights<M: Meta> {
+    under_way: FxHashMap<Hash, (u64, Arc<Flight<M>>)>,
+    /// Until when a key is not to be waited for.
+    passes: FxHashMap<Hash, u64>,
+    pass_order: VecDeque<Hash>,
+}
+
+/// A unit of memory: an object of one block, or one block of a larger one.
+struct Held<M> {
+    object: Weak<Object<M>>,
+    block: u32,
+}
+
+/// The whole object.
+const WHOLE: u32 = u32::MAX;
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Objects that can be found.
+    pub objects: usize,
+    /// Memory they take, in bytes.
+    pub bytes: u64,
+    /// Units that were thrown out for others.
+    pub evicted: u64,
+    /// Questions under way.
+    pub flights: usize,
+    /// Purge rules in force.
+    pub rules: usize,
+}
+
+impl<M: Meta> Unit for Held<M> {
+    fn uses(&self) -> Option<u8> {
+        let object = self.object.upgrade()?;
+        if object.is_gone() {
+            return None;
+        }
+        if self.block == WHOLE {
+            return Some(object.uses.load(Relaxed));
+        }
+        let slot = object.body.slot(u64::from(self.block))?;
+        slot.is_resident().then(|| slot.uses.load(Relaxed))
+    }
+
+    fn set_uses(&self, uses: u8) {
+        let Some(object) = self.object.upgrade() else {
+            return;
+        };
+        if self.block == WHOLE {
+            object.uses.store(uses, Relaxed);
+        } else if let Some(slot) = object.body.slot(u64::from(self.block)) {
+            slot.uses.store(uses, Relaxed);
+        }
+    }
+}
+
+impl<M: Meta> Store<M> {
+    /// An empty one.
+    pub fn new(options: Options) -> Arc<Store<M>> {
+        let shards = (options.memory_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
+        let shard = |_| Shard {
+            writer: Mutex::new(()),
+            queue: Mutex::new(Queue::new(options.memory_bytes / shards)),
+            flights: Mutex::new(Flights {
+                under_way: FxHashMap::default(),
+                passes: FxHashMap::default(),
+                pass_order: VecDeque::new(),
+            }),
+        };
+        Arc::new(Store {
+            index: papaya::HashMap::with_hasher(BuildAsIs::default()),
+            shards: (0..shards).map(shard).collect(),
+            memory_bytes: options.memory_bytes,
+            secret: Secret(options.secret),
+            next_id: AtomicU64::new(1),
+            objects: AtomicUsize::new(0),
+            evicted: AtomicU64::new(0),
+            hidden: Mutex::new(Slab::new()),
+            rules: Rules::default(),
+        })
+    }
+
+    /// The hash of a key of this store.
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        self.secret.hash(key)
+    }
+
+    /// What it holds.
+    pub fn usage(&self) -> Usage {
+        let bytes = |shard: &Shard<M>| shard.queue.lock().bytes();
+        let flights = |shard: &Shard<M>| shard.flights.lock().under_way.len();
+        Usage {
+            objects: self.objects.load(Relaxed),
+            bytes: self.shards.iter().map(bytes).sum(),
+            evicted: self.evicted.load(Relaxed),
+            flights: self.shards.iter().map(flights).sum(),
+            rules: self.rules.len(),
+        }
+    }
+
+    fn shard(&self, hash: Hash) -> &Shard<M> {
+        // Other bits than those by which the index places it.
+        let number = (hash.0 >> 96) as usize % self.shards.len();
+        &self.shards[number]
+    }
+
+    // --- Finding ---------------------------------------------------------------------------------
+
+    /// Shows the variants that are stored under a key, without a lock; purged ones are not left out:
+    /// ask [`is_alive`](Store::is_alive) of the one that fits.
+    pub fn with<R>(&self, hash: Hash, key: &[u8], look: impl FnOnce(&[Arc<Object<M>>]) -> R) -> R {
+        let index = self.index.pin();
+        match index.get(&hash.0) {
+            Some(Entry(objects)) if objects.first().is_some_and(|one| *one.key == *key) => {
+                look(objects)
+            }
+            _ => look(&[]),
+        }
+    }
+
+    /// Whether an object may be used: no purge has met it. One that is dead goes.
+    pub fn is_alive(&self, object: &Arc<Object<M>>) -> bool {
+        let newest = self.rules.newest();
+        if object.judged_at.load(Relaxed) == newest {
+            return !object.is_gone();
+        }
+        let tags = object.meta.tags();
+        let url = url_of(&object.key);
+        match self.rules.judge(object.asked_at, url, tags.iter().copied()) {
+            Verdict::Alive => {}
+            Verdict::Stale => object.set_stale(),
+            Verdict::Dead => {
+                self.remove(object);
+                return false;
+            }
+        }
+        object.judged_at.store(newest, Relaxed);
+        !object.is_gone()
+    }
+
+    // --- Asking ----------------------------------------------------------------------------------
+
+    /// Who is to ask for something that is absent. `hash` is that of the key, with that of the
+    /// variant where it is known on what the answer depends.
+    pub fn begin(self: &Arc<Store<M>>, hash: Hash, now_ms: u64) -> Begin<M> {
+        let mut flights = self.shard(hash).flights.lock();
+        if let Some((_, flight)) = flights.under_way.get(&hash) {
+            return Begin::Follow(flight.follow());
+        }
+        if let Some(until) = flights.passes.get(&hash) {
+            if *until > now_ms {
+                return Begin::Pass;
+            }
+            flights.passes.remove(&hash);
+        }
+        let flight = Flight::new();
+        let asked_at = self.rules.newest();
+        flights.under_way.insert(hash, (asked_at, flight.clone()));
+        drop(flights);
+        Begin::Lead(Lead::new(self, flight, hash, asked_at))
+    }
+
+    pub(crate) fn end_flight(&self, hash: Hash) {
+        self.shard(hash).flights.lock().under_way.remove(&hash);
+    }
+
+    /// Makes nobody wait for this until then: what came was not for all.
+    pub fn pass(&self, hash: Hash, until_ms: u64) {
+        let mut flights = self.shard(hash).flights.lock();
+        if flights.passes.insert(hash, until_ms).is_none() {
+            flights.pass_order.push_back(hash);
+        }
+        while flights.pass_order.len() > MAX_PASSES {
+            if let Some(oldest) = flights.pass_order.pop_front() {
+                flights.passes.remove(&oldest);
+            }
+        }
+    }
+
+    // --- Storing ---------------------------------------------------------------------------------
+
+    /// A new object of which nothing is there but its head, and what is to fill it. It can be
+    /// found at once, or, if `when_complete`, when it is complete: until then the one that it
+    /// replaces stays.
+    pub fn publish(
+        self: &Arc<Store<M>>,
+        hash: Hash,
+        key: &[u8],
+        asked_at: u64,
+        meta: M,
+        len_bytes: Option<u64>,
+        when_complete: bool,
+    ) -> (Arc<Object<M>>, Filler<M>) {
+        let object = self.object(hash, key, asked_at, meta, Arc::new(Body::new(len_bytes)));
+        if !when_complete {
+            self.insert(&object);
+        }
+        let (run, range) = match object.body.begin(0, None) {
+            Some(begun) => begun,
+            // A body of no bytes has nothing to begin with.
+            None => (u32::MAX, 0..0),
+        };
+        if len_bytes == Some(0) {
+            object.body.set_empty();
+        }
+        let hidden = when_complete.then(|| self.hidden.lock().insert(asked_at));
+        let filler = Filler::new(self, object.clone(), run, range, hidden);
+        (object, filler)
+    }
+
+    /// Some more of an object's bytes, from the block on in which `at` is, as far as they are
+    /// absent and asked for.
+    pub fn fill(
+        self: &Arc<Store<M>>,
+        object: &Arc<Object<M>>,
+        at: u64,
+        end: Option<u64>,
+    ) -> Option<Filler<M>> {
+        let (run, range) = object.body.begin(at, end)?;
+        Some(Filler::new(self, object.clone(), run, range, None))
+    }
+
+    /// An object that is there as a whole.
+    pub fn store(
+        self: &Arc<Store<M>>,
+        hash: Hash,
+        key: &[u8],
+        asked_at: u64,
+        meta: M,
+        bytes: Bytes,
+    ) -> Arc<Object<M>> {
+        let body = Arc::new(Body::of(bytes));
+        let object = self.object(hash, key, asked_at, meta, body);
+        self.insert(&object);
+        match object.body.whole().map(Bytes::len) {
+            Some(len) => self.hold(&object, WHOLE, len),
+            None => {
+                let len = object.body.len_bytes().unwrap_or(0);
+                for block in 0..len.div_ceil(BLOCK_BYTES) {
+                    self.hold_block(&object, block, BLOCK_BYTES.min(len - block * BLOCK_BYTES));
+                }
+            }
+        }
+        object
+    }
+
+    /// The same object with another head: a 304 has updated it.
+    pub fn refresh(&self, old: &Arc<Object<M>>, asked_at: u64, meta: M) -> Arc<Object<M>> {
+        let body = old.body.clone();
+        let object = self.object(old.hash, &old.key, asked_at, meta, body);
+        object.uses.store(old.uses.load(Relaxed), Relaxed);
+        self.insert(&object);
+        // Its blocks stand in the queue under the old one's name, which is gone now.
+        match object.body.whole().map(Bytes::len) {
+            Some(len) => self.hold(&object, WHOLE, len),
+            None => {
+                let len = object.body.len_bytes().unwrap_or(0);
+                for block in 0..len.div_ceil(BLOCK_BYTES) {
+                    if object
+                        .body
+                        .slot(block)
+                        .is_some_and(|slot| slot.is_resident())
+                    {
+                        self.hold_block(&object, block, BLOCK_BYTES.min(len - block * BLOCK_BYTES));
+                    }
+                }
+            }
+        }
+        object
+    }
+
+    fn object(
+        &self,
+        hash: Hash,
+        key: &[u8],
+        asked_at: u64,
+        meta: M,
+        body: Arc<Body>,
+    ) -> Arc<Object<M>> {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        Arc::new(Object::new(id, hash, key.into(), asked_at, meta, body))
+    }
+
+    /// Puts an object where it is found, in place of the one that it replaces.
+    fn insert(&self, object: &Arc<Object<M>>) {
+        let _writer = self.shard(object.hash).writer.lock();
+        let index = self.index.pin();
+        let mut objects: SmallVec<[Arc<Object<M>>; 1]> = SmallVec::new();
+        if let Some(Entry(there)) = index.get(&object.hash.0) {
+            for one in there {
+                if *one.key != *object.key || object.meta.replaces(&one.meta) || one.is_gone() {
+                    one.set_gone();
+                } else {
+                    objects.push(one.clone());
+                }
+            }
+            self.objects.fetch_sub(there.len(), Relaxed);
+        }
+        if objects.len() == MAX_VARIANTS {
+            objects.remove(0).set_gone();
+        }
+        objects.push(object.clone());
+        self.objects.fetch_add(objects.len(), Relaxed);
+        index.insert(object.hash.0, Entry(objects));
+    }
+
+    /// Takes an object away; who reads it goes on.
+    pub fn remove(&self, object: &Arc<Object<M>>) {
+        object.set_gone();
+        let _writer = self.shard(object.hash).writer.lock();
+        let index = self.index.pin();
+        let Some(Entry(there)) = index.get(&object.hash.0) else {
+            return;
+        };
+        let stay: SmallVec<[Arc<Object<M>>; 1]> = there
+            .iter()
+            .filter(|one| one.id != object.id)
+            .cloned()
+            .collect();
+        let taken = there.len() - stay.len();
+        self.objects.fetch_sub(taken, Relaxed);
+        if stay.is_empty() {
+            index.remove(&object.hash.0);
+        } else if taken > 0 {
+            index.insert(object.hash.0, Entry(stay));
+        }
+    }
+
+    /// Counts a unit of memory, and throws out what has to go for it.
+    fn hold(&self, object: &Arc<Object<M>>, block: u32, len: usize) {
+        let own = match block == WHOLE || block == 0 {
+            true => object.own_bytes(),
+            false => size_of::<Bytes>(),
+        };
+        let weight = u32::try_from(len + own).unwrap_or(u32::MAX);
+        let held = Held {
+            object: Arc::downgrade(object),
+            block,
+        };
+        // Blocks of one object are remembered each by itself.
+        let hash = match block {
+            WHOLE => object.hash.half(),
+            block => object.hash.half() ^ u64::from(block + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        };
+        let mut out: SmallVec<[Held<M>; 4]> = SmallVec::new();
+        let mut queue = self.shard(object.hash).queue.lock();
+        queue.insert(hash, weight, held, &mut |held| out.push(held));
+        drop(queue);
+        self.evicted.fetch_add(out.len() as u64, Relaxed);
+        for held in out {
+            self.evict(&held);
+        }
+    }
+
+    fn hold_block(&self, object: &Arc<Object<M>>, block: u64, len: u64) {
+        if let (Ok(block), Ok(len)) = (u32::try_from(block), usize::try_from(len)) {
+            self.hold(object, block, len);
+        }
+    }
+
+    fn evict(&self, held: &Held<M>) {
+        let Some(object) = held.object.upgrade() else {
+            return;
+        };
+        if held.block == WHOLE {
+            self.remove(&object);
+            return;
+        }
+        object.body.evict(u64::from(held.block));
+        if object.body.resident_blocks() == 0 && !object.body.is_filling() {
+            self.remove(&object);
+        }
+    }
+
+    // --- Purging ---------------------------------------------------------------------------------
+
+    /// Puts a purge in force: from now on nothing that was asked for before it is used. The memory
+    /// comes back with the next [`sweep`](Store::sweep).
+    pub fn purge(&self, rule: &Rule, soft: bool) -> u64 {
+        self.rules.add(rule, soft)
+    }
+
+    /// Looks at every object, takes away what is dead, and lets go of rules that are over. Says how
+    /// many objects went.
+    pub fn sweep(&self) -> usize {
+        let newest = self.rules.newest();
+        // Read before the objects: what lands meanwhile has landed in the index, or is still here.
+        let mut oldest = newest;
+        for shard in &self.shards {
+            for (asked_at, _) in shard.flights.lock().under_way.values() {
+                oldest = oldest.min(*asked_at);
+            }
+        }
+        let before = self.objects.load(Relaxed);
+        for (_, asked_at) in &*self.hidden.lock() {
+            oldest = oldest.min(*asked_at);
+        }
+        let index = self.index.pin();
+        for (_, Entry(objects)) in &index {
+            for object in objects {
+                if self.is_alive(object) && object.judged_at.load(Relaxed) < newest {
+                    oldest = oldest.min(object.asked_at);
+                }
+                // A soft rule is remembered by the object itself, so none has to be kept for it;
+                // what is still being filled has been judged like any other.
+            }
+        }
+        for shard in &self.shards {
+            shard.queue.lock().forget_gone();
+        }
+        self.rules.forget(oldest);
+        before.saturating_sub(self.objects.load(Relaxed))
+    }
+}
+
+/// Follows the bytes of an object.
+pub struct Reader<M: Meta> {
+    object: Arc<Object<M>>,
+    at: u64,
+    end: Option<u64>,
+    place: Place,
+}
+
+/// What a reader gets.
+pub enum Read {
+    /// The next bytes.
+    Data(Bytes),
+    /// There are no more.
+    End,
+    /// What comes next, from this byte on, is not there, and nobody brings it.
+    Absent(u64),
+    /// Who was to bring the rest could not.
+    Failed,
+}
+
+impl<M: Meta> Reader<M> {
+    /// Of these bytes; an open end is that of the body.
+    pub fn new(object: Arc<Object<M>>, at: u64, end: Option<u64>) -> Reader<M> {
+        object.body.add_reader();
+        Reader {
+            object,
+            at,
+            end,
+            place: Place::default(),
+        }
+    }
+
+    /// What it reads.
+    pub fn object(&self) -> &Arc<Object<M>> {
+        &self.object
+    }
+
+    /// Where it stands, in bytes from the body's beginning.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The next bytes: at once what is there, or when they come.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        if self.end.is_some_and(|end| self.at >= end) {
+            return Poll::Ready(Read::End);
+        }
+        let look = self.object.body.look(self.at, &mut self.place, cx);
+        Poll::Ready(match look {
+            Look::Data(mut bytes) => {
+                let left = self.end.map_or(u64::MAX, |end| end - self.at);
+                if bytes.len() as u64 > left {
+                    bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                }
+                let block = self.at / BLOCK_BYTES;
+                self.at += bytes.len() as u64;
+                if self.at / BLOCK_BYTES != block {
+                    self.object.body.note_position(self.at);
+                }
+                Read::Data(bytes)
+            }
+            Look::End => Read::End,
+            Look::Wait => {
+                self.object.body.note_position(self.at);
+                return Poll::Pending;
+            }
+            Look::Absent => Read::Absent(self.at),
+            Look::Failed => Read::Failed,
+        })
+    }
+}
+
+impl<M: Meta> Drop for Reader<M> {
+    fn drop(&mut self) {
+        self.object.body.remove_reader();
+    }
+}
+
+/// Brings some bytes of an object in. Dropped before its end, it has failed.
+pub struct Filler<M: Meta> {
+    store: Arc<Store<M>>,
+    object: Arc<Object<M>>,
+    run: u32,
+    range: Range<u64>,
+    /// The object is only to be found when it is complete; until then it is noted here.
+    hidden: Option<usize>,
+    /// It does not stay in memory as a whole.
+    windowed: bool,
+    landed: Vec<Landed>,
+    is_over: bool,
+}
+
+impl<M: Meta> Filler<M> {
+    fn new(
+        store: &Arc<Store<M>>,
+        object: Arc<Object<M>>,
+        run: u32,
+        range: Range<u64>,
+        hidden: Option<usize>,
+    ) -> Filler<M> {
+        let mut filler = Filler {
+            store: store.clone(),
+            object,
+            run,
+            range,
+            hidden,
+            windowed: false,
+            landed: Vec::new(),
+            is_over: false,
+        };
+        if filler
+            .object
+            .body
+            .len_bytes()
+            .is_some_and(|len| len > filler.largest())
+        {
+            filler.keep_window();
+        }
+        filler
+    }
+
+    /// The object.
+    pub fn object(&self) -> &Arc<Object<M>> {
+        &self.object
+    }
+
+    /// The bytes it is to bring; the end is `u64::MAX` where that of the body is not known.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// The byte that comes next.
+    pub fn position(&self) -> u64 {
+        self.object.body.position(self.run)
+    }
+
+    /// A larger object is not kept as a whole.
+    fn largest(&self) -> u64 {
+        self.store.memory_bytes / MAX_SHARE
+    }
+
+    fn keep_window(&mut self) {
+        self.windowed = true;
+        self.object.body.keep_window();
+    }
+
+    /// Ready when more may be pulled.
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.object.body.poll_room(self.run, cx)
+    }
+
+    /// Ready when nobody reads the object.
+    pub fn poll_alone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.object.body.watch_readers(cx));
+        Poll::Ready(())
+    }
+
+    /// Takes what was received. False: more came than was to come, and the fill is over.
+    pub fn push(&mut self, bytes: &Bytes) -> bool {
+        let taken = self.object.body.push(self.run, bytes, &mut self.landed);
+        if !self.windowed && self.range.end == u64::MAX && self.position() > self.largest() {
+            self.keep_window();
+        }
+        self.settle();
+        taken.is_some()
+    }
+
+    /// All has come. False: too little has.
+    pub fn finish(mut self) -> bool {
+        self.is_over = true;
+        let is_whole = match self.run {
+            u32::MAX => true,
+            run => self.object.body.finish(run, &mut self.landed).is_some(),
+        };
+        if !is_whole {
+            self.object.body.give_up(self.run, true);
+            self.store.remove(&self.object);
+            return false;
+        }
+        if self.windowed {
+            // What is left of it would be found, and be of no use.
+            self.store.remove(&self.object);
+            return true;
+        }
+        if self.hidden.is_some() {
+            self.store.insert(&self.object);
+        }
+        self.settle();
+        if let Some(whole) = self.object.body.whole()
+            && !self.object.queued.swap(true, AcqRel)
+        {
+            self.store.hold(&self.object, WHOLE, whole.len());
+        }
+        true
+    }
+
+    /// Nothing more comes. If `keep`, complete blocks stay to be completed under the same validator
+    /// later; else the object is gone.
+    pub fn stop(mut self, failed: bool, keep: bool) {
+        self.is_over = true;
+        self.end(failed, keep);
+    }
+
+    fn end(&mut self, failed: bool, keep: bool) {
+        self.object.body.give_up(self.run, failed);
+        let is_of_use = keep
+            && !self.windowed
+            && self.hidden.is_none()
+            && self.object.body.len_bytes().is_some()
+            && self.object.body.resident_blocks() > 0;
+        if !is_of_use {
+            self.store.remove(&self.object);
+        }
+    }
+
+    /// Counts the blocks that have come.
+    fn settle(&mut self) {
+        for landed in self.landed.drain(..) {
+            // Of an object of one block the whole is counted, when it is complete.
+            if !self.windowed && self.object.body.slot(landed.block).is_some() {
+                self.store
+                    .hold_block(&self.object, landed.block, landed.len_bytes);
+            }
+        }
+    }
+}
+
+impl<M: Meta> Drop for Filler<M> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.end(true, false);
+        }
+        if let Some(ticket) = self.hidden {
+            self.store.hidden.lock().try_remove(ticket);
+        }
+    }
+}
