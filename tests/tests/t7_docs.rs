@@ -148,7 +148,15 @@ fn the_commands_exist() {
 #[test]
 fn what_help_shows_is_so() {
     for command in [
-        "run", "serve", "proxy", "check", "reload", "status", "stop", "types",
+        "run",
+        "serve",
+        "proxy",
+        "check",
+        "reload",
+        "status",
+        "stop",
+        "types",
+        "completions",
     ] {
         let help = run(&[command, "--help"]).expect(0).stdout;
         let (_, examples) = help.split_once("Examples:\n").expect("examples");

@@ -14,14 +14,18 @@ const MAX_ANSWER: u64 = 64 << 20;
 #[derive(clap::Args)]
 pub struct Admin {
     /// The server's admin socket, as its configuration names it in `server { admin = … }`
-    #[arg(
-        long,
-        value_name = "unix:PATH",
-        default_value = "unix:/run/forebay.sock"
-    )]
-    #[arg(value_parser = socket_path)]
-    admin: PathBuf,
+    ///
+    /// [default: unix:/run/forebay.sock, and where nobody listens there the packaged service's,
+    /// unix:/run/forebay/admin.sock]
+    #[arg(long, value_name = "unix:PATH", value_parser = socket_path)]
+    admin: Option<PathBuf>,
 }
+
+/// Where a server listens whose configuration does not say.
+const DEFAULT: &str = "/run/forebay.sock";
+
+/// Where the packaged service listens: its user may not write to /run.
+const PACKAGED: &str = "/run/forebay/admin.sock";
 
 /// What the server answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,8 +46,10 @@ impl Admin {
         target: &str,
         patience: Option<Duration>,
     ) -> Result<Answer, String> {
-        let path = &self.admin;
-        let stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
+        let (path, stream) = match &self.admin {
+            Some(path) => (path.as_path(), connect(path)?),
+            None => find(Path::new(DEFAULT), Path::new(PACKAGED))?,
+        };
         exchange(stream, method, target, patience)
             .map_err(plain)
             .map_err(|error| format!("no answer from unix:{}: {error}", path.display()))
@@ -61,6 +67,31 @@ fn socket_path(text: &str) -> Result<PathBuf, String> {
         Some(Address::Unix(path)) => Ok(path),
         _ => Err("expected a Unix socket, as \"unix:/run/forebay.sock\"".to_owned()),
     }
+}
+
+fn connect(path: &Path) -> Result<UnixStream, String> {
+    UnixStream::connect(path).map_err(|error| unreachable(path, &error))
+}
+
+/// The first of the two where a server listens. If there is none, what is said is about the usual
+/// one; if the other is there and cannot be reached, about that.
+fn find<'a>(usual: &'a Path, packaged: &'a Path) -> Result<(&'a Path, UnixStream), String> {
+    match UnixStream::connect(usual) {
+        Ok(stream) => Ok((usual, stream)),
+        Err(error) if nobody(&error) => match UnixStream::connect(packaged) {
+            Ok(stream) => Ok((packaged, stream)),
+            Err(other) if !nobody(&other) => Err(unreachable(packaged, &other)),
+            Err(_) => Err(unreachable(usual, &error)),
+        },
+        Err(error) => Err(unreachable(usual, &error)),
+    }
+}
+
+fn nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
 }
 
 fn unreachable(path: &Path, error: &io::Error) -> String {
@@ -178,9 +209,27 @@ mod tests {
 
     fn ask(admin: &Path, patience: Duration) -> Result<Answer, String> {
         Admin {
-            admin: admin.to_owned(),
+            admin: Some(admin.to_owned()),
         }
         .ask("GET", "/status", Some(patience))
+    }
+
+    #[test]
+    fn the_packaged_service_is_found_where_nobody_else_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let (usual, packaged) = (dir.path().join("usual"), dir.path().join("packaged"));
+        let found = || find(&usual, &packaged).map(|(path, _)| path.to_owned());
+        let error = found().unwrap_err();
+        assert!(error.contains("/usual: "), "{error}");
+        let service = UnixListener::bind(&packaged).unwrap();
+        assert_eq!(found(), Ok(packaged.clone()));
+        // What a server that was killed has left behind.
+        drop(UnixListener::bind(&usual).unwrap());
+        assert_eq!(found(), Ok(packaged.clone()));
+        std::fs::remove_file(&usual).unwrap();
+        let _other = UnixListener::bind(&usual).unwrap();
+        assert_eq!(found(), Ok(usual.clone()));
+        drop(service);
     }
 
     #[test]

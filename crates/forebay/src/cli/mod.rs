@@ -6,9 +6,11 @@
 
 mod admin;
 mod check;
+mod completions;
 mod doctor;
 mod log;
 mod lua;
+mod man;
 mod proxy;
 mod reference;
 mod reload;
@@ -61,6 +63,8 @@ enum Command {
     Stop(stop::Args),
     Doctor(doctor::Args),
     Types(types::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     Reference(reference::Args),
 }
 
@@ -78,6 +82,8 @@ pub fn run() -> ExitCode {
         Some(Command::Stop(args)) => args.run(),
         Some(Command::Doctor(args)) => args.run(),
         Some(Command::Types(args)) => args.run(),
+        Some(Command::Completions(args)) => args.run(),
+        Some(Command::Man(args)) => args.run(),
         Some(Command::Reference(args)) => args.run(),
     }
 }
@@ -91,11 +97,22 @@ fn commands() -> Vec<(String, String)> {
             .unwrap_or_default();
         (command.get_name().to_owned(), about)
     };
-    Cli::command()
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .map(about)
-        .collect()
+    shown().get_subcommands().map(about).collect()
+}
+
+/// The command line without the commands that are hidden.
+fn shown() -> clap::Command {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|one| !one.is_hide_set());
+    let mut program = clap::Command::new("forebay").version(env!("CARGO_PKG_VERSION"));
+    program = program.subcommands(shown.cloned().collect::<Vec<_>>());
+    if let Some(about) = all.get_about() {
+        program = program.about(about.clone());
+    }
+    match all.get_long_about() {
+        Some(about) => program.long_about(about.clone()),
+        None => program,
+    }
 }
 
 /// Writes a command's result to standard output. Whoever reads it may stop reading: `head` does.

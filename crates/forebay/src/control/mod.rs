@@ -8,6 +8,7 @@ pub mod dns;
 pub mod health;
 pub mod keys;
 pub mod server;
+pub mod service;
 pub mod sockets;
 pub mod source;
 pub mod watch;

@@ -18,6 +18,7 @@ use super::declarations::Bind;
 use super::dns::Names;
 use super::health::Checks;
 use super::keys::KeySets;
+use super::service::Service;
 use super::sockets::{Inherited, bind_new, remove_files};
 use super::source::Source;
 use super::watch::{self, Made};
@@ -62,6 +63,7 @@ struct Server {
     key_sets: KeySets,
     generations: Vec<Weak<Generation>>,
     started: Instant,
+    service: Service,
     reloads: u64,
     failed_reloads: u64,
     /// Ready when what the configuration was made of has changed.
@@ -223,6 +225,9 @@ impl Server {
             let identity = process::resolve_identity(user)?;
             process::become_identity(&identity)?;
         }
+        // What the helper keeps: it has bound all there is.
+        process::give_up_low_ports()
+            .map_err(|error| format!("low ports cannot be given up: {error}"))?;
         let process = Arc::new(Process::default());
         process
             .max_connections
@@ -267,6 +272,7 @@ impl Server {
             key_sets,
             generations,
             started: Instant::now(),
+            service: Service::of_environment(),
             reloads: 0,
             failed_reloads: 0,
             watched: Box::pin(std::future::pending()),
@@ -286,6 +292,7 @@ impl Server {
             tokio::spawn(admin::serve(admin, commands.clone()));
         }
         self.watch(None);
+        self.service.ready(&self.built, &self.workers).await?;
         let stopped = loop {
             tokio::select! {
                 _ = term.recv() => break None,
@@ -313,6 +320,9 @@ impl Server {
                 },
             }
         };
+        // Once the drain has ended, cutting and the last lines of logs have their own times.
+        let limit = self.built.server.drain + 3 * LAST_LINES;
+        self.service.stopping(limit);
         let mut ending = Ending::default();
         tokio::select! {
             () = self.drain(&mut ending) => {}
@@ -391,7 +401,9 @@ impl Server {
     /// Loads the configuration anew and puts it into service; on any mistake the old one stays.
     async fn reload(&mut self) -> Result<String, String> {
         let mut failed = None;
+        self.service.reloading();
         let outcome = self.try_reload(&mut failed).await;
+        self.service.reloaded(&self.built, outcome.is_err());
         match &outcome {
             Ok(_) => {
                 self.reloads += 1;

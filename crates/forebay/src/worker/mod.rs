@@ -54,6 +54,11 @@ pub enum Mail {
     },
     /// Serve this connection, which another worker has accepted.
     Dealt(Dealt),
+    /// Say that it is alive.
+    Ping {
+        /// Told so.
+        done: oneshot::Sender<()>,
+    },
     /// Finish what is under way, take nothing new, then end.
     Drain {
         /// Told when the last exchange has ended, and its lines of access logs are handed over.

@@ -101,6 +101,10 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> Ended {
                 let _ = done.send(());
             }
             Mail::Dealt(dealt) => listeners.receive(dealt),
+            Mail::Ping { done } => {
+                // Who asked may have given up.
+                let _ = done.send(());
+            }
             Mail::Drain { done, cut } => {
                 worker.draining.set(true);
                 listeners.close_all().await;

@@ -72,8 +72,8 @@ fn one_by_one() -> io::Result<()> {
 /// The first descriptor after standard error.
 const FIRST: c_int = 3;
 
-/// From now on SIGINT, SIGTERM, SIGHUP and SIGQUIT do nothing to this process: for one whose life
-/// is bound to another. Programs it executes get the default actions back, which would not be so
+/// From now on SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 do nothing to this process: for
+/// one whose life is bound to another. Programs it executes get the default actions back, which would not be so
 /// if the signals were ignored (signal(7)).
 #[expect(
     unsafe_code,
@@ -82,7 +82,15 @@ const FIRST: c_int = 3;
 pub fn disregard() -> io::Result<()> {
     extern "C" fn nothing(_: c_int) {}
 
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+    let ours = [
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+    ];
+    for signal in ours {
         // SAFETY: the handler does nothing, so it is async-signal-safe; `action` is a plain C
         // struct for which all zeroes are valid (no flags, no restorer), its mask is then set up
         // by `sigemptyset`, and both pointers are valid for the calls.

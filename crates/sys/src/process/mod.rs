@@ -1,11 +1,15 @@
 //! The process itself: its limits, its user, its cores and its memory.
 
+mod capability;
 mod identity;
 mod inheritance;
+mod manager;
 mod resources;
 
+pub use capability::give_up_low_ports;
 pub use identity::{Identity, become_identity, resolve_identity};
 pub use inheritance::{close_all_on_exec, disregard, set_close_on_exec};
+pub use manager::{NotifyState, ServiceManager};
 pub use resources::{
     cores, cpu_time_us, memory_available, open_files, pin_to_core, private_memory, resident_memory,
 };
