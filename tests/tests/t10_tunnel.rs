@@ -357,6 +357,131 @@ fn tunnels_are_counted() {
 }
 
 #[test]
+fn a_tunnel_holds_its_place_of_a_limit() {
+    let peer = Peer::start();
+    let server = Server::builder(
+        r#"site { "*", route "/metrics" { metrics }, limit { concurrency = 2 }, proxy "@peer@" }"#,
+    )
+    .set("peer", peer.target())
+    .start();
+    let tunnels = [(); 2].map(|()| tunnel(&server, &peer));
+    assert_eq!(server.client().request(&websocket("/chat")).status(), 429);
+    let [(first, _call), (mut conn, mut call)] = tunnels;
+    // It is one that goes on, however many ended.
+    first.abort();
+    wait::until("the end of one", || metric(&server, "tunnels_open") == 1);
+    let (_conn, _call) = tunnel(&server, &peer);
+    assert_eq!(server.client().get("/").status(), 429);
+    conn.half_close();
+    call.expect_end();
+    assert_eq!(
+        server.client().get("/").status(),
+        429,
+        "the other half is open"
+    );
+    drop(call);
+    conn.expect_closed();
+    wait::until("a place", || metric(&server, "tunnels_open") == 1);
+    let (_conn, _call) = tunnel(&server, &peer);
+}
+
+#[test]
+fn a_tunnel_is_logged_when_it_ends() {
+    let peer = Peer::start();
+    let server = Server::builder(
+        r#"site { "*", access_log "log" { format = "$method $uri $status $bytes $headers.user_agent $vars.a $params.id $site $peer $duration" },
+             access_log "json" { format = "json", when = status("1xx") }, access_log "none" { when = status "2xx" },
+             route "/brief" { proxy "@peer@" { tunnel_timeout = "1s" } },
+             route "/:id" { set("a", "b"), proxy "@peer@" } }"#,
+    )
+    .set("peer", peer.target())
+    .workers(1)
+    .start();
+    let log = |name: &str| std::fs::read_to_string(server.dir().join(name)).unwrap_or_default();
+    let open = |path: &str| {
+        let mut conn = server.client().connect();
+        conn.send(&websocket(path).field("User-Agent", "test"));
+        let mut call = peer.accept();
+        call.send(SWITCH);
+        assert_eq!(conn.read_head().0.status, 101);
+        (conn, call)
+    };
+    let (mut conn, mut call) = open("/chat?token=secret&x=1");
+    let data = pattern::bytes(100_000);
+    call.send(&data);
+    conn.expect_bytes(&data);
+    conn.more("abc");
+    call.expect_bytes(b"abc");
+    // Another exchange of the same worker, in the memory that the first one has used.
+    let mut other = server.client().connect();
+    other.send(&Request::get("/other"));
+    let mut answer = peer.accept();
+    answer.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(other.read_response().status(), 200);
+    wait::until("its line", || log("log").ends_with('\n'));
+    assert!(
+        log("log").starts_with("GET /other 200 0 "),
+        "{}",
+        log("log")
+    );
+    drop(call);
+    conn.expect_closed();
+    conn.half_close();
+    wait::until("the tunnel's line", || log("log").lines().count() == 2);
+    let text = log("log");
+    let line = text.lines().last().expect("a line");
+    let expected = format!(
+        "GET /chat?token=***&x=1 101 100000 test b chat * {} ",
+        peer.target()
+    );
+    let seconds = line
+        .strip_prefix(&expected)
+        .unwrap_or_else(|| panic!("{line}"));
+    // The other exchange and a second of waiting for its line have passed meanwhile.
+    assert!(seconds.parse::<f64>().expect("a number") > 0.5, "{line}");
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    wait::until("the other log", || log("json").ends_with('\n'));
+    let first = json(&log("json"));
+    assert_eq!(
+        (&first["status"], &first["bytes"]),
+        (&101.into(), &100_000.into())
+    );
+    assert_eq!(first.get("fault"), None);
+    // One that is broken off says so: silence, a reset, and the end of the server.
+    let (_conn, _call) = open("/brief");
+    wait::until("the end by silence", || log("json").lines().count() == 2);
+    assert_eq!(
+        json(log("json").lines().last().expect("a line"))["fault"],
+        "tunnel_idle"
+    );
+    let (conn, _call) = open("/chat");
+    conn.abort();
+    wait::until("the end by a reset", || log("json").lines().count() == 3);
+    assert_eq!(
+        json(log("json").lines().last().expect("a line"))["fault"],
+        "client_gone"
+    );
+    assert_eq!(log("none").lines().count(), 1, "{}", log("none"));
+}
+
+#[test]
+fn a_tunnel_that_is_cut_at_the_stop_is_logged() {
+    let peer = Peer::start();
+    let mut server = Server::builder(r#"site { "*", access_log "log", proxy "@peer@" }"#)
+        .set("peer", peer.target())
+        .server(r#"drain = "100ms""#)
+        .start();
+    let (mut conn, mut call) = tunnel(&server, &peer);
+    call.send("12345");
+    conn.expect_bytes(b"12345");
+    server.signal(rustix::process::Signal::TERM);
+    let _ = server.wait_exit(Duration::from_secs(10));
+    let log = std::fs::read_to_string(server.dir().join("log")).expect("a log");
+    assert_eq!(log.lines().count(), 1);
+    assert!(log.contains("\"GET /chat HTTP/1.1\" 101 5 "), "{log}");
+}
+
+#[test]
 fn a_tunnel_holds_its_place_at_the_peer() {
     let peer = Peer::start();
     let server = Server::builder(

@@ -223,6 +223,12 @@ impl SiteCounts {
         }
     }
 
+    /// Counts what has passed through a tunnel.
+    pub fn note_bytes(&self, worker: &Worker, bytes: u64) {
+        // Its own response is counted, of no class.
+        self.note(worker, 0, bytes);
+    }
+
     /// Responses by hundreds of their status, and bytes of bodies; none if it has had no request.
     pub fn total(&self) -> Option<([u64; 5], u64)> {
         let rows = self.rows.get()?;

@@ -11,6 +11,7 @@ mod fault;
 pub mod guard;
 mod outcome;
 mod page;
+mod remains;
 mod request;
 mod response;
 pub mod step;
@@ -33,6 +34,7 @@ pub use condition::{Condition, Test};
 pub use fault::{Fault, Party, Reason};
 pub use outcome::{CLIENT_LEFT, Outcome, Peered};
 pub use page::{dress, prefers_json};
+pub use remains::Remains;
 pub use request::{Captures, Request};
 pub use response::Response;
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
@@ -160,35 +162,39 @@ impl Exchange {
         reason = "exchanges are leased from their worker"
     )]
     pub fn new(worker: &Rc<Worker>, remote: Remote) -> Lease {
-        let mut exchange = worker.spare_exchange().unwrap_or_else(|| {
-            Box::new(Exchange {
-                worker: worker.clone(),
-                request: Request::default(),
-                remote,
-                site: None,
-                captures: Captures::default(),
-                vars: Vec::new(),
-                kept: Vec::new(),
-                allowed_methods: None,
-                max_body_bytes: DEFAULT_MAX_BODY,
-                interim: None,
-                half_closed: false,
-                id: 0,
-                started_ms: 0,
-                waits_since_ns: 0,
-                protocol: "HTTP/1.1",
-                logs: Vec::new(),
-                outcome: Outcome::default(),
-                peer: None,
-                counts: None,
-                course: step::Course::default(),
-            })
-        });
+        let mut exchange = worker
+            .spare_exchange()
+            .unwrap_or_else(|| Box::new(Exchange::blank(worker, remote)));
         exchange.remote = remote;
         exchange.id = worker.random();
         exchange.started_ms = worker.turn_ms();
         worker.begin();
         Lease(Some(exchange))
+    }
+
+    fn blank(worker: &Rc<Worker>, remote: Remote) -> Exchange {
+        Exchange {
+            worker: worker.clone(),
+            request: Request::default(),
+            remote,
+            site: None,
+            captures: Captures::default(),
+            vars: Vec::new(),
+            kept: Vec::new(),
+            allowed_methods: None,
+            max_body_bytes: DEFAULT_MAX_BODY,
+            interim: None,
+            half_closed: false,
+            id: 0,
+            started_ms: 0,
+            waits_since_ns: 0,
+            protocol: "HTTP/1.1",
+            logs: Vec::new(),
+            outcome: Outcome::default(),
+            peer: None,
+            counts: None,
+            course: step::Course::default(),
+        }
     }
 
     /// Makes it fit for the next request.
@@ -301,8 +307,8 @@ impl Exchange {
         }
     }
 
-    /// Holds something of a step's until the exchange has ended, the sending of its response
-    /// included; `id` is a number of the step's own ([`resource_id`](crate::snapshot::resource_id)).
+    /// Holds something of a step's until the exchange has ended, the sending of its response and a
+    /// tunnel that it becomes included; `id` is a number of the step's own ([`resource_id`](crate::snapshot::resource_id)).
     pub fn keep(&mut self, id: u64, what: impl Any) {
         self.kept.push((id, Box::new(what)));
     }

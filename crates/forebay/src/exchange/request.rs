@@ -72,6 +72,16 @@ impl Request {
         self.port = port;
     }
 
+    /// The same in as little room as it needs, without its body: to be kept for long.
+    #[must_use]
+    pub fn compact(mut self) -> Request {
+        self.fields = self.fields.settled();
+        self.target.shrink_to_fit();
+        self.host.shrink_to_fit();
+        self.body = Body::Empty;
+        self
+    }
+
     /// The target as received, in origin form.
     pub fn original_uri(&self) -> &str {
         &self.target

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::Remains;
 use crate::transport::Transport;
 use crate::upstream::Seat;
 use crate::wheel::Deadline;
@@ -27,4 +28,6 @@ pub struct Tunnel {
     /// The place at the peer, given back at the end.
     #[expect(dead_code, reason = "held, not looked at")]
     pub seat: Seat,
+    /// What is left of its exchange.
+    pub remains: Option<Remains>,
 }

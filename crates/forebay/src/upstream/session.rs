@@ -323,6 +323,7 @@ impl Session {
             early,
             idle: self.times.tunnel,
             seat,
+            remains: None,
         })
     }
 

@@ -19,7 +19,7 @@ use bytes::{Buf, BytesMut};
 
 use super::send::{self, Leftover};
 use super::{Link, Next};
-use crate::exchange::{Body, Reason, Response, Tunnel, guard};
+use crate::exchange::{Body, Exchange, Reason, Response, Tunnel, guard};
 use crate::transport::Transport;
 use crate::worker::Worker;
 
@@ -31,15 +31,22 @@ const TURN_BYTES: usize = 256 * 1024;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Queues the response that says it, and leaves the tunnel on the desk for [`run`].
-pub fn begin(link: &Link, mut response: Response, leftover: Leftover) -> Next {
-    let Body::Tunnel(tunnel) = std::mem::take(&mut response.body) else {
+pub fn begin(
+    link: &Link,
+    exchange: &mut Exchange,
+    mut response: Response,
+    leftover: Leftover,
+) -> Next {
+    let Body::Tunnel(mut tunnel) = std::mem::take(&mut response.body) else {
         return Next::Drop;
     };
     // What is still to come of the request would be taken for the other protocol.
     if leftover != Leftover::None {
         link.worker.counters.fault(Reason::Internal);
+        exchange.outcome.fault = Some(Reason::Internal);
         return Next::Drop;
     }
+    tunnel.remains = Some(exchange.leave_remains());
     send::write_switch(link, &response, &tunnel.protocol);
     link.worker.give_back_fields(response.fields);
     link.with_desk(|desk| desk.tunnel = Some(tunnel));
@@ -141,6 +148,9 @@ impl Pipe {
         };
         worker.counters.received_bytes.add(going_up.read as u64);
         worker.counters.sent_bytes.add(going_down.written as u64);
+        if let Some(remains) = &mut self.tunnel.remains {
+            remains.bytes += going_down.written as u64;
+        }
         if going_up != Moved::default() || going_down != Moved::default() {
             self.moved();
         }
@@ -200,8 +210,11 @@ impl Pipe {
     }
 
     /// Both sides see that it did not come to its end.
-    fn break_off(&self, reason: Reason) -> Poll<()> {
+    fn break_off(&mut self, reason: Reason) -> Poll<()> {
         self.link.worker.counters.fault(reason);
+        if let Some(remains) = &mut self.tunnel.remains {
+            remains.fault = Some(reason);
+        }
         self.link.reset_on_close();
         self.tunnel.far.reset_on_close();
         Poll::Ready(())
@@ -210,6 +223,8 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
+        // What it has held is given back before it is counted as gone.
+        self.tunnel.remains = None;
         let worker = &self.link.worker;
         worker.counters.tunnels_open.sub(1);
         self.up.let_go(worker);

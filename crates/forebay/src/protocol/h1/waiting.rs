@@ -47,7 +47,7 @@ pub async fn finish(
     let leftover = send::leftover(link);
     if let Body::Tunnel(_) = response.body {
         exchange.outcome.status = response.status;
-        return tunnel::begin(link, response, leftover);
+        return tunnel::begin(link, exchange, response, leftover);
     }
     let mut keep = asked.keep && !link.is_ending() && leftover != Leftover::Large;
     let form = send::write_head(link, exchange, asked, &mut response, &mut keep);
