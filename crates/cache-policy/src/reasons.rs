@@ -66,8 +66,8 @@ reasons! {
         NotFinal "not-final" "RFC 9111 §3" "only final responses are stored",
         NotModified "not-modified" "RFC 9111 §4.3.4" "304 updates a stored response, it is none",
         Own "own-error" "configuration" "the server's own errors are not stored",
-        ForbiddenStatus "status-forbidden" "RFC 6585 §7" "a response with this status must not be stored",
-        Force "no-ttl" "configuration" "the configured ttl for this status is 0",
+        ForbiddenStatus "status-forbidden" "RFC 6585 §3" "a response with this status must not be stored",
+        ZeroTtl "ttl-zero" "configuration" "the configured ttl for this status is 0",
         NotUnderstood "status-not-understood" "RFC 9111 §5.2.2.3" "must-understand, and this status is not understood",
         NoStore "no-store" "RFC 9111 §5.2.2.5" "the response says no-store",
         Private "private" "RFC 9111 §5.2.2.7" "the response is for its user alone",
@@ -112,6 +112,49 @@ reasons! {
     }
 }
 
+reasons! {
+    /// What allows a stale response to be used.
+    WhyStale {
+        MaxStale "max-stale" "RFC 9111 §5.2.1.2" "the request accepts stale responses",
+        WhileRevalidate "stale-while-revalidate" "RFC 5861 §3" "it may be used while it is validated in the background",
+        IfError "stale-if-error" "RFC 5861 §4" "it may be used where the origin fails",
+        Disconnected "disconnected" "RFC 9111 §4.2.4" "the origin cannot be reached",
+    }
+}
+
+impl WhyStale {
+    /// Whether a validation is to be started, without waiting for it, where none is under way.
+    #[must_use]
+    pub const fn validate_in_background(self) -> bool {
+        matches!(self, Self::WhileRevalidate)
+    }
+}
+
+reasons! {
+    /// Why a stored response has to be validated before it is used.
+    WhyValidate {
+        Invalidated "invalidated" "RFC 9111 §4.4" "an unsafe request has made it invalid",
+        NoCache "no-cache" "RFC 9111 §5.2.2.4" "the response says no-cache",
+        RequestNoCache "request-no-cache" "RFC 9111 §5.2.1.4" "the request says no-cache",
+        Stale "stale" "RFC 9111 §4.2" "it is no longer fresh",
+        RequestMaxAge "request-max-age" "RFC 9111 §5.2.1.1" "it is older than the request accepts",
+        RequestMinFresh "request-min-fresh" "RFC 9111 §5.2.1.3" "it will not be fresh for as long as the request asks",
+    }
+}
+
+reasons! {
+    /// Why a stored response is not used although the origin has failed.
+    WhyForbidden {
+        Invalidated "invalidated" "RFC 9111 §4.4" "an unsafe request has made it invalid",
+        NoCache "no-cache" "RFC 9111 §5.2.2.4" "the response says no-cache",
+        RequestNoCache "request-no-cache" "RFC 9111 §5.2.1.4" "the request says no-cache",
+        MustRevalidate "must-revalidate" "RFC 9111 §5.2.2.2" "the response says must-revalidate",
+        ProxyRevalidate "proxy-revalidate" "RFC 9111 §5.2.2.8" "the response says proxy-revalidate",
+        SMaxAge "s-maxage" "RFC 9111 §5.2.2.10" "s-maxage forbids to use it stale, and nothing allows it",
+        TooStale "too-stale" "RFC 9111 §4.2.4" "nothing allows to use it for as long as it has been stale",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -135,6 +178,7 @@ mod tests {
             );)+ };
         }
         all!(WhyAround, WhyNot, WhyStored, LifetimeBy);
+        all!(WhyStale, WhyValidate, WhyForbidden);
         assert_eq!(
             WhyNot::NoStore.to_string(),
             "the response says no-store (RFC 9111 §5.2.2.5)"
