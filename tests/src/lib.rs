@@ -15,6 +15,8 @@
 //! | [`pattern`] | bodies of any size that can be checked without being kept |
 //! | [`proc`] | what the kernel says about a process and its sockets |
 //! | [`alternate`] | two configurations reloaded in turns under load |
+//! | [`docs`] | the pages, and the examples in them |
+//! | [`shell`] | a shell on a machine of its own, for what the pages show |
 //! | [`slow_disk`] | a file whose bytes come slowly |
 //! | [`tokens`] | keys and tokens, made and signed by `openssl` |
 //! | [`wait`] | waiting for a condition, never for a time |
@@ -25,6 +27,7 @@
 pub mod alternate;
 pub mod certs;
 pub mod client;
+pub mod docs;
 pub mod journal;
 pub mod load;
 pub mod origin;
@@ -34,6 +37,7 @@ pub mod peers;
 pub mod port;
 pub mod proc;
 pub mod server;
+pub mod shell;
 pub mod slow_disk;
 pub mod tokens;
 pub mod wait;

@@ -5,63 +5,23 @@
 //! * `lua`: a whole configuration;
 //! * `lua steps`: steps, to stand in a site;
 //! * `lua mistakes`: a configuration whose mistakes are the `text` block that follows;
-//! * `sh`: commands.
+//! * `sh`: commands;
+//! * `console`: commands behind `$ ` and what they print, in which `…` stands for anything;
+//! * with the name of a file, as `lua forebay.lua`: that file, for the commands of its page.
+//!
+//! The commands of a page run in order, in one shell, on a machine of its own.
 
-use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use forebay_tests::docs::{Block, blocks_of, matches, root, written};
 use forebay_tests::server::{run, run_in};
+use forebay_tests::shell::Shell;
+use forebay_tests::wait::PATIENCE;
 use forebay_tests::{Request, Server};
 use tempfile::TempDir;
 
-struct Block {
-    /// Where it stands, for messages.
-    place: String,
-    kind: String,
-    text: String,
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The pages that people write; `docs/reference.md` is made of tables that have tests of their own.
-fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
-    for dir in ["docs", "docs/internals"] {
-        let entries = std::fs::read_dir(root().join(dir)).expect("a directory");
-        let paths = entries.map(|entry| entry.expect("an entry").path());
-        pages.extend(paths.filter(|path| {
-            path.extension().is_some_and(|ending| ending == "md")
-                && path.file_name().is_some_and(|name| name != "reference.md")
-        }));
-    }
-    pages
-}
-
-fn blocks_of(page: &Path) -> Vec<Block> {
-    let text = std::fs::read_to_string(page).expect("a page");
-    let mut blocks = Vec::new();
-    let mut lines = text.lines().enumerate();
-    while let Some((number, line)) = lines.next() {
-        let Some(kind) = line.strip_prefix("```") else {
-            continue;
-        };
-        let mut block = Block {
-            place: format!("{}:{}", page.display(), number + 1),
-            kind: kind.to_owned(),
-            text: String::new(),
-        };
-        for (_, line) in lines.by_ref().take_while(|(_, line)| *line != "```") {
-            block.text.push_str(line);
-            block.text.push('\n');
-        }
-        blocks.push(block);
-    }
-    blocks
-}
-
 fn blocks() -> Vec<Block> {
-    let blocks: Vec<Block> = pages().iter().flat_map(|page| blocks_of(page)).collect();
+    let blocks: Vec<Block> = written().iter().flat_map(|page| blocks_of(page)).collect();
     assert!(blocks.len() > 20, "the pages are not found");
     blocks
 }
@@ -89,6 +49,7 @@ fn the_configurations_are_right() {
     for block in blocks() {
         let text = match block.kind.as_str() {
             "lua" => block.text.clone(),
+            _ if block.language() == "lua" && block.file().is_some() => block.text.clone(),
             "lua steps" => format!("site {{ \"*\",\n{}\n}}", block.text),
             _ => continue,
         };
@@ -115,6 +76,91 @@ fn the_messages_are_what_check_says() {
             pair[0].place
         );
         seen += 1;
+    }
+    assert!(seen > 0);
+}
+
+/// The commands of a block, each with what it prints.
+fn commands(block: &Block) -> Vec<(String, String)> {
+    let mut commands: Vec<(String, String)> = Vec::new();
+    let mut goes_on = false;
+    for line in block.text.lines() {
+        if goes_on {
+            let (command, _) = commands.last_mut().expect("a command");
+            command.push('\n');
+            command.push_str(line);
+        } else if let Some(command) = line.strip_prefix("$ ") {
+            commands.push((command.to_owned(), String::new()));
+        } else {
+            let (_, output) = commands
+                .last_mut()
+                .unwrap_or_else(|| panic!("{}: it begins without a command", block.place));
+            output.push_str(line);
+            output.push('\n');
+            continue;
+        }
+        goes_on = line.ends_with('\\');
+    }
+    commands
+}
+
+/// Runs a command. One that looks into a file does so until it shows what is expected: lines of logs
+/// are written within a second.
+fn settled(shell: &mut Shell, command: &str, expected: &str) -> (String, i32) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let (said, code) = shell.run(command);
+        let looks = ["cat ", "grep ", "tail "].iter();
+        let looks = looks.clone().any(|start| command.starts_with(start));
+        if !looks || matches(expected, &said) || Instant::now() > end {
+            return (said, code);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn run_page(blocks: &[Block]) -> usize {
+    let mut shell = Shell::start();
+    let mut seen = 0;
+    for block in blocks {
+        if let Some(file) = block.file() {
+            shell.write(file, &block.text);
+        }
+        if block.kind != "console" {
+            continue;
+        }
+        for (command, expected) in commands(block) {
+            eprintln!("{}: {command}", block.place);
+            seen += 1;
+            if let Some(command) = command.strip_suffix(" &") {
+                let _ = shell.spawn(command, &expected);
+                continue;
+            }
+            let (said, code) = settled(&mut shell, &command, &expected);
+            assert!(
+                matches(&expected, &said),
+                "{}: {command}\nexit {code}, and it printed\n{said}",
+                block.place
+            );
+            // What fails says so.
+            assert!(
+                code == 0 || !expected.is_empty(),
+                "{}: {command}: exit {code}",
+                block.place
+            );
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_transcripts_are_so() {
+    let mut seen = 0;
+    for page in written() {
+        let blocks = blocks_of(&page);
+        if blocks.iter().any(|block| block.kind == "console") {
+            seen += run_page(&blocks);
+        }
     }
     assert!(seen > 0);
 }

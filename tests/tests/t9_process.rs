@@ -339,3 +339,30 @@ fn without_a_configuration_there_is_a_welcome_site() {
         assert!(page.contains(word), "{word:?} is not in\n{page}\n{stderr}");
     }
 }
+
+#[test]
+fn who_is_not_root_commands_a_server_of_their_own() {
+    use forebay_tests::shell::Shell;
+    let mut shell = Shell::start();
+    // A copy, as that user may not read what is being built.
+    let _ =
+        shell.succeed("cp -L /mnt/bin/forebay /mnt/forebay && mkdir -p /run/user/65534 /srv/www");
+    let _ = shell.succeed("chown 65534:65534 /run/user/65534 && cd /srv/www");
+    let own = "env XDG_RUNTIME_DIR=/run/user/65534 \
+               setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/forebay";
+    let _ = shell.spawn(&format!("{own} serve ."), "Forebay…\n…\n");
+    let (said, code) = shell.run("forebay status");
+    assert!(code == 1 && said.contains("/run/forebay.sock"), "{said}");
+    let said = shell.succeed(&format!("{own} status"));
+    assert!(said.contains("127.0.0.1:8080"), "{said}");
+    assert_eq!(shell.succeed(&format!("{own} stop")), "stopped\n");
+    // Without one of their own they are told of the machine's.
+    let _ = shell.spawn("forebay serve .", "Forebay…\n…\n");
+    let (said, code) = shell.run(&format!("{own} status"));
+    assert!(
+        code == 1 && said.contains("/run/forebay.sock") && said.contains("sudo"),
+        "{said}"
+    );
+    let said = shell.succeed("forebay status");
+    assert!(said.contains("127.0.0.1:8080"), "{said}");
+}

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use forebay_config::Address;
 
+use crate::control::admin::default_path;
+
 /// More than this no answer has: metrics of 10,000 sites are a few megabytes.
 const MAX_ANSWER: u64 = 64 << 20;
 
@@ -15,14 +17,14 @@ const MAX_ANSWER: u64 = 64 << 20;
 pub struct Admin {
     /// The server's admin socket, as its configuration names it in `server { admin = … }`
     ///
-    /// [default: unix:/run/forebay.sock, and where nobody listens there the packaged service's,
-    /// unix:/run/forebay/admin.sock]
+    /// [default: unix:/run/forebay.sock, or forebay.sock in $XDG_RUNTIME_DIR for other users than
+    /// root; where nobody listens there the packaged service's, unix:/run/forebay/admin.sock]
     #[arg(long, value_name = "unix:PATH", value_parser = socket_path)]
     admin: Option<PathBuf>,
 }
 
-/// Where a server listens whose configuration does not say.
-const DEFAULT: &str = "/run/forebay.sock";
+/// Where root's server listens, unless its configuration says otherwise.
+const MACHINE: &str = "/run/forebay.sock";
 
 /// Where the packaged service listens: its user may not write to /run.
 const PACKAGED: &str = "/run/forebay/admin.sock";
@@ -48,7 +50,7 @@ impl Admin {
     ) -> Result<Answer, String> {
         let (path, stream) = match &self.admin {
             Some(path) => (path.as_path(), connect(path)?),
-            None => find(Path::new(DEFAULT), Path::new(PACKAGED))?,
+            None => find([default_path(), Path::new(MACHINE), Path::new(PACKAGED)])?,
         };
         exchange(stream, method, target, patience)
             .map_err(plain)
@@ -73,18 +75,20 @@ fn connect(path: &Path) -> Result<UnixStream, String> {
     UnixStream::connect(path).map_err(|error| unreachable(path, &error))
 }
 
-/// The first of the two where a server listens. If there is none, what is said is about the usual
-/// one; if the other is there and cannot be reached, about that.
-fn find<'a>(usual: &'a Path, packaged: &'a Path) -> Result<(&'a Path, UnixStream), String> {
-    match UnixStream::connect(usual) {
-        Ok(stream) => Ok((usual, stream)),
-        Err(error) if nobody(&error) => match UnixStream::connect(packaged) {
-            Ok(stream) => Ok((packaged, stream)),
-            Err(other) if !nobody(&other) => Err(unreachable(packaged, &other)),
-            Err(_) => Err(unreachable(usual, &error)),
-        },
-        Err(error) => Err(unreachable(usual, &error)),
+/// The first of these where a server listens. One that is there and cannot be reached is an error
+/// at once; if there is none, what is said is about the first.
+fn find<const N: usize>(places: [&Path; N]) -> Result<(&Path, UnixStream), String> {
+    let mut first = None;
+    for path in places {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok((path, stream)),
+            Err(error) if nobody(&error) => {
+                first.get_or_insert_with(|| unreachable(path, &error));
+            }
+            Err(error) => return Err(unreachable(path, &error)),
+        }
     }
+    Err(first.unwrap_or_default())
 }
 
 fn nobody(error: &io::Error) -> bool {
@@ -218,7 +222,7 @@ mod tests {
     fn the_packaged_service_is_found_where_nobody_else_listens() {
         let dir = tempfile::tempdir().unwrap();
         let (usual, packaged) = (dir.path().join("usual"), dir.path().join("packaged"));
-        let found = || find(&usual, &packaged).map(|(path, _)| path.to_owned());
+        let found = || find([&usual, &packaged]).map(|(path, _)| path.to_owned());
         let error = found().unwrap_err();
         assert!(error.contains("/usual: "), "{error}");
         let service = UnixListener::bind(&packaged).unwrap();

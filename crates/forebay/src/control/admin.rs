@@ -10,8 +10,8 @@
 //! | `POST /reload` | 200 and a summary, or 422 and the mistakes |
 //! | `POST /stop` | 200 once everything under way has ended |
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -29,6 +29,9 @@ use crate::log;
 /// At most this many admin connections at once; more wait.
 const MAX_CLIENTS: usize = 32;
 
+/// The file, where nobody has given another.
+const NAME: &str = "forebay.sock";
+
 /// A client that says nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,6 +45,25 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // Somebody else may have removed or replaced it; nothing is lost.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Where the admin socket is unless the configuration says otherwise. It stays there: the process
+/// may become another user later.
+pub fn default_path() -> &'static Path {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+        let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        default_path_of(rustix::process::geteuid().is_root(), own)
+    });
+    &PATH
+}
+
+/// What root starts is the machine's; of others each has a directory of their own, and `/run`
+/// cannot be written by them.
+fn default_path_of(root: bool, own: Option<PathBuf>) -> PathBuf {
+    match own {
+        Some(own) if !root && own.is_absolute() => own.join(NAME),
+        _ => Path::new("/run").join(NAME),
     }
 }
 
@@ -197,6 +219,25 @@ async fn read_head(stream: &mut UnixStream) -> std::io::Result<Option<RequestHea
         }
         if stream.read_buf(&mut input).await? == 0 {
             return Ok(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_the_machines_or_the_users() {
+        let of = |root, own: Option<&str>| default_path_of(root, own.map(PathBuf::from));
+        for (root, own, want) in [
+            (true, None, "/run/forebay.sock"),
+            (true, Some("/run/user/0"), "/run/forebay.sock"),
+            (false, Some("/run/user/7"), "/run/user/7/forebay.sock"),
+            (false, Some("elsewhere"), "/run/forebay.sock"),
+            (false, None, "/run/forebay.sock"),
+        ] {
+            assert_eq!(of(root, own), Path::new(want), "{root} {own:?}");
         }
     }
 }

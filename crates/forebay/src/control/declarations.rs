@@ -10,6 +10,7 @@ use forebay_config::{
 use forebay_http1::Limits;
 use rustc_hash::FxHashMap;
 
+use super::admin::default_path;
 use crate::access::Redact;
 use crate::exchange::Trust;
 use crate::listen::{ListenerId, Times};
@@ -135,62 +136,66 @@ pub static SITE: Directive = Directive::declaration(
 );
 
 /// `server`
-pub static SERVER: Directive =
-    Directive::declaration("server", "The process. At most one in a configuration.")
-        .options(&[
-            Opt::new(
-                "workers",
-                Type::Count { min: 1, max: 1024 },
-                "Threads that serve.",
-            )
-            .unset("cores"),
-            Opt::new("user", Type::Text, "`user:group` to become after binding.").unset("none"),
-            Opt::new(
-                "max_connections",
-                Type::Count {
-                    min: 1,
-                    max: MAX_COUNT,
-                },
-                "Connections open at once; past it, idle ones are closed and new ones are \
+pub static SERVER: Directive = Directive::declaration(
+    "server",
+    "The process. At most one in a configuration.",
+)
+.options(&[
+    Opt::new(
+        "workers",
+        Type::Count { min: 1, max: 1024 },
+        "Threads that serve.",
+    )
+    .unset("cores"),
+    Opt::new("user", Type::Text, "`user:group` to become after binding.").unset("none"),
+    Opt::new(
+        "max_connections",
+        Type::Count {
+            min: 1,
+            max: MAX_COUNT,
+        },
+        "Connections open at once; past it, idle ones are closed and new ones are \
                  answered 503.",
-            )
-            .unset("80 % of descriptors"),
-            Opt::new("admin", Type::Address, "The admin socket, mode 0600.")
-                .default(r#""unix:/run/forebay.sock""#),
-            Opt::new(
-                "log",
-                Type::OneOf(&LEVELS),
-                "How much is written to standard error.",
-            )
-            .default(r#""info""#),
-            Opt::new(
-                "watch",
-                Type::Boolean,
-                "Reload when a file that was read changes, or what a pattern matches.",
-            )
-            .default("false"),
-            Opt::new(
-                "log_format",
-                Type::OneOf(&FORMATS),
-                "Lines for people, or an object of JSON in each. Holds from the start.",
-            )
-            .default(r#""text""#),
-            Opt::new(
-                "redact",
-                Type::List(&Type::Match),
-                "The names of parameters whose values no access log shows; the case of letters \
+    )
+    .unset("80 % of descriptors"),
+    Opt::new("admin", Type::Address, "The admin socket, mode 0600.").unset(
+        "`\"unix:/run/forebay.sock\"`; started by another user than root, `forebay.sock` in \
+                 `$XDG_RUNTIME_DIR`",
+    ),
+    Opt::new(
+        "log",
+        Type::OneOf(&LEVELS),
+        "How much is written to standard error.",
+    )
+    .default(r#""info""#),
+    Opt::new(
+        "watch",
+        Type::Boolean,
+        "Reload when a file that was read changes, or what a pattern matches.",
+    )
+    .default("false"),
+    Opt::new(
+        "log_format",
+        Type::OneOf(&FORMATS),
+        "Lines for people, or an object of JSON in each. Holds from the start.",
+    )
+    .default(r#""text""#),
+    Opt::new(
+        "redact",
+        Type::List(&Type::Match),
+        "The names of parameters whose values no access log shows; the case of letters \
                  does not count: write them small.",
-            )
-            .default(Redact::USUAL),
-            Opt::new(
-                "drain",
-                Type::DURATION,
-                "For exchanges under way, at the stop.",
-            )
-            .default(r#""30s""#),
-        ])
-        .once()
-        .example(r#"server { workers = 2, user = "www-data:www-data" }"#);
+    )
+    .default(Redact::USUAL),
+    Opt::new(
+        "drain",
+        Type::DURATION,
+        "For exchanges under way, at the stop.",
+    )
+    .default(r#""30s""#),
+])
+.once()
+.example(r#"server { workers = 2, user = "www-data:www-data" }"#);
 
 /// An address to listen on.
 #[derive(Clone, Debug)]
@@ -260,7 +265,7 @@ impl Default for Server {
             workers: None,
             user: None,
             max_connections: None,
-            admin: Address::Unix("/run/forebay.sock".into()),
+            admin: Address::Unix(default_path().into()),
             admin_is_set: false,
             log: "info",
             watch: false,
@@ -279,7 +284,10 @@ pub fn server(declarations: &[Arc<Call>]) -> Server {
         workers: call.find("workers"),
         user: call.find("user").map(|user: &str| user.into()),
         max_connections: call.find("max_connections"),
-        admin: call.get::<&Address>("admin").clone(),
+        admin: match call.find::<&Address>("admin") {
+            Some(address) => address.clone(),
+            None => Address::Unix(default_path().into()),
+        },
         admin_is_set: call.is_set("admin"),
         watch: call.get("watch"),
         log: word(call.get("log"), &LEVELS),
