@@ -289,6 +289,28 @@ fn names_and_passwords() {
     assert_eq!(ask("ann:secret").status(), 401);
 }
 
+/// The same at cost 10.
+const SLOW: &str = "ann:$2y$10$abcdefghijklmnopqrstuuqflPDzB6gcMhKa1rZqKiun2YGL5sa2u\n";
+
+#[test]
+fn what_is_sent_many_times_at_once_is_hashed_once() {
+    // More than may wait to be hashed.
+    const MANY: usize = 400;
+    let server = Server::builder(r#"site { "*", basic_auth "users", respond(200, "in") }"#)
+        .file("users", SLOW)
+        .workers(2)
+        .start();
+    for (credentials, status) in [("ann:wrong", 401), ("eve:secret", 401), ("ann:secret", 200)] {
+        let request = Request::get("/").field("Authorization", &basic(credentials));
+        let client = server.client();
+        let mut conns: Vec<_> = (0..MANY).map(|_| client.connect()).collect();
+        conns.iter_mut().for_each(|conn| conn.send(&request));
+        for conn in &mut conns {
+            assert_eq!(conn.read_response().status(), status, "{credentials}");
+        }
+    }
+}
+
 #[test]
 fn a_file_of_users_that_is_wrong_is_no_configuration() {
     let server = Server::start(r#"site { "*", respond(200, "old") }"#);

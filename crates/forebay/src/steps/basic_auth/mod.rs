@@ -8,8 +8,10 @@
 //!                  hashed on a compute thread ────────────────────────────┴──▶ 401
 //! ```
 //!
-//! Somebody who is not in the file costs the same hash as somebody who is.
+//! Somebody who is not in the file costs the same hash as somebody who is. Equal names with equal
+//! passwords that are sent at once cost one hash.
 
+mod joined;
 mod users;
 
 use std::sync::Arc;
@@ -30,7 +32,8 @@ pub static DIRECTIVE: Directive = Directive::filter(
     "Lets those pass who send a name and password of FILE; for all others the answer is 401. FILE \
      holds one `user:hash` per line, the hash being argon2 or bcrypt (`htpasswd -nB` prints one); \
      blank lines and lines that begin with `#` are left out. It is read again when it has changed. \
-     A password that was right is believed for a minute without hashing it again. Without TLS \
+     A password that was right is believed for a minute without hashing it again, and one that \
+     comes many times at once is hashed once. Without TLS \
      passwords can be read on the way.",
 )
 .args(&[Arg::required("FILE", Type::Path)])
@@ -115,12 +118,18 @@ impl BasicAuth {
         let (Some(hash), known) = users.hash_for(&credentials.user) else {
             return Ok(false);
         };
-        let key = self.verified.key(hash, &credentials.password);
+        let Credentials { user, password } = credentials;
+        let key = self.verified.key(hash, &password);
+        let same = self.verified.key_of_user(&user, key);
         let hash = hash.clone();
-        let matches = compute::run(move || hash.matches(&credentials.password)).await?;
-        if matches && known {
-            self.verified.insert(key, now_ms);
-        }
+        let compute = async move {
+            let matches = compute::run(move || hash.matches(&password)).await?;
+            if matches && known {
+                self.verified.insert(key, now_ms);
+            }
+            Ok::<bool, Fault>(matches)
+        };
+        let matches = self.verified.joined.run(same, compute).await?;
         Ok(matches && known)
     }
 

@@ -11,6 +11,7 @@ use bcrypt::HashParts;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::joined::Joined;
 use crate::steps::watched::Wrong;
 
 /// What a hash may cost at most. More would be a way to stop the server, by whoever knows a name.
@@ -140,6 +141,8 @@ impl Hash {
 /// and each would cost what a hash costs.
 #[derive(Default)]
 pub struct Verified {
+    /// What is being hashed.
+    pub joined: Joined,
     /// Secret, drawn for this table, and used for nothing else: two keyed hashes of 64 bits.
     keys: [RandomState; 2],
     until_ms: Mutex<FxHashMap<[u64; 2], u64>>,
@@ -156,6 +159,12 @@ impl Verified {
     /// another hash for the name, what was believed of the old one is worth nothing.
     pub fn key(&self, hash: &Hash, password: &[u8]) -> [u64; 2] {
         [0, 1].map(|at| self.keys[at].hash_one((hash.text(), password)))
+    }
+
+    /// The number of a password that somebody of this name has sent. Where two names with one
+    /// password shared a hash, the time it takes would tell that neither of them is in the file.
+    pub fn key_of_user(&self, user: &[u8], key: [u64; 2]) -> [u64; 2] {
+        [0, 1].map(|at| self.keys[at].hash_one((user, key)))
     }
 
     pub fn contains(&self, key: [u64; 2], now_ms: u64) -> bool {
