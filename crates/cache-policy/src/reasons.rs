@@ -155,6 +155,16 @@ reasons! {
     }
 }
 
+reasons! {
+    /// Why a part is not put together with what is stored.
+    WhyApart {
+        NoPart "no-part" "RFC 9111 §3.4" "it is no single part with a Content-Range",
+        NoStrongValidator "no-strong-validator" "RFC 9111 §3.4" "only what has a strong validator is put together",
+        OtherValidator "validator-changed" "RFC 9111 §3.4" "it is a part of something else than what is stored",
+        OtherLength "length-changed" "RFC 9110 §14.4" "its whole has another length than what is stored",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -178,7 +188,7 @@ mod tests {
             );)+ };
         }
         all!(WhyAround, WhyNot, WhyStored, LifetimeBy);
-        all!(WhyStale, WhyValidate, WhyForbidden);
+        all!(WhyStale, WhyValidate, WhyForbidden, WhyApart);
         assert_eq!(
             WhyNot::NoStore.to_string(),
             "the response says no-store (RFC 9111 §5.2.2.5)"
