@@ -9,6 +9,9 @@ use std::sync::{Arc, OnceLock};
 use crate::exchange::Reason;
 use crate::worker::Worker;
 
+/// More kinds of steps than there are; those beyond would not be counted.
+pub const STEP_KINDS: usize = 64;
+
 /// A number with a single writer.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
@@ -39,8 +42,8 @@ macro_rules! counters {
             pub faults: [Counter; Reason::ALL.len()],
             /// Responses, by hundreds of their status: index 0 is 1xx.
             pub classes: [Counter; 5],
-            /// How long exchanges took.
-            pub duration: Histogram,
+            /// How long steps have kept exchanges waiting, by the numbers of their kinds.
+            steps: [OnceLock<Box<Histogram>>; STEP_KINDS],
         }
 
         impl Default for Counters {
@@ -49,7 +52,7 @@ macro_rules! counters {
                     $($field: Counter::default(),)*
                     faults: std::array::from_fn(|_| Counter::default()),
                     classes: std::array::from_fn(|_| Counter::default()),
-                    duration: Histogram::default(),
+                    steps: std::array::from_fn(|_| OnceLock::new()),
                 }
             }
         }
@@ -92,6 +95,18 @@ impl Counters {
     /// Counts a failure.
     pub fn fault(&self, reason: Reason) {
         self.faults[reason as usize].add(1);
+    }
+
+    /// Counts a time for which a step of this kind has kept an exchange waiting.
+    pub fn step_waited(&self, kind: u8, us: u64) {
+        if let Some(step) = self.steps.get(usize::from(kind)) {
+            step.get_or_init(Box::default).note(us);
+        }
+    }
+
+    /// The times of steps of this kind, if there are any.
+    pub fn waits_of(&self, kind: usize) -> Option<&Histogram> {
+        Some(self.steps.get(kind)?.get()?)
     }
 
     /// Counts a response.
@@ -178,6 +193,39 @@ impl Default for Histogram {
             buckets: std::array::from_fn(|_| Counter::default()),
             sum_us: Counter::default(),
         }
+    }
+}
+
+/// What is counted of a listener. Carried over reloads, as the listener is.
+pub struct ListenerCounts {
+    /// Its address, as it was written.
+    pub name: Box<str>,
+    /// How long exchanges took, by worker.
+    durations: OnceLock<Box<[Arc<Histogram>]>>,
+}
+
+impl ListenerCounts {
+    /// Nothing counted yet.
+    pub fn new(name: String) -> ListenerCounts {
+        ListenerCounts {
+            name: name.into(),
+            durations: OnceLock::new(),
+        }
+    }
+
+    /// This worker's share.
+    pub fn of_worker(&self, worker: &Worker) -> Arc<Histogram> {
+        let all = self.durations.get_or_init(|| {
+            let count = worker.process.workers.load(Relaxed).max(worker.index + 1);
+            std::iter::repeat_with(Arc::default).take(count).collect()
+        });
+        all.get(worker.index).cloned().unwrap_or_default()
+    }
+
+    /// How long exchanges took.
+    pub fn durations(&self) -> impl Iterator<Item = &Histogram> + Clone {
+        let all = self.durations.get().map_or(&[][..], |all| all);
+        all.iter().map(|one| &**one)
     }
 }
 

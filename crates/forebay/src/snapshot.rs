@@ -13,7 +13,7 @@ use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::access::Sink;
-use crate::counters::SiteCounts;
+use crate::counters::{ListenerCounts, SiteCounts};
 use crate::exchange::{Pipeline, Remote, Trust};
 use crate::listen::{ListenerId, Times};
 use crate::steps::RemoteKeys;
@@ -41,6 +41,8 @@ pub struct Generation {
 pub struct Served {
     /// Its sites by host name.
     pub hosts: Arc<HostTable<Arc<Site>>>,
+    /// What is counted of it.
+    pub counts: Arc<ListenerCounts>,
     /// The times for its clients.
     pub times: Times,
     /// The limits for their heads.

@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::declarations::{self, Bind, SITE, Server};
 use super::watch::Made;
 use crate::access::{Redact, Sink, Target};
-use crate::counters::SiteCounts;
+use crate::counters::{ListenerCounts, SiteCounts};
 use crate::exchange::{Condition, Entry, Pipeline, Test};
 use crate::snapshot::{Carried, Generation, Served, Site, Snapshot};
 use crate::steps::{self, FilePage, RemoteKeys};
@@ -89,6 +89,7 @@ pub fn build(
             bind.id,
             Arc::new(Served {
                 hosts,
+                counts: counts_of(bind, previous),
                 times: bind.times,
                 limits: bind.limits,
                 trust: bind.trust.clone(),
@@ -114,6 +115,15 @@ pub fn build(
         server,
         made: Made::default(),
     })
+}
+
+/// What is counted of a listener: goes on as long as the listener does.
+fn counts_of(bind: &Bind, previous: Option<&Built>) -> Arc<ListenerCounts> {
+    let served = previous.and_then(|built| built.snapshot.served.get(&bind.id));
+    match served {
+        Some(served) => served.counts.clone(),
+        None => Arc::new(ListenerCounts::new(bind.address.to_string())),
+    }
 }
 
 fn name_of(call: &Call, hosts: &[Node]) -> String {
@@ -318,7 +328,8 @@ impl<'a> Builder<'a> {
                 [call] if !is_route(call) => entries.extend(self.entry(call)),
                 routes => {
                     let step = steps::route::build_all(routes, self);
-                    entries.extend(step.map(|step| Entry { when: None, step }));
+                    let (when, kind) = (None, steps::kind_of(routes[0].directive()));
+                    entries.extend(step.map(|step| Entry { when, step, kind }));
                 }
             }
         }
@@ -334,7 +345,8 @@ impl<'a> Builder<'a> {
             self.condition(&call.when)
         };
         let step = steps::build(call, self)?;
-        Some(Entry { when, step })
+        let kind = steps::kind_of(call.directive());
+        Some(Entry { when, step, kind })
     }
 
     /// The condition of these calls; none if there are none, which is "always".

@@ -154,6 +154,7 @@ mod tests {
             let entry = Entry {
                 when: None,
                 step: Box::new(Panics { waits }),
+                kind: 0,
             };
             exchange
                 .course

@@ -46,6 +46,7 @@ pub use tunnel::Tunnel;
 
 use crate::access::Log;
 use crate::counters::SiteCounts;
+use crate::listen::Listener;
 use crate::snapshot::{Served, Site};
 use crate::worker::Worker;
 
@@ -101,8 +102,13 @@ pub struct Exchange {
     pub id: u64,
     /// When its head was complete, on the worker's clock.
     pub started_ms: u64,
+    /// Where it came in.
+    pub listener: Option<Rc<Listener>>,
     /// Since when it has been waiting for something, on the precise clock; 0: it has not.
     waits_since_ns: u64,
+    /// When the precise clock was looked at last, and in which of the worker's turns.
+    looked_ns: u64,
+    looked_in_turn: u64,
     /// The version of the protocol that carries it, for logs: no step goes by it.
     pub protocol: &'static str,
     /// Where it is logged when it is over.
@@ -187,7 +193,10 @@ impl Exchange {
             half_closed: false,
             id: 0,
             started_ms: 0,
+            listener: None,
             waits_since_ns: 0,
+            looked_ns: 0,
+            looked_in_turn: 0,
             protocol: "HTTP/1.1",
             logs: Vec::new(),
             outcome: Outcome::default(),
@@ -208,7 +217,9 @@ impl Exchange {
         self.max_body_bytes = DEFAULT_MAX_BODY;
         self.interim = None;
         self.half_closed = false;
+        self.listener = None;
         self.waits_since_ns = 0;
+        self.looked_in_turn = 0;
         self.logs.clear();
         self.outcome = Outcome::default();
         self.peer = None;

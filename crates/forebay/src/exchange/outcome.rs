@@ -52,6 +52,23 @@ impl Exchange {
     /// From here on it takes time that is worth measuring.
     pub fn begin_waiting(&mut self) {
         self.waits_since_ns = clock::precise_ns();
+        self.looked_ns = self.waits_since_ns;
+    }
+
+    /// The same where nobody has said so.
+    pub(super) fn begin_waiting_unless_begun(&mut self) {
+        if self.waits_since_ns == 0 {
+            self.begin_waiting();
+        }
+    }
+
+    /// A step of this kind has waited until now, since the waiting began or another step's ended.
+    pub(super) fn note_wait(&mut self, kind: u8) {
+        let now_ns = clock::precise_ns();
+        let us = now_ns.saturating_sub(self.looked_ns) / 1_000;
+        self.worker.counters.step_waited(kind, us);
+        self.looked_ns = now_ns;
+        self.looked_in_turn = self.worker.turn();
     }
 
     /// How long it has taken so far, in microseconds. One that was answered in the turn in which it
@@ -59,7 +76,14 @@ impl Exchange {
     pub fn duration_us(&self) -> u64 {
         match self.waits_since_ns {
             0 => self.worker.turn_ms().saturating_sub(self.started_ms) * 1_000,
-            since => clock::precise_ns().saturating_sub(since) / 1_000,
+            since => {
+                // A response that leaves in the turn in which a step has had it took no longer.
+                let now_ns = match self.looked_in_turn == self.worker.turn() {
+                    true => self.looked_ns,
+                    false => clock::precise_ns(),
+                };
+                now_ns.saturating_sub(since) / 1_000
+            }
         }
     }
 
@@ -86,7 +110,9 @@ impl Exchange {
     /// It is over.
     pub(super) fn end(&mut self) {
         let worker = &self.worker;
-        worker.counters.duration.note(self.duration_us());
+        if let Some(listener) = &self.listener {
+            listener.durations.note(self.duration_us());
+        }
         if let Some(counts) = self.counts() {
             counts.note(worker, self.outcome.status, self.outcome.bytes);
         }

@@ -90,6 +90,8 @@ pub struct Entry {
     pub when: Option<Condition>,
     /// What it does.
     pub step: Box<dyn Step>,
+    /// The number of its kind, by which the times are counted for which steps wait.
+    pub kind: u8,
 }
 
 /// A list of steps.
@@ -184,7 +186,14 @@ pub fn run(exchange: &mut Exchange) -> Option<Response> {
 
 /// Goes on with a run that waits, to its end.
 pub async fn finish(exchange: &mut Exchange) -> Response {
+    exchange.begin_waiting_unless_begun();
+    // The step that has waited. Its time is taken when the next one waits, or at the end: so no
+    // clock is read that would not be read anyway where there is only one, as nearly always.
+    let mut waited = None;
     loop {
+        if let Some(kind) = waited.take() {
+            exchange.note_wait(kind);
+        }
         let done = match exchange.course.pending.take() {
             Some(response) => {
                 let response = match current(exchange) {
@@ -199,7 +208,9 @@ pub async fn finish(exchange: &mut Exchange) -> Response {
                 let answer = match current(exchange) {
                     Some((pipeline, at)) => {
                         let step = &*pipeline.entries[at].step;
-                        match step.wait(exchange).await {
+                        let flow = step.wait(exchange).await;
+                        waited = Some(pipeline.entries[at].kind);
+                        match flow {
                             Flow::Next => {
                                 exchange.course.pass(step);
                                 descend(exchange)
@@ -215,6 +226,9 @@ pub async fn finish(exchange: &mut Exchange) -> Response {
             }
         };
         if let Some(response) = done {
+            if let Some(kind) = waited {
+                exchange.note_wait(kind);
+            }
             return response;
         }
     }

@@ -362,7 +362,7 @@ fn a_disk_that_stands_still_stops_nobody_else() {
                 Rc::get_mut(&mut worker).unwrap().files = Files::new(of_worker);
                 socket.set_nonblocking(true).unwrap();
                 let socket = tokio::net::TcpListener::from_std(socket).unwrap();
-                let listener = Listener::new(1, served);
+                let listener = Listener::new(1, served, &worker);
                 tokio::task::spawn_local(crate::wheel::drive(worker.wheel.clone()));
                 tokio::task::spawn_local(accept_all(worker, listener, socket));
                 let _ = ended.await;

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::counters::Histogram;
 use crate::snapshot::Served;
+use crate::worker::Worker;
 
 pub use accept::accept_all;
 pub use clients::{Client, Clients};
@@ -65,6 +67,8 @@ pub enum Door {
 pub struct Listener {
     /// Its number.
     pub id: ListenerId,
+    /// How long this worker's exchanges of it took.
+    pub durations: Arc<Histogram>,
     served: RefCell<Arc<Served>>,
     gone: Cell<bool>,
     going: Notify,
@@ -72,9 +76,10 @@ pub struct Listener {
 
 impl Listener {
     /// A listener that serves this.
-    pub fn new(id: ListenerId, served: Arc<Served>) -> Rc<Listener> {
+    pub fn new(id: ListenerId, served: Arc<Served>, worker: &Worker) -> Rc<Listener> {
         Rc::new(Listener {
             id,
+            durations: served.counts.of_worker(worker),
             served: RefCell::new(served),
             gone: Cell::new(false),
             going: Notify::new(),

@@ -103,6 +103,19 @@ pub fn registry() -> &'static Registry {
     &REGISTRY
 }
 
+/// The number of the kind of step that a directive makes.
+pub fn kind_of(directive: &Directive) -> u8 {
+    let kind = kinds().position(|name| name == directive.name);
+    kind.and_then(|kind| u8::try_from(kind).ok())
+        .unwrap_or(u8::MAX)
+}
+
+/// Every kind of step by its number.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let steps = STEPS.iter().map(|(directive, _)| directive.name);
+    steps.chain([route::DIRECTIVE.name])
+}
+
 /// The step of a checked call.
 pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
     let directive: *const Directive = call.directive();
@@ -134,6 +147,19 @@ mod tests {
                     option.about
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_step_has_a_number_that_is_counted() {
+        assert!(kinds().count() <= crate::counters::STEP_KINDS);
+        for (number, (directive, _)) in STEPS.iter().enumerate() {
+            assert_eq!(
+                usize::from(kind_of(directive)),
+                number,
+                "{}",
+                directive.name
+            );
         }
     }
 

@@ -15,6 +15,7 @@ use crate::control::build::{Built, build};
 use crate::counters::Counters;
 use crate::exchange::{Body, Exchange, Lease, Pulled, Remote, Response, Stream, dress, step};
 use crate::files::FileStream;
+use crate::listen::Listener;
 use crate::snapshot::{Served, Site};
 use crate::worker::{Process, Worker};
 
@@ -59,6 +60,7 @@ pub fn mistakes(config: &str) -> String {
 pub struct Bench {
     pub worker: Rc<Worker>,
     pub built: Built,
+    listener: Rc<Listener>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -90,7 +92,10 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
+        let id = built.binds[0].id;
+        let served = built.snapshot.served[&id].clone();
         Bench {
+            listener: Listener::new(id, served, &worker),
             worker,
             built,
             runtime: runtime.expect("a runtime"),
@@ -125,6 +130,7 @@ impl Bench {
             tls: false,
         };
         let mut exchange = Exchange::new(&self.worker, remote);
+        exchange.listener = Some(self.listener.clone());
         exchange.request.method = Method::new(method.as_bytes()).expect("a method");
         exchange.request.set_target(target);
         exchange.request.set_host("test", None);

@@ -142,6 +142,8 @@ pub struct Worker {
     pub idle: tokio::sync::Notify,
     /// When the task that runs now began its turn.
     turn_ms: Cell<u64>,
+    /// Its number, from 1.
+    turn: Cell<u64>,
     date: RefCell<Date>,
     spare: RefCell<Spare>,
     /// The state of the generator of numbers that need not be secret.
@@ -176,6 +178,7 @@ impl Worker {
             draining: Cell::new(false),
             idle: tokio::sync::Notify::new(),
             turn_ms: Cell::new(clock::coarse_ms()),
+            turn: Cell::new(1),
             date: RefCell::new(Date {
                 second: u64::MAX,
                 text: [b' '; 29],
@@ -214,7 +217,13 @@ impl Worker {
     pub fn begin_turn(&self) -> u64 {
         let now = clock::coarse_ms();
         self.turn_ms.set(now);
+        self.turn.set(self.turn.get() + 1);
         now
+    }
+
+    /// The number of the turn that a connection's task has now; never 0.
+    pub fn turn(&self) -> u64 {
+        self.turn.get()
     }
 
     /// The time at which the connection's task that runs now began its turn, for what happens in

@@ -156,7 +156,7 @@ impl Listeners {
             tracing::error!(listener = id, "a listener without a configuration");
             return;
         };
-        let listener = Listener::new(id, served);
+        let listener = Listener::new(id, served, &self.worker);
         // Those that have ended are of no interest.
         while self.accepting.try_join_next().is_some() {}
         match door {
@@ -187,7 +187,7 @@ impl Listeners {
         let listener = match self.open.get(&dealt.listener) {
             Some(listener) => listener.clone(),
             None => {
-                let closed = Listener::new(dealt.listener, dealt.served.clone());
+                let closed = Listener::new(dealt.listener, dealt.served.clone(), &self.worker);
                 closed.close();
                 closed
             }

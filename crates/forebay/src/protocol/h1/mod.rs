@@ -183,6 +183,7 @@ async fn busy(link: &Rc<Link>) -> Next {
             }
         }
         let mut exchange = Exchange::new(&link.worker, link.remote.get());
+        exchange.listener = Some(link.listener.clone());
         let asked = begin(link, &mut exchange);
         let mut ending = Ending::of(link, &mut exchange, asked);
         let next = poll_fn(|cx| ending.poll(link, cx)).await;

@@ -170,6 +170,7 @@ pub fn ended(link: &Link) -> Next {
 pub fn refusal(link: &Link, fault: Fault) {
     link.worker.counters.requests.add(1);
     let mut exchange = Exchange::new(&link.worker, link.remote.get());
+    exchange.listener = Some(link.listener.clone());
     let response = Response::fault(&mut exchange, fault);
     let asked = Asked {
         version: Version::Http11,

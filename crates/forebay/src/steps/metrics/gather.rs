@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use forebay_balance::{PeerState, Tick};
 use forebay_sys::{clock, process};
 
-use super::text::{Dialect, Kind, Seconds, Text};
+use super::text::{Dialect, Family, Kind, Seconds, Text};
 use crate::counters::{Counters, Histogram};
 use crate::exchange::Reason;
 use crate::snapshot::Snapshot;
+use crate::steps;
 use crate::worker::Process;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -24,6 +25,7 @@ pub fn render(process: &Process, snapshot: &Snapshot, dialect: Dialect) -> Strin
     let all: Vec<Arc<Counters>> = process.all.lock().clone();
     server(&mut text, snapshot, all.len());
     counters(&mut text, &all);
+    durations(&mut text, snapshot);
     text.single(
         Kind::Gauge,
         "forebay_connections_max",
@@ -89,25 +91,55 @@ fn counters(text: &mut Text, all: &[Arc<Counters>]) {
         let labels = [("reason", reason.name()), ("by", reason.by().name())];
         family.sample(&labels, sum(&|counters| counters.faults[at].get()));
     }
-    durations(text, all);
+    waits(text, all);
 }
 
-fn durations(text: &mut Text, all: &[Arc<Counters>]) {
-    let (buckets, sum_us) = Histogram::total(all.iter().map(|counters| &counters.duration));
+/// Of listeners that had a request.
+fn durations(text: &mut Text, snapshot: &Snapshot) {
+    let mut listeners: Vec<_> = snapshot.served.values().map(|one| &one.counts).collect();
+    listeners.sort_unstable_by_key(|counts| &counts.name);
     let mut family = text.family(
         Kind::Histogram,
         "forebay_request_duration_seconds",
-        "From a request's head to the end of its response. One that is answered at once, in the \
-         turn in which it came, is in the first bucket.",
+        "From a request's head to the end of its response, by listener. One that is answered at \
+         once, in the turn in which it came, is in the first bucket.",
     );
-    let mut total = 0;
+    for counts in listeners {
+        histogram(&mut family, ("listener", &counts.name), counts.durations());
+    }
+}
+
+/// Of kinds of steps that have waited.
+fn waits(text: &mut Text, all: &[Arc<Counters>]) {
+    let mut family = text.family(
+        Kind::Histogram,
+        "forebay_step_wait_seconds",
+        "For how long a step has kept requests waiting, by the step's name: for a peer's answer, a \
+         disk, a password's hash. What a step does at once is not counted.",
+    );
+    for (kind, name) in steps::kinds().enumerate() {
+        let of_kind = all.iter().filter_map(|counters| counters.waits_of(kind));
+        histogram(&mut family, ("step", name), of_kind);
+    }
+}
+
+/// The sum of these, if anything is counted in them.
+fn histogram<'a>(
+    family: &mut Family<'_>,
+    label: (&str, &str),
+    all: impl Iterator<Item = &'a Histogram> + Clone,
+) {
+    let (buckets, sum_us) = Histogram::total(all);
+    let total = buckets.last().map_or(0, |(_, count)| *count);
+    if total == 0 {
+        return;
+    }
     for (end_us, count) in buckets {
         let end = end_us.map_or("+Inf".to_owned(), |us| Seconds(us).to_string());
-        family.sample_of("_bucket", &[("le", &end)], count);
-        total = count;
+        family.sample_of("_bucket", &[label, ("le", &end)], count);
     }
-    family.sample_of("_sum", &[], Seconds(sum_us));
-    family.sample_of("_count", &[], total);
+    family.sample_of("_sum", &[label], Seconds(sum_us));
+    family.sample_of("_count", &[label], total);
 }
 
 fn lost_lines(text: &mut Text, process: &Process) {

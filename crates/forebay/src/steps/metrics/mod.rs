@@ -150,15 +150,41 @@ mod tests {
         for line in [
             "forebay_site_requests_total{site=\"a.test\",class=\"4xx\"} 2",
             "forebay_site_body_bytes_total{site=\"a.test\"} 7",
-            "forebay_request_duration_seconds_bucket{le=\"+Inf\"} 2",
-            "forebay_request_duration_seconds_bucket{le=\"1.048576\"} 2",
-            "forebay_request_duration_seconds_count 2",
+            "forebay_request_duration_seconds_bucket{listener=\":80\",le=\"+Inf\"} 2",
+            "forebay_request_duration_seconds_bucket{listener=\":80\",le=\"1.048576\"} 2",
+            "forebay_request_duration_seconds_count{listener=\":80\"} 2",
             "forebay_exchanges 1",
         ] {
             assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
         }
-        // A site that nobody has asked for is not listed.
+        // A site that nobody has asked for is not listed, nor a kind of step that has not waited.
         assert!(!text.contains("site=\"*\""), "{text}");
+        assert!(!text.contains("{step="), "{text}");
+    }
+
+    #[test]
+    fn steps_that_wait_are_counted_each_by_its_kind() {
+        let bench = Bench::new(
+            r#"site { "a.test", limit { rate = "50/s", burst = 1, wait = "5s", by = "x" },
+                 limit { rate = "50/s", burst = 1, wait = "5s", by = "y" },
+                 respond(404) { file = "/nowhere" } }
+               site { "*", metrics }"#,
+        );
+        for _ in 0..3 {
+            assert_eq!(bench.get("/").host("a.test").run().status(), 404);
+        }
+        let text = bench.get("/").run().text();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+            value.trim().parse::<f64>().expect("a number")
+        };
+        // Two of the first limit, which lets them through so that the second has no need to wait.
+        assert!(value("forebay_step_wait_seconds_count{step=\"limit\"}") >= 2.0);
+        let waited = value("forebay_step_wait_seconds_sum{step=\"limit\"}");
+        assert!((0.02..5.0).contains(&waited), "{waited}");
+        let whole = value("forebay_request_duration_seconds_sum{listener=\":80\"}");
+        assert!(whole + 1e-3 >= waited, "{whole} {waited}");
     }
 
     #[test]
