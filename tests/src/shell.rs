@@ -15,8 +15,8 @@ use crate::docs::matches;
 use crate::server::binary;
 use crate::wait::PATIENCE;
 
-/// What follows the output of a command; no command prints it.
-const END: u8 = 0x1e;
+/// What follows the output of a command, and then its exit status; no command prints it.
+const END: &[u8] = b"\x1e-- end of output --\x1e";
 
 /// How long a command may take.
 const COMMAND: Duration = Duration::from_secs(30);
@@ -105,7 +105,8 @@ impl Shell {
     #[track_caller]
     pub fn run(&mut self, command: &str) -> (String, i32) {
         // In braces, not in a subshell: `cd` and variables are to stay.
-        let text = format!("{{ {command}\n}} </dev/null\nprintf '\\036%d\\036' $?\n");
+        let mark = "\\036-- end of output --\\036";
+        let text = format!("{{ {command}\n}} </dev/null\nprintf '{mark}%d{mark}' $?\n");
         self.stdin.write_all(text.as_bytes()).expect("a shell");
         self.stdin.flush().expect("a shell");
         let said = self.read_to_end(command);
@@ -118,8 +119,8 @@ impl Shell {
     fn read_to_end(&mut self, command: &str) -> String {
         let end = Instant::now() + COMMAND;
         loop {
-            if let Some(at) = self.unread.iter().position(|byte| *byte == END) {
-                let rest = self.unread.split_off(at + 1);
+            if let Some(at) = self.unread.windows(END.len()).position(|part| part == END) {
+                let rest = self.unread.split_off(at + END.len());
                 let mut said = std::mem::replace(&mut self.unread, rest);
                 said.truncate(at);
                 return String::from_utf8_lossy(&said).into_owned();
