@@ -43,6 +43,14 @@ pub static DIRECTIVE: Directive = Directive::filter(
         r#"{ "text/*", "*json", "*xml", "*javascript", "application/wasm", "font/otf", "font/ttf", "application/vnd.ms-fontobject" }"#,
     ),
     Opt::new("min_size", Type::SIZE, "Smaller bodies are left alone.").default(r#""1KB""#),
+    Opt::new(
+        "set_cookie",
+        Type::OneOf(&["refuse", "compress"]),
+        "What becomes of a response that sets a cookie for a client that has shown one or has \
+         logged in. `compress` is for applications that send a cookie with every response and \
+         nothing secret beside what clients choose.",
+    )
+    .default(r#""refuse""#),
 ])
 .stateless()
 .example("compress { types = { \"text/*\", \"*json\" }, min_size = \"2KB\" }");
@@ -58,6 +66,8 @@ struct Compress {
     codings: Box<[Coding]>,
     types: Box<[Match]>,
     min_bytes: u64,
+    /// Also beside new cookies.
+    codes_secrets: bool,
 }
 
 pub fn build(call: &Call, _: &mut Builder<'_>) -> Option<Box<dyn Step>> {
@@ -69,6 +79,7 @@ pub fn build(call: &Call, _: &mut Builder<'_>) -> Option<Box<dyn Step>> {
             .collect(),
         types: types.map(|node| node.get::<&Match>().clone()).collect(),
         min_bytes: call.get("min_size"),
+        codes_secrets: call.get::<&str>("set_cookie") == "compress",
     }))
 }
 
@@ -113,7 +124,8 @@ impl Step for Compress {
         response.vary("Accept-Encoding");
         // BREACH: what an attacker makes the client ask for, beside a secret that changes with each
         // answer, shows in the length.
-        let has_secret = response.fields.contains(Known::SetCookie)
+        let has_secret = !self.codes_secrets
+            && response.fields.contains(Known::SetCookie)
             && (fields.contains(Known::Cookie) || fields.contains(Known::Authorization));
         if is_part || has_secret {
             return Up::Done;

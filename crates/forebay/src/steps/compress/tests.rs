@@ -454,6 +454,22 @@ fn breach_a_secret_is_not_coded_beside_what_an_attacker_asks_for() {
 }
 
 #[test]
+fn breach_who_knows_better_may_say_so() {
+    let bench = Bench::new(&format!(
+        r#"site {{ "*", compress {{ set_cookie = "compress" }},
+             respond(200, "{}") {{ headers = {{ set_cookie = "token=1" }} }} }}"#,
+        text(5000)
+    ));
+    let got = bench
+        .get("/")
+        .field("Accept-Encoding", "gzip")
+        .field("Cookie", "a=b")
+        .run();
+    assert_eq!(got.field("content-encoding"), Some("gzip"));
+    assert_eq!(got.field("set-cookie"), Some("token=1"));
+}
+
+#[test]
 fn rfc9110_12_5_3_a_client_that_refuses_all_gets_406() {
     let bench = page(100, r#"content_type = "image/png""#);
     for (accepts, status, coding) in [
@@ -482,5 +498,6 @@ fn mistakes_in_it() {
     };
     assert!(said(r#"{ encodings = "deflate" }"#).contains("`encodings`"));
     assert!(said(r#"{ min_size = 5 }"#).contains("`min_size`"));
+    assert!(said(r#"{ set_cookie = true }"#).contains("`set_cookie`"));
     assert!(said(r#"{ level = 5 }"#).contains("has no option `level`"));
 }
