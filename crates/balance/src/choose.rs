@@ -2,11 +2,15 @@
 //!
 //! # The order in which peers are used
 //!
-//! 1. primaries that are neither down nor ejected;
-//! 2. backups that are neither down nor ejected, if there is none of the former;
-//! 3. ejected peers, if there is none of the former either: an ejection is a guess from failures,
-//!    and with nobody left a wrong guess would turn a bad moment into an outage. Peers that are
-//!    down by their health checks are never used.
+//! 1. primaries that are well: neither ejected nor down. Where fewer than half of them are, those
+//!    that are not well have to help, so that the few are not put out by the load of all;
+//! 2. backups that are well, if there is no primary that is;
+//! 3. peers that are not well, if there is none of the former either: an ejection is a guess from
+//!    failures, and a failed check may come of too much to do; with nobody left a wrong guess would
+//!    turn a bad moment into an outage.
+//!
+//! Peers of which health checks find nobody are never used, nor are those that an operator has taken
+//! out.
 //!
 //! A peer that is full still counts as being there: its requests wait, they do not flow over to
 //! the backups. A peer that the request has tried does not.
@@ -36,7 +40,7 @@ use std::time::Duration;
 
 use crate::draw::{identity, mix};
 use crate::groups::{GROUP, Group, Recall};
-use crate::peer::{BACKUP, DOWN, EJECTED, Hot, WARMING};
+use crate::peer::{BACKUP, DOWN, DRAINED, EJECTED, GONE, Hot, OFF, WARMING};
 use crate::pool::Pool;
 use crate::spec::Balance;
 use crate::units::Tick;
@@ -117,8 +121,8 @@ pub enum Tier {
     Primary,
     /// A backup: no primary could be used.
     Backup,
-    /// An ejected peer: there was no other.
-    Ejected,
+    /// A peer that is not well: too few are, or none.
+    Panic,
 }
 
 /// A peer that was chosen.
@@ -189,11 +193,14 @@ impl Pool {
     /// Looks through the tiers.
     pub(crate) fn look(&self, ask: &Ask) -> Result<(Chosen, Best), NoPeer> {
         self.settle_flags(ask.now);
-        if let Some(peer) = self.drawn(ask) {
-            let tier = Tier::Primary;
-            return Ok((Chosen { peer, tier }, Best::drawn(peer)));
+        // Where none is well at all, backups come before those that are not.
+        let have_help = self.is_panicking() && self.well.load(Relaxed) > 0;
+        let usable = if have_help { OUT | BACKUP } else { PRIMARY };
+        if let Some(peer) = self.drawn(ask, usable) {
+            let tier = self.tier_of(peer);
+            return Ok((Chosen { peer, tier }, Best::of(peer, 0)));
         }
-        if let Some(best) = self.best_of_groups(ask) {
+        if !have_help && let Some(best) = self.best_of_groups(ask) {
             let (peer, tier) = (best.peer, Tier::Primary);
             return Ok((Chosen { peer, tier }, best));
         }
@@ -208,23 +215,18 @@ impl Pool {
         };
         let mut saw_tried = false;
         for (tier, mask, wanted) in [
-            (Tier::Primary, PRIMARY, 0),
+            (Tier::Primary, usable, 0),
             (Tier::Backup, PRIMARY, BACKUP),
-            (Tier::Ejected, DOWN | EJECTED, EJECTED),
+            (Tier::Panic, OUT, 0),
         ] {
-            // Somebody who is not ejected was there, so this is no time to panic.
-            if tier == Tier::Ejected && saw_tried {
+            // Somebody who is well was there, so this is no time to panic.
+            if tier == Tier::Panic && saw_tried {
                 break;
             }
             let pass = pass(self, &self.hot, mask, wanted, ask);
             if let Some(best) = pass.best {
-                return Ok((
-                    Chosen {
-                        peer: best.peer,
-                        tier,
-                    },
-                    best,
-                ));
+                let (peer, tier) = (best.peer, self.tier_of(best.peer));
+                return Ok((Chosen { peer, tier }, best));
             }
             if pass.saw_full {
                 return Err(NoPeer::Full);
@@ -236,6 +238,14 @@ impl Pool {
         } else {
             NoPeer::AllDown
         })
+    }
+
+    fn tier_of(&self, peer: usize) -> Tier {
+        match self.hot[peer].flags.load(Relaxed) {
+            flags if flags & (DOWN | EJECTED) != 0 => Tier::Panic,
+            flags if flags & BACKUP != 0 => Tier::Backup,
+            _ => Tier::Primary,
+        }
     }
 
     /// The best peer among those whose flags, as far as `mask` goes, are `wanted`: the one with
@@ -382,17 +392,18 @@ impl Pool {
         pass.best
     }
 
-    /// The peer that a draw leads to, if the policy draws and it is a primary that can be used.
+    /// The peer that a draw leads to, if the policy draws and it is a primary that can be used: that
+    /// has none of the flags `out`.
     /// Else the pass over all decides.
-    fn drawn(&self, ask: &Ask) -> Option<usize> {
+    fn drawn(&self, ask: &Ask, out: u32) -> Option<usize> {
         match self.spec.balance {
             Balance::Hash => {
                 let mut peers = self.draw.of(ask.draw).take(DRAWS);
-                peers.find(|&peer| self.can_be_drawn(peer, ask, 0))
+                peers.find(|&peer| self.can_be_drawn(peer, ask, 0, out))
             }
-            Balance::Random => self.draws(ask).next(),
+            Balance::Random => self.draws(ask, out).next(),
             Balance::P2cEwma => {
-                let mut draws = self.draws(ask);
+                let mut draws = self.draws(ask, out);
                 let first = draws.next()?;
                 let second = draws.find(|&peer| peer != first).unwrap_or(first);
                 let cost = |peer: usize| {
@@ -410,23 +421,23 @@ impl Pool {
     }
 
     /// Usable primaries at random, by weight.
-    fn draws(&self, ask: &Ask) -> impl Iterator<Item = usize> {
+    fn draws(&self, ask: &Ask, out: u32) -> impl Iterator<Item = usize> {
         (0..)
             .zip(0..DRAWS)
             .filter_map(move |(number, _)| {
                 let drawn = mix(ask.draw, number);
                 Some((drawn, self.draw.of(drawn).next()?))
             })
-            .filter(|&(drawn, peer)| self.can_be_drawn(peer, ask, drawn))
+            .filter(move |&(drawn, peer)| self.can_be_drawn(peer, ask, drawn, out))
             .map(|(_, peer)| peer)
     }
 
     /// Whether a draw may lead to this primary. One that warms up is passed over as often as its
     /// share is short of the full one; a hash (`drawn` 0) spares it nothing, since its keys are its.
-    fn can_be_drawn(&self, peer: usize, ask: &Ask, drawn: u64) -> bool {
+    fn can_be_drawn(&self, peer: usize, ask: &Ask, drawn: u64, out: u32) -> bool {
         let hot = &self.hot[peer];
         let flags = hot.flags.load(Relaxed);
-        if flags & (DOWN | EJECTED) != 0 || hot.permits.is_full() || ask.tried.contains(peer) {
+        if flags & out != 0 || hot.permits.is_full() || ask.tried.contains(peer) {
             return false;
         }
         if flags & WARMING == 0 || drawn == 0 {
@@ -493,14 +504,18 @@ impl Pool {
 }
 
 impl Best {
-    fn drawn(peer: usize) -> Best {
-        let (turn, rank) = (0, 0);
+    /// One that is not the best of any others.
+    pub(crate) fn of(peer: usize, turn: u64) -> Best {
+        let rank = 0;
         Best { peer, turn, rank }
     }
 }
 
 /// The flags that a primary does not have which can be used.
-const PRIMARY: u32 = DOWN | EJECTED | BACKUP;
+const PRIMARY: u32 = DOWN | EJECTED | BACKUP | DRAINED | OFF;
+
+/// Those that no peer has which is used when too few are well.
+const OUT: u32 = GONE | DRAINED | OFF;
 
 /// How many times a policy draws before all peers are looked at.
 const DRAWS: usize = 16;
@@ -523,8 +538,8 @@ fn ahead_of(clock: u64, turn: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Outcome;
     use crate::spec::{PeerSpec, PoolSpec};
+    use crate::state::{Checked, Duty, Outcome};
 
     /// Numbers that look random, the same each time.
     struct Numbers(u64);
@@ -552,8 +567,12 @@ mod tests {
     fn something(pool: &Pool, numbers: &mut Numbers, held: &mut Vec<usize>, now: Tick) {
         let peer = numbers.below(pool.len());
         match numbers.below(12) {
-            0 => _ = pool.set_down(peer, true, now),
-            1..=2 => _ = pool.set_down(peer, false, now),
+            0 => _ = pool.set_health(peer, Checked::Gone, now),
+            1 => _ = pool.set_health(peer, Checked::Well, now),
+            2 => {
+                let duty = [Duty::Serve, Duty::Serve, Duty::Drain, Duty::Rest];
+                pool.set_duty(peer, duty[numbers.below(4)], now);
+            }
             3 => (0..5).for_each(|_| _ = pool.report(peer, Outcome::Failure, now)),
             4..=7 if !held.is_empty() => {
                 let peer = held.swap_remove(numbers.below(held.len()));

@@ -32,6 +32,7 @@ mod pool;
 mod queue;
 mod retry;
 mod spec;
+mod state;
 mod units;
 
 pub use allowance::Allowances;
@@ -40,7 +41,7 @@ pub use draw::hash_key;
 pub use gcra::{Gcra, Verdict};
 pub use health::{Health, HealthCounter};
 pub use permits::Permits;
-pub use pool::{Ejection, Outcome, PeerState, PeerView, Permit, Pool};
+pub use pool::{Permit, Pool};
 pub use queue::{Pushed, Ticket, WORST_PRIORITY, WaitQueue};
 pub use retry::{
     Attempt, Decision, Failure, GiveUp, MAX_RETRIES, RetryBudget, RetryOn, RetryPolicy,
@@ -49,4 +50,5 @@ pub use retry::{
 pub use spec::{
     Balance, Eject, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec,
 };
+pub use state::{Checked, Duty, Ejection, Outcome, PeerState, PeerView};
 pub use units::{Share, Tick};

@@ -60,6 +60,12 @@ pub(crate) const EJECTED: u32 = 2;
 pub(crate) const WARMING: u32 = 4;
 /// It is a backup; never changes.
 pub(crate) const BACKUP: u32 = 8;
+/// Beside [`DOWN`]: its health checks find nobody.
+pub(crate) const GONE: u32 = 16;
+/// An operator lets no new clients to it.
+pub(crate) const DRAINED: u32 = 32;
+/// An operator lets nobody to it.
+pub(crate) const OFF: u32 = 64;
 
 /// About the virtual time of one turn at weight 1. Its products with a count of requests stay
 /// within 64 bits, also where a peer that warms up has a stride ten times as long.

@@ -1,64 +1,18 @@
-//! A pool of peers: their permits and what becomes of their failures. How one is chosen stands in
-//! `choose.rs`.
+//! A pool of peers and their permits. How one is chosen stands in `choose.rs`, what takes one out of
+//! service in `state.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
-use crate::choose::{Ask, Chosen, NoPeer};
+use crate::choose::{Ask, Best, Chosen, NoPeer};
 use crate::draw::Draw;
 use crate::groups::{GROUP, Group, groups};
-use crate::peer::{Cold, DOWN, EJECTED, Hot, STRIDE, WARMING};
+use crate::peer::{Cold, DOWN, EJECTED, GONE, Hot, OFF, STRIDE, WARMING};
 use crate::spec::{Balance, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec};
+use crate::state::{is_serving, is_well};
 use crate::units::Tick;
-
-/// How a request to a peer ended, for its ejection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// It answered, whatever it said.
-    Success,
-    /// It did not: no connection, a reset, a timeout, garbage. What the client did is never one.
-    Failure,
-}
-
-/// What [`Pool::report`] has to say about a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ejection {
-    /// The peer is ejected from now until then.
-    Ejected {
-        /// When it comes back.
-        until: Tick,
-    },
-    /// It has failed often enough, but as many as `max` allows are ejected already.
-    Spared,
-}
-
-/// What a peer is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PeerState {
-    /// It is used.
-    Up,
-    /// It is used, and gets less than its share yet: `slow_start`.
-    Warming,
-    /// Its failures have ejected it for a time.
-    Ejected,
-    /// Its health checks fail.
-    Down,
-}
-
-/// A peer as status pages and metrics show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerView {
-    /// What it is.
-    pub state: PeerState,
-    /// Requests in flight.
-    pub in_flight: u32,
-    /// How often it was ejected.
-    pub ejections: u32,
-    /// Failures in a row.
-    pub errors: u32,
-}
 
 /// The state of a pool that all workers share.
 #[derive(Debug)]
@@ -75,9 +29,13 @@ pub struct Pool {
     pub(crate) ejected: AtomicU32,
     /// How many have the flag `WARMING`.
     pub(crate) warming: AtomicU32,
+    /// How many primaries no operator has taken out.
+    pub(crate) serving: AtomicU32,
+    /// How many of those can be used.
+    pub(crate) well: AtomicU32,
     /// When the time of a flag is over next, in milliseconds.
-    due: AtomicU64,
-    max_ejected: u32,
+    pub(crate) due: AtomicU64,
+    pub(crate) max_ejected: u32,
 }
 
 impl Pool {
@@ -104,6 +62,8 @@ impl Pool {
         let unit = stride_unit(&spec.peers);
         let peers = u64::try_from(spec.peers.len()).unwrap_or(u64::MAX);
         let max_ejected = spec.eject.map_or(0, |eject| eject.max.of(peers));
+        let primaries = spec.peers.iter().filter(|peer| !peer.backup).count();
+        let primaries = u32::try_from(primaries).unwrap_or(u32::MAX);
         Ok(Pool {
             hot: (0..)
                 .zip(&spec.peers)
@@ -115,6 +75,8 @@ impl Pool {
             clock: AtomicU64::new(0),
             ejected: AtomicU32::new(0),
             warming: AtomicU32::new(0),
+            serving: AtomicU32::new(primaries),
+            well: AtomicU32::new(primaries),
             due: AtomicU64::new(u64::MAX),
             max_ejected: u32::try_from(max_ejected).unwrap_or(u32::MAX),
             spec,
@@ -174,6 +136,26 @@ impl Pool {
         Err(NoPeer::Full)
     }
 
+    /// Takes a permit of this very peer, for a client that belongs to it: also where nobody else gets
+    /// there any more. False if it cannot be used, or has none left.
+    pub fn acquire_at(&self, peer: usize, now: Tick) -> bool {
+        let Some(hot) = self.hot.get(peer) else {
+            return false;
+        };
+        let flags = self.flags_at(peer, now);
+        let mut out = DOWN | EJECTED | OFF;
+        if self.is_panicking() {
+            out = GONE | OFF;
+        }
+        if flags & out != 0 || !hot.permits.try_acquire() {
+            return false;
+        }
+        // It counts as its turn. Where another worker is faster it does not, which does no harm.
+        self.take_turn(&Best::of(peer, hot.turn.load(Relaxed)), now);
+        self.changed(peer);
+        true
+    }
+
     /// Like [`Pool::acquire`], with a guard that gives the permit back.
     ///
     /// # Errors
@@ -209,27 +191,6 @@ impl Pool {
         was_full
     }
 
-    /// Tells how a request to a peer ended. A failure that ejects the peer, or would, is
-    /// returned, to be logged.
-    pub fn report(&self, peer: usize, outcome: Outcome, now: Tick) -> Option<Ejection> {
-        let eject = self.spec.eject?;
-        let cold = self.cold.get(peer)?;
-        if outcome == Outcome::Success {
-            // Nearly always so already, and then the line stays shared between the workers.
-            if cold.errors.load(Relaxed) != 0 {
-                cold.errors.store(0, Relaxed);
-            }
-            return None;
-        }
-        // What fails while it is ejected was sent before, or for want of others: it does not
-        // make the ejection longer.
-        if self.flags_at(peer, now) & EJECTED != 0 {
-            return None;
-        }
-        let errors = cold.errors.fetch_add(1, Relaxed).saturating_add(1);
-        (errors >= eject.errors.max(1)).then(|| self.eject(peer, eject.time, now))
-    }
-
     /// Tells how long a peer took to answer, for [`Balance::P2cEwma`].
     pub fn report_time(&self, peer: usize, took: Duration, now: Tick) {
         if self.spec.balance == Balance::P2cEwma
@@ -240,52 +201,10 @@ impl Pool {
         }
     }
 
-    /// Tells what the health checks of a peer say. Returns whether that is a change.
-    pub fn set_down(&self, peer: usize, down: bool, now: Tick) -> bool {
-        let (Some(hot), Some(cold)) = (self.hot.get(peer), self.cold.get(peer)) else {
-            return false;
-        };
-        if down {
-            let before = hot.flags.fetch_or(DOWN, Relaxed);
-            self.changed(peer);
-            return before & DOWN == 0;
-        }
-        if hot.flags.load(Relaxed) & DOWN == 0 {
-            return false;
-        }
-        cold.errors.store(0, Relaxed);
-        self.begin_warming(peer, now);
-        let before = hot.flags.fetch_and(!DOWN, Relaxed);
-        self.changed(peer);
-        before & DOWN != 0
-    }
-
     /// To be told after each change to what a choice goes by.
-    fn changed(&self, peer: usize) {
+    pub(crate) fn changed(&self, peer: usize) {
         if let Some(group) = self.groups.get(peer / GROUP) {
             group.change();
-        }
-    }
-
-    /// A peer as it is now.
-    ///
-    /// # Panics
-    ///
-    /// If there is no peer of this number.
-    pub fn view(&self, peer: usize, now: Tick) -> PeerView {
-        let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
-        let flags = self.flags_at(peer, now);
-        let state = match flags {
-            _ if flags & DOWN != 0 => PeerState::Down,
-            _ if flags & EJECTED != 0 => PeerState::Ejected,
-            _ if flags & WARMING != 0 => PeerState::Warming,
-            _ => PeerState::Up,
-        };
-        PeerView {
-            state,
-            in_flight: hot.permits.used(),
-            ejections: cold.ejections.load(Relaxed),
-            errors: cold.errors.load(Relaxed),
         }
     }
 
@@ -309,6 +228,17 @@ impl Pool {
             Some(self.warming.load(Relaxed)),
             "warming are counted"
         );
+        let flags = self.hot.iter().map(|hot| hot.flags.load(Relaxed));
+        let (mut serving, mut well) = (0, 0);
+        for flags in flags {
+            serving += u32::from(is_serving(flags));
+            well += u32::from(is_well(flags));
+        }
+        assert_eq!(
+            (self.serving.load(Relaxed), self.well.load(Relaxed)),
+            (serving, well),
+            "primaries in service, and those of them that are well, are counted"
+        );
         assert!(
             self.ejected.load(Relaxed) <= self.max_ejected,
             "more ejected than allowed"
@@ -319,90 +249,6 @@ impl Pool {
                 "more in flight than allowed"
             );
         }
-    }
-
-    /// Takes off the flags whose time is over.
-    pub(crate) fn settle_flags(&self, now: Tick) {
-        if now.as_millis() < self.due.load(Relaxed) {
-            return;
-        }
-        // A flag that is set from here on is either seen below, or lowers this after it.
-        self.due.swap(u64::MAX, AcqRel);
-        for (peer, cold) in self.cold.iter().enumerate() {
-            let flags = self.flags_at(peer, now);
-            if flags & EJECTED != 0 {
-                self.due
-                    .fetch_min(cold.ejected_until.load(Relaxed), Relaxed);
-            }
-            if flags & WARMING != 0 {
-                let since = Tick::from_millis(cold.warm_since.load(Relaxed));
-                let until = since + self.spec.slow_start;
-                self.due.fetch_min(until.as_millis(), Relaxed);
-            }
-        }
-    }
-
-    /// The flags of a peer, once those whose time is over have been taken off.
-    #[cold]
-    pub(crate) fn flags_at(&self, peer: usize, now: Tick) -> u32 {
-        let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
-        let mut flags = hot.flags.load(Relaxed);
-        if flags & EJECTED != 0 && cold.ejected_until.load(Relaxed) <= now.as_millis() {
-            self.begin_warming(peer, now);
-            // Whoever takes the flag off counts.
-            if hot.flags.fetch_and(!EJECTED, Relaxed) & EJECTED != 0 {
-                self.ejected.fetch_sub(1, Relaxed);
-                self.changed(peer);
-            }
-            flags = hot.flags.load(Relaxed);
-        }
-        if flags & WARMING != 0 {
-            let since = Tick::from_millis(cold.warm_since.load(Relaxed));
-            if now.since(since) >= self.spec.slow_start {
-                if hot.flags.fetch_and(!WARMING, Relaxed) & WARMING != 0 {
-                    self.warming.fetch_sub(1, Relaxed);
-                    self.changed(peer);
-                }
-                flags &= !WARMING;
-            }
-        }
-        flags
-    }
-
-    fn begin_warming(&self, peer: usize, now: Tick) {
-        if self.spec.slow_start > Duration::ZERO {
-            self.cold[peer].warm_since.store(now.as_millis(), Relaxed);
-            if self.hot[peer].flags.fetch_or(WARMING, Relaxed) & WARMING == 0 {
-                self.warming.fetch_add(1, Relaxed);
-            }
-            self.changed(peer);
-            let until = now + self.spec.slow_start;
-            self.due.fetch_min(until.as_millis(), Release);
-        }
-    }
-
-    fn eject(&self, peer: usize, time: Duration, now: Tick) -> Ejection {
-        // Those whose time is over must not keep this one in.
-        for other in 0..self.len() {
-            self.flags_at(other, now);
-        }
-        let room = |ejected: u32| (ejected < self.max_ejected).then_some(ejected + 1);
-        if self.ejected.fetch_update(Relaxed, Relaxed, room).is_err() {
-            return Ejection::Spared;
-        }
-        let (hot, cold) = (&self.hot[peer], &self.cold[peer]);
-        let until = now + time;
-        cold.ejected_until.store(until.as_millis(), Relaxed);
-        cold.errors.store(0, Relaxed);
-        if hot.flags.fetch_or(EJECTED, Relaxed) & EJECTED != 0 {
-            // Another worker was faster; the room it took is enough.
-            self.ejected.fetch_sub(1, Relaxed);
-        } else {
-            cold.ejections.fetch_add(1, Relaxed);
-        }
-        self.changed(peer);
-        self.due.fetch_min(until.as_millis(), Release);
-        Ejection::Ejected { until }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_balance::{
-    Ask, Balance, NoPeer, Outcome, PeerSpec, Pool, PoolSpec, Tick, Tier, Tried, hash_key,
+    Ask, Balance, Checked, NoPeer, Outcome, PeerSpec, Pool, PoolSpec, Tick, Tier, Tried, hash_key,
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,10 @@ fn spread(pool: &Pool, keys: usize) -> Vec<usize> {
     counts
 }
 
+fn gone_if(gone: bool) -> Checked {
+    if gone { Checked::Gone } else { Checked::Well }
+}
+
 #[test]
 fn first_takes_the_first_that_can_be_used() {
     let mut list = peers(&[1, 9, 1]);
@@ -55,7 +59,7 @@ fn first_takes_the_first_that_can_be_used() {
         .map(|key| pool.acquire(&ask(key)).unwrap().peer)
         .collect();
     assert_eq!(picks, [0, 0, 1, 1, 1]);
-    pool.set_down(1, true, at(0));
+    pool.set_health(1, Checked::Gone, at(0));
     assert_eq!(pool.acquire(&ask(1)).unwrap().peer, 2);
     pool.release(0);
     let mut tried = Tried::default();
@@ -74,7 +78,7 @@ fn random_goes_by_weight_among_those_that_can_be_used() {
         (11..=13).contains(&shares[0]) && (61..=63).contains(&shares[2]),
         "{shares:?}"
     );
-    pool.set_down(2, true, at(0));
+    pool.set_health(2, Checked::Gone, at(0));
     let counts = spread(&pool, 40_000);
     assert_eq!(counts[2], 0);
     assert!((31..=35).contains(&share(&counts, 0)), "{counts:?}");
@@ -127,7 +131,7 @@ fn a_key_keeps_its_peer_and_others_do_not_move_when_one_goes() {
     let before: Vec<_> = (0..5_000).map(|key| pick(&pool, &ask(key))).collect();
     let again: Vec<_> = (0..5_000).map(|key| pick(&pool, &ask(key))).collect();
     assert_eq!(before, again);
-    pool.set_down(1, true, at(0));
+    pool.set_health(1, Checked::Gone, at(0));
     let mut moved_to = [0; 4];
     for (key, was) in before.iter().enumerate() {
         let now = pick(&pool, &ask(key));
@@ -137,7 +141,7 @@ fn a_key_keeps_its_peer_and_others_do_not_move_when_one_goes() {
         }
     }
     assert!(moved_to[1] == 0 && moved_to.iter().filter(|count| **count > 50).count() == 3);
-    pool.set_down(1, false, at(0));
+    pool.set_health(1, Checked::Well, at(0));
     // The order in which they are written makes no difference.
     let turned = [&list[2..], &list[..2]].concat();
     let turned = self::pool(Balance::Hash, turned);
@@ -155,8 +159,8 @@ fn slow_start_holds_for_draws_too() {
             ..PoolSpec::new(peers(&[1, 1]))
         };
         let pool = Pool::new(spec).unwrap();
-        pool.set_down(0, true, at(0));
-        pool.set_down(0, false, at(0));
+        pool.set_health(0, Checked::Gone, at(0));
+        pool.set_health(0, Checked::Well, at(0));
         let share = |time: u64| {
             let ask = |key: usize| Ask::new(at(time)).draw(hash_key(&key.to_le_bytes()));
             (0..10_000)
@@ -194,11 +198,11 @@ proptest! {
             for (number, (backup, state)) in states.iter().enumerate() {
                 let tier = if *backup { Tier::Backup } else { Tier::Primary };
                 match state {
-                    1 => _ = pool.set_down(number, true, at(0)),
+                    1 => _ = pool.set_health(number, Checked::Gone, at(0)),
                     // Taken by hand: the others are down meanwhile.
                     2 => {
                         (0..states.len()).for_each(|other| {
-                            pool.set_down(other, other != number, at(0));
+                            pool.set_health(other, gone_if(other != number), at(0));
                         });
                         pool.acquire(&Ask::new(at(0)).draw(draw)).unwrap();
                         full.push(tier);
@@ -211,7 +215,7 @@ proptest! {
                 }
             }
             for (number, (_, state)) in states.iter().enumerate() {
-                pool.set_down(number, *state == 1, at(0));
+                pool.set_health(number, gone_if(*state == 1), at(0));
             }
             let chosen = pool.acquire(&Ask::again(at(0), tried).draw(draw));
             let has = |wanted: Tier| usable.iter().any(|(_, tier)| *tier == wanted);

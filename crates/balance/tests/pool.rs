@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay_balance::{
-    Ask, Balance, Eject, Ejection, NoPeer, Outcome, PeerSpec, PeerState, Pool, PoolError, PoolSpec,
-    Pushed, Share, Tick, Tier, Tried, WaitQueue,
+    Ask, Balance, Checked, Duty, Eject, Ejection, NoPeer, Outcome, PeerSpec, PeerState, Pool,
+    PoolError, PoolSpec, Pushed, Share, Tick, Tier, Tried, WaitQueue,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -58,6 +58,10 @@ fn fail(pool: &Pool, peer: usize, now: Tick) -> Option<Ejection> {
         .map(|_| pool.report(peer, Outcome::Failure, now))
         .last()
         .unwrap()
+}
+
+fn gone_if(gone: bool) -> Checked {
+    if gone { Checked::Gone } else { Checked::Well }
 }
 
 #[test]
@@ -156,14 +160,14 @@ fn a_slow_peer_gets_less_by_least_requests() {
 fn neighbours_of_an_unusable_peer_get_no_more_than_others() {
     for balance in IN_TURN {
         let pool = pool(balance, &[1; 6]);
-        pool.set_down(1, true, at(0));
-        pool.set_down(2, true, at(0));
+        pool.set_health(1, Checked::Gone, at(0));
+        pool.set_health(2, Checked::Gone, at(0));
         assert_eq!(
             spread(&pool, 400, &now()),
             [100, 0, 0, 100, 100, 100],
             "{balance:?}"
         );
-        pool.set_down(2, false, at(0));
+        pool.set_health(2, Checked::Well, at(0));
         // Back without a burst: its turns of the time it was away are gone, but for one.
         let picks = spread(&pool, 500, &now());
         assert!(
@@ -181,9 +185,9 @@ fn neighbours_of_an_unusable_peer_get_no_more_than_others() {
 #[test]
 fn a_peer_that_was_away_for_long_is_not_starved() {
     let pool = pool(Balance::RoundRobin, &[1000, 1]);
-    pool.set_down(1, true, at(0));
+    pool.set_health(1, Checked::Gone, at(0));
     spread(&pool, 100_000, &now());
-    pool.set_down(1, false, at(0));
+    pool.set_health(1, Checked::Well, at(0));
     assert_eq!(spread(&pool, 1_001, &now()), [1000, 1]);
 }
 
@@ -200,15 +204,15 @@ fn backups_are_used_only_when_no_primary_can_be() {
     assert!(held.iter().all(|chosen| chosen.tier == Tier::Primary));
     assert_eq!(pool.acquire(&now()), Err(NoPeer::Full));
     assert!(pool.release(0) && pool.release(2), "both were full");
-    assert!(pool.set_down(0, true, at(0)) && !pool.set_down(0, true, at(0)));
+    assert!(pool.set_health(0, Checked::Gone, at(0)) && !pool.set_health(0, Checked::Gone, at(0)));
     assert_eq!(spread(&pool, 10, &now()), [0, 0, 10]);
-    pool.set_down(2, true, at(0));
+    pool.set_health(2, Checked::Gone, at(0));
     let chosen = pool.choose(&now()).unwrap();
     assert_eq!((chosen.peer, chosen.tier), (1, Tier::Backup));
     assert_eq!(spread(&pool, 10, &now()), [0, 10, 0]);
-    pool.set_down(1, true, at(0));
+    pool.set_health(1, Checked::Gone, at(0));
     assert_eq!(pool.acquire(&now()), Err(NoPeer::AllDown));
-    assert!(pool.set_down(2, false, at(0)) && !pool.set_down(2, false, at(0)));
+    assert!(pool.set_health(2, Checked::Well, at(0)) && !pool.set_health(2, Checked::Well, at(0)));
     assert_eq!(spread(&pool, 10, &now()), [0, 0, 10]);
 }
 
@@ -311,9 +315,9 @@ fn when_all_are_ejected_all_are_used_but_not_those_that_are_down() {
             Some(Ejection::Ejected { .. })
         ));
     }
-    assert_eq!(pool.choose(&now()).unwrap().tier, Tier::Ejected);
+    assert_eq!(pool.choose(&now()).unwrap().tier, Tier::Panic);
     assert_eq!(spread(&pool, 9, &now()), [3, 3, 3]);
-    pool.set_down(1, true, at(0));
+    pool.set_health(1, Checked::Gone, at(0));
     assert_eq!(spread(&pool, 10, &now()), [5, 0, 5]);
     let mut tried = Tried::default();
     [0, 2].into_iter().for_each(|peer| tried.add(peer));
@@ -343,7 +347,7 @@ fn without_eject_nothing_is_ejected() {
     assert_eq!(fail(&pool, 0, at(0)), None);
     assert_eq!(spread(&pool, 10, &now()), [5, 5]);
     assert_eq!(pool.report(99, Outcome::Failure, at(0)), None);
-    assert!(!pool.set_down(99, true, at(0)));
+    assert!(!pool.set_health(99, Checked::Gone, at(0)));
     assert!(!pool.release(99));
 }
 
@@ -358,8 +362,8 @@ fn slow_start_takes_a_peer_to_its_share_step_by_step() {
             PeerState::Up,
             "from the start it is whole"
         );
-        pool.set_down(0, true, at(0));
-        pool.set_down(0, false, at(1_000));
+        pool.set_health(0, Checked::Gone, at(0));
+        pool.set_health(0, Checked::Well, at(1_000));
         let mut shares = Vec::new();
         for second in [1, 3, 6, 8, 11] {
             shares.push(spread(&pool, 1_000, &Ask::new(at(second * 1_000)))[0]);
@@ -381,12 +385,148 @@ fn slow_start_holds_for_what_is_in_flight_too() {
     let mut spec = weighted(Balance::LeastRequests, &[1, 1]);
     spec.slow_start = Duration::from_secs(10);
     let pool = Pool::new(spec).unwrap();
-    pool.set_down(0, true, at(0));
-    pool.set_down(0, false, at(0));
+    pool.set_health(0, Checked::Gone, at(0));
+    pool.set_health(0, Checked::Well, at(0));
     let half = Ask::new(at(5_000));
     (0..90).for_each(|_| assert!(pool.acquire(&half).is_ok()));
     assert_eq!(pool.view(0, at(5_000)).state, PeerState::Warming);
     assert_eq!(pool.view(0, at(5_000)).in_flight, 30);
+}
+
+#[test]
+fn below_half_all_have_to_help_but_those_that_are_gone() {
+    for balance in Balance::ALL {
+        let pool = pool(balance, &[1; 5]);
+        let used = || {
+            let draws =
+                (0..400_u64).map(|draw| now().draw(draw.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            let mut used: Vec<_> = draws
+                .map(|ask| {
+                    let chosen = pool.acquire(&ask).unwrap();
+                    // Held, so that `first` and `hash` go on to others.
+                    (chosen.peer, chosen.tier)
+                })
+                .collect();
+            used.iter().for_each(|(peer, _)| _ = pool.release(*peer));
+            used.sort_unstable_by_key(|(peer, _)| *peer);
+            used.dedup();
+            used
+        };
+        let well = |peer: usize| (peer, Tier::Primary);
+        let is_first = balance == Balance::First;
+        // Three of five, then two, are well: they do it alone down to the half.
+        pool.set_health(0, Checked::Unwell, at(0));
+        pool.set_health(1, Checked::Gone, at(0));
+        assert!(!pool.is_panicking());
+        let expected = if is_first {
+            vec![well(2)]
+        } else {
+            vec![well(2), well(3), well(4)]
+        };
+        assert_eq!(used(), expected, "{balance:?}");
+        pool.set_health(3, Checked::Unwell, at(0));
+        assert!(pool.is_panicking());
+        let sick = |peer: usize| (peer, Tier::Panic);
+        let expected = if is_first {
+            vec![sick(0)]
+        } else {
+            vec![sick(0), well(2), sick(3), well(4)]
+        };
+        assert_eq!(used(), expected, "{balance:?}");
+        // Who is taken out by hand is not asked for help, and does not count.
+        pool.set_duty(0, Duty::Rest, at(0));
+        assert!(!pool.is_panicking());
+        pool.set_duty(2, Duty::Drain, at(0));
+        assert!(pool.is_panicking());
+        let expected = if is_first {
+            vec![sick(3)]
+        } else {
+            vec![sick(3), well(4)]
+        };
+        assert_eq!(used(), expected, "{balance:?}");
+        pool.check_invariants();
+        // A check that finds it again does not make it well, but somebody.
+        pool.set_health(1, Checked::Unwell, at(0));
+        assert!(used().contains(&sick(1)), "{balance:?}");
+        pool.set_health(1, Checked::Well, at(0));
+        pool.set_health(3, Checked::Well, at(0));
+        assert!(!pool.is_panicking());
+        pool.check_invariants();
+    }
+}
+
+#[test]
+fn backups_that_are_well_come_before_primaries_that_are_not() {
+    let mut spec = weighted(Balance::RoundRobin, &[1, 1, 1]);
+    spec.peers[2].backup = true;
+    let pool = Pool::new(spec).unwrap();
+    pool.set_health(0, Checked::Unwell, at(0));
+    pool.set_health(1, Checked::Unwell, at(0));
+    assert_eq!(spread(&pool, 9, &now()), [0, 0, 9]);
+    pool.set_health(2, Checked::Gone, at(0));
+    assert_eq!(spread(&pool, 10, &now()), [5, 5, 0]);
+    pool.set_health(0, Checked::Gone, at(0));
+    pool.set_health(1, Checked::Gone, at(0));
+    assert_eq!(pool.acquire(&now()), Err(NoPeer::AllDown));
+}
+
+#[test]
+fn an_operator_has_the_last_word() {
+    let mut spec = weighted(Balance::RoundRobin, &[1, 1]);
+    spec.slow_start = Duration::from_secs(10);
+    let pool = Pool::new(spec).unwrap();
+    let state = |peer| pool.view(peer, at(0)).state;
+    assert!(pool.set_duty(0, Duty::Drain, at(0)) && !pool.set_duty(0, Duty::Drain, at(0)));
+    assert_eq!(state(0), PeerState::Draining);
+    assert_eq!(spread(&pool, 4, &now()), [0, 4]);
+    assert!(
+        pool.acquire_at(0, at(0)),
+        "who belongs to it is still served"
+    );
+    pool.release(0);
+    assert!(pool.set_duty(0, Duty::Rest, at(0)));
+    assert_eq!(state(0), PeerState::Off);
+    assert!(!pool.acquire_at(0, at(0)));
+    // What checks say meanwhile does not bring it back.
+    pool.set_health(0, Checked::Gone, at(0));
+    pool.set_health(0, Checked::Well, at(0));
+    assert_eq!(state(0), PeerState::Off);
+    pool.set_duty(1, Duty::Rest, at(0));
+    assert_eq!(pool.acquire(&now()), Err(NoPeer::AllDown));
+    assert!(pool.set_duty(1, Duty::Serve, at(0)) && !pool.set_duty(1, Duty::Serve, at(0)));
+    assert_eq!(state(1), PeerState::Warming);
+    // It ends an ejection, too.
+    fail(&pool, 1, at(0));
+    assert_eq!(state(1), PeerState::Ejected);
+    assert!(pool.set_duty(1, Duty::Serve, at(0)));
+    assert_eq!(state(1), PeerState::Warming);
+    pool.check_invariants();
+    assert!(!pool.set_duty(9, Duty::Rest, at(0)) && !pool.acquire_at(9, at(0)));
+}
+
+#[test]
+fn a_client_that_belongs_to_a_peer_is_served_there_while_it_can_be() {
+    let mut spec = weighted(Balance::RoundRobin, &[1, 1]);
+    spec.peers[1].max_connections = 1;
+    let pool = Pool::new(spec).unwrap();
+    assert!(
+        pool.acquire_at(1, at(0)) && !pool.acquire_at(1, at(0)),
+        "it is full"
+    );
+    // It has counted as a turn: the next one is the other's.
+    assert_eq!(pool.acquire(&now()).unwrap().peer, 0);
+    pool.release(0);
+    pool.release(1);
+    fail(&pool, 1, at(0));
+    assert!(!pool.acquire_at(1, at(0)));
+    assert!(pool.acquire_at(1, at(10_000)), "the ejection is over");
+    pool.release(1);
+    pool.set_health(1, Checked::Unwell, at(10_000));
+    assert!(!pool.acquire_at(1, at(10_000)));
+    // With none left that is well, it is as good as others.
+    pool.set_health(0, Checked::Gone, at(10_000));
+    assert!(pool.acquire_at(1, at(10_000)) && !pool.acquire_at(0, at(10_000)));
+    pool.check_invariants();
 }
 
 #[test]
@@ -583,13 +723,19 @@ proptest! {
                             prop_assert!(!tried.contains(peer));
                             prop_assert!(!full(&peer));
                             prop_assert!(views[peer].state != PeerState::Down);
-                            let primary_left = all.any(|n| {
-                                well(&n) && !peers[n].backup && !tried.contains(n)
-                            });
-                            prop_assert_eq!(chosen.tier == Tier::Primary, primary_left);
-                            prop_assert_eq!(well(&peer), chosen.tier != Tier::Ejected);
-                            if chosen.tier == Tier::Ejected {
-                                prop_assert!(!(0..peers.len()).any(|n| well(&n)));
+                            let primaries = || (0..peers.len()).filter(|n| !peers[*n].backup);
+                            let primary_left =
+                                primaries().any(|n| well(&n) && !tried.contains(n));
+                            let count = primaries().filter(well).count();
+                            prop_assert_eq!(well(&peer), chosen.tier != Tier::Panic);
+                            if count > 0 && 2 * count < primaries().count() {
+                                // Those that are not well help.
+                                prop_assert!(pool.is_panicking());
+                                prop_assert!(!primary_left || !peers[peer].backup);
+                            } else {
+                                prop_assert_eq!(chosen.tier == Tier::Primary, primary_left);
+                                let any_well = (0..peers.len()).any(|n| well(&n));
+                                prop_assert!(chosen.tier != Tier::Panic || !any_well);
                             }
                         }
                         Err(NoPeer::Full) => prop_assert!(all.any(|n| full(&n))),
@@ -610,7 +756,7 @@ proptest! {
                     pool.report(peer, Outcome::Success, at(now));
                 }
                 Step::SetDown(peer, down) => {
-                    pool.set_down(peer, down, at(now));
+                    pool.set_health(peer, gone_if(down), at(now));
                 }
                 Step::Wait(millis) => now += millis,
             }
