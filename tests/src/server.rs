@@ -516,11 +516,13 @@ impl Server {
         std::fs::rename(&aside, &self.config_path).expect("the configuration");
     }
 
-    /// Runs `forebay COMMAND --admin unix:…` for this server.
+    /// Runs `forebay COMMAND --admin unix:…` for this server; the command may have arguments.
     #[must_use]
     pub fn command(&self, command: &str) -> Output {
         let admin = format!("unix:{}", self.admin.display());
-        let output = run(&[command, "--admin", &admin]);
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.extend(["--admin", &admin]);
+        let output = run(&args);
         self.journal.note(command, &format!("{output:?}"));
         output
     }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use forebay_tests::certs::Authority;
+use forebay_tests::peers::Nginx;
 use forebay_tests::port::Reserved;
-use forebay_tests::{Origin, Script, Server, wait};
+use forebay_tests::{Origin, Request, Script, Server, wait};
 
 /// An origin whose `/up` says what the switch says; everything else is answered with its name.
 fn origin(name: &'static str, well: &Arc<AtomicBool>, body: &'static str) -> Origin {
@@ -62,10 +64,14 @@ fn a_peer_whose_checks_fail_is_left_alone_until_they_pass() {
     sick.store(true, Ordering::Relaxed);
     wait::until("both", || who(&server) == "a b");
     server.wait_stderr("the peer is up");
-    // With nobody left there is nobody to ask.
+    // With nobody left that is well, those that are there are better than nobody.
     well.store(false, Ordering::Relaxed);
     sick.store(false, Ordering::Relaxed);
-    wait::until("nobody", || server.client().get("/").status() == 503);
+    wait::until("none that is well", || {
+        let status = server.command("status").expect(0).stdout;
+        status.matches(" down ").count() == 2
+    });
+    assert_eq!(who(&server), "a b");
 }
 
 #[test]
@@ -120,6 +126,83 @@ fn a_connection_is_enough_where_no_more_is_asked() {
 }
 
 #[test]
+fn a_handshake_is_enough_if_the_peer_proves_who_it_is() {
+    let authority = Authority::new();
+    let peer = |names: &str, body: &str| {
+        let certificate = authority.issue(names);
+        let (cert, key) = (certificate.cert_pem(), certificate.key_pem());
+        let config = format!(
+            "ssl_certificate @dir@/cert; ssl_certificate_key @dir@/key; \
+             location / {{ return 200 {body}; }}"
+        );
+        Nginx::start_tls(&config, &[("cert", &cert), ("key", &key)])
+    };
+    let (right, other) = (peer("DNS:app.test", "a"), peer("DNS:other.test", "b"));
+    let no_tls = Script::raw("HTTP/1.1 400 Bad Request\r\n\r\n").close();
+    let clear = Origin::setup().on_accept(no_tls).start();
+    let config = r#"local pool = upstream "pool" { "https://@other@", "https://@clear@",
+             "https://@right@", tls_ca = "@ca@", eject = false, balance = "round_robin",
+             health = { kind = "tls", host = "app.test", every = "20ms", down = 1 } }
+           site { "*", proxy(pool) { retries = 0 } }"#;
+    let server = Server::builder(config)
+        .set("right", right.target())
+        .set("other", other.target())
+        .origin("clear", &clear)
+        .set("ca", authority.cert().display().to_string())
+        .start();
+    let down = |target: &str| {
+        let status = server.command("status").expect(0).stdout;
+        let peer = format!("https://{target}");
+        status
+            .lines()
+            .any(|line| line.contains(&peer) && line.contains(" down "))
+    };
+    wait::until("two that are down", || {
+        down(&other.target()) && down(&clear.target())
+    });
+    assert!(!down(&right.target()));
+    // None of the others is asked, however few are left: nobody is there who could be spoken to.
+    let ask = Request::get("/").host("app.test");
+    for _ in 0..10 {
+        assert_eq!(server.client().request(&ask).expect(200).text(), "a");
+    }
+    assert!(
+        clear.requests().is_empty(),
+        "no request is sent for a handshake"
+    );
+}
+
+#[test]
+fn when_too_few_are_well_all_have_to_help_but_the_dead() {
+    let (on, off) = (switch(true), switch(false));
+    let (a, b) = (origin("a", &on, ""), origin("b", &off, ""));
+    let (c, dead) = (origin("c", &off, ""), Arc::new(Reserved::new()));
+    let config = r#"local pool = upstream "pool" { "@a@", "@b@", "@c@", "@dead@",
+             balance = "round_robin", eject = false,
+             health = { path = "/up", every = "20ms", up = 1, down = 1 } }
+           site { "*", proxy(pool) { retries = 0 } }"#;
+    let server = Server::builder(config)
+        .origin("a", &a)
+        .origin("b", &b)
+        .origin("c", &c)
+        .set("dead", dead.addr().to_string())
+        .start();
+    let down = || {
+        let status = server.command("status").expect(0).stdout;
+        status.matches(" down ").count()
+    };
+    wait::until("three that are down", || down() == 3);
+    // Nobody is there at the fourth: with one try each, a request to it would fail.
+    (0..10).for_each(|_| assert_eq!(who(&server), "a b c"));
+    // With half of them well, they do it alone.
+    off.store(true, Ordering::Relaxed);
+    wait::until("one that is down", || down() == 1);
+    on.store(false, Ordering::Relaxed);
+    wait::until("two that are down", || down() == 2);
+    assert_eq!(who(&server), "b c");
+}
+
+#[test]
 fn a_pool_that_is_gone_is_checked_no_more() {
     let on = switch(true);
     let (a, b) = (origin("a", &on, ""), origin("b", &on, ""));
@@ -146,6 +229,18 @@ fn what_is_wrong_is_said() {
         (
             r#"{ kind = "tcp", path = "/" }"#,
             "with kind = \"tcp\" has no `path`",
+        ),
+        (
+            r#"{ kind = "tls" }"#,
+            "with kind = \"tls\" has a peer that is not spoken to over TLS",
+        ),
+        (
+            r#"{ kind = "tls", path = "/" }"#,
+            "with kind = \"tls\" has no `path`",
+        ),
+        (
+            r#"{ kind = "tcp", status = 204 }"#,
+            "with kind = \"tcp\" has no `status`",
         ),
         (r#"{ path = "/", host = "a b" }"#, "a `host` that is none"),
         (

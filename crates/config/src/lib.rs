@@ -56,7 +56,7 @@ pub use url::Url;
 pub use value::{Call, Edit, FieldEdit, FromValue, Node, Record, Value};
 
 /// The name most like this one, if any is alike enough to be meant.
-pub(crate) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Longer names than any of ours are no slips of them, and comparing costs their square.
     if name.is_empty() || name.len() > 64 {
         return None;

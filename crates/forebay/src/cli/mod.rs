@@ -21,6 +21,7 @@ mod status;
 mod stop;
 mod summary;
 mod types;
+mod upstream;
 mod welcome;
 
 use std::io::{ErrorKind, Write};
@@ -59,6 +60,7 @@ enum Command {
     Check(check::Args),
     Reload(reload::Args),
     Status(status::Args),
+    Upstream(upstream::Args),
     Log(log::Args),
     Stop(stop::Args),
     Doctor(doctor::Args),
@@ -78,6 +80,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(args)) => args.run(),
         Some(Command::Reload(args)) => args.run(),
         Some(Command::Status(args)) => args.run(),
+        Some(Command::Upstream(args)) => args.run(),
         Some(Command::Log(args)) => args.run(),
         Some(Command::Stop(args)) => args.run(),
         Some(Command::Doctor(args)) => args.run(),

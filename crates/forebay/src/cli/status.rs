@@ -63,6 +63,17 @@ struct Peer {
     addresses: Vec<String>,
 }
 
+/// The upstreams of a status, each with its name and how it is shown.
+pub fn upstreams(status: &str) -> Result<Vec<(String, String)>, serde_json::Error> {
+    let status: Status = serde_json::from_str(status)?;
+    let shown = status.upstreams.into_iter().map(|upstream| {
+        let mut out = String::new();
+        upstream.show(&mut out);
+        (upstream.name, out)
+    });
+    Ok(shown.collect())
+}
+
 impl Args {
     /// Asks the server and shows what it says.
     pub fn run(self) -> ExitCode {

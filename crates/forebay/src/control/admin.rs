@@ -8,6 +8,7 @@
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /log`, `POST /log/LEVEL` | the level of the error log |
 //! | `POST /reload` | 200 and a summary, or 422 and the mistakes |
+//! | `POST /upstream?name=…&peer=…&state=…` | 200, or 422 and what is wrong |
 //! | `POST /stop` | 200 once everything under way has ended |
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::declarations::Server;
+use super::orders::Order;
 use super::server::{Command, Commands};
 use crate::log;
 
@@ -153,6 +155,7 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
             log::set_level(level);
             (200, TEXT, format!("{level}, was {before}\n"))
         }
+        (Method::Post, target) if target.starts_with("/upstream?") => order(target, commands).await,
         (Method::Post, "/stop") => {
             // Ends with the process at the latest.
             ask(commands, Command::Stop).await;
@@ -160,7 +163,7 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
         }
         _ => {
             let known = "GET /status, GET /metrics, GET /log, POST /log/LEVEL, POST /reload, \
-                         POST /stop\n";
+                         POST /upstream?name=…&peer=…&state=…, POST /stop\n";
             (404, TEXT, format!("unknown request; there are {known}"))
         }
     };
@@ -186,6 +189,20 @@ const TEXT: &str = "text/plain; charset=utf-8";
 fn level_in(target: &str) -> Option<&'static str> {
     let name = target.strip_prefix("/log/")?;
     log::LEVELS.into_iter().find(|level| *level == name)
+}
+
+/// What became of an order.
+async fn order(target: &str, commands: &Commands) -> (u16, &'static str, String) {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let Some(order) = Order::parse(query) else {
+        let usage = "expected ?name=UPSTREAM&peer=PEER&state=drain, down or up\n";
+        return (400, TEXT, usage.to_owned());
+    };
+    match ask(commands, |told| Command::Order(order, told)).await {
+        Some(Ok(done)) => (200, TEXT, format!("{done}\n")),
+        Some(Err(wrong)) => (422, TEXT, format!("{wrong}\n")),
+        None => gone(),
+    }
 }
 
 fn gone() -> (u16, &'static str, String) {

@@ -490,7 +490,8 @@ mod tests {
 
     #[test]
     fn what_the_server_says() {
-        let config = r#"server { workers = 3, user = "a:b", max_connections = 7, log = "warn", watch = true, drain = "5s", admin = "unix:/a" }"#;
+        let config = r#"server { workers = 3, user = "a:b", max_connections = 7, log = "warn", watch = true, drain = "5s", admin = "unix:/a",
+            state = "/var/x" }"#;
         let server = built(&format!("{config} site {{ \"*\", respond(200) }}")).server;
         let expected = Server {
             workers: Some(3),
@@ -502,6 +503,7 @@ mod tests {
             watch: true,
             log_format: "text",
             drain: Duration::from_secs(5),
+            state: "/var/x".into(),
         };
         assert_eq!(server, expected);
     }

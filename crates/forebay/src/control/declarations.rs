@@ -1,6 +1,7 @@
 //! The declarations that belong to the process and its listeners: their directives, and what
 //! becomes of them.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,6 +189,12 @@ pub static SERVER: Directive = Directive::declaration(
     )
     .default(Redact::USUAL),
     Opt::new(
+        "state",
+        Type::Path,
+        "A directory for what outlives the process: the key of `sticky`.",
+    )
+    .default(r#""/var/lib/forebay""#),
+    Opt::new(
         "drain",
         Type::DURATION,
         "For exchanges under way, at the stop.",
@@ -257,6 +264,8 @@ pub struct Server {
     pub log_format: &'static str,
     /// For exchanges under way, at the stop.
     pub drain: Duration,
+    /// What outlives the process is kept here.
+    pub state: PathBuf,
 }
 
 impl Default for Server {
@@ -271,6 +280,7 @@ impl Default for Server {
             watch: false,
             log_format: "text",
             drain: Duration::from_secs(30),
+            state: PathBuf::from("/var/lib/forebay"),
         }
     }
 }
@@ -293,6 +303,7 @@ pub fn server(declarations: &[Arc<Call>]) -> Server {
         log: word(call.get("log"), &LEVELS),
         log_format: word(call.get("log_format"), &FORMATS),
         drain: call.get("drain"),
+        state: call.get::<&Path>("state").to_owned(),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use forebay_balance::{Health as State, HealthCounter, Tick, hash_key};
+use forebay_balance::{Checked, Health as State, HealthCounter, Tick, hash_key};
 use rustc_hash::FxHashMap;
 use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
 
 use super::ask::{Question, connect, said};
 use crate::transport::Transport;
-use crate::upstream::{Ask, Health, Place, Upstream};
+use crate::upstream::{Ask, Health, Kind, Peer, Place, Upstream};
 
 /// Of an answer's body, so much is looked at.
 const BODY_BYTES: usize = 64 * 1024;
@@ -58,24 +59,30 @@ async fn keep_checking(upstream: Weak<Upstream>, peer: usize, health: Health) {
             let Some(upstream) = upstream.upgrade() else {
                 return;
             };
-            let check = check(&upstream, peer, &health);
-            match tokio::time::timeout(health.timeout, check).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("no answer within {:?}", health.timeout)),
-            }
+            check(&upstream, peer, &health).await
         };
         let Some(upstream) = upstream.upgrade() else {
             return;
         };
         let changed = counter.handle_check(checked.is_ok());
-        if let Some(state) = changed {
-            let now = Tick::from_millis(forebay_sys::clock::coarse_ms());
-            upstream.pool.set_down(peer, state == State::Down, now);
+        let now = Tick::from_millis(forebay_sys::clock::coarse_ms());
+        // One that is down may come to be there, or be no longer, without being well.
+        if changed.is_some() || counter.state() == State::Down {
+            let says = match &checked {
+                _ if counter.state() == State::Up => Checked::Well,
+                Err(wrong) if wrong.is_gone => Checked::Gone,
+                _ => Checked::Unwell,
+            };
+            if upstream.pool.set_health(peer, says, now) && says == Checked::Well {
+                upstream.wake_some(peer);
+            }
+        }
+        if changed.is_some() {
             let (upstream, peer) = (&*upstream.definition.name, &*upstream.peers[peer].label);
             match checked {
                 Ok(()) => tracing::info!(upstream, peer, "the peer is up: its checks pass"),
-                Err(why) => {
-                    tracing::warn!(upstream, peer, why, "the peer is down: its checks fail")
+                Err(Wrong { why, .. }) => {
+                    tracing::warn!(upstream, peer, why, "the peer is down: its checks fail");
                 }
             }
         }
@@ -94,25 +101,69 @@ fn spread(upstream: &Weak<Upstream>, peer: usize, every: Duration) -> Duration {
     every * part / 1_000
 }
 
-/// One check; the error says what was wrong.
-async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), String> {
+/// What was wrong with a peer.
+struct Wrong {
+    /// There is nobody to speak to: it is of no use even where all others are worse.
+    is_gone: bool,
+    /// In words.
+    why: String,
+}
+
+impl Wrong {
+    fn gone(why: String) -> Wrong {
+        let is_gone = true;
+        Wrong { is_gone, why }
+    }
+
+    fn unwell(why: String) -> Wrong {
+        let is_gone = false;
+        Wrong { is_gone, why }
+    }
+}
+
+/// One check. Who takes no connection in time is as good as gone; who has one and does not answer may
+/// have too much to do.
+async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), Wrong> {
     let peer = &upstream.peers[peer];
-    let (io, label) = match &peer.place {
-        Place::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(said)?;
-            (Transport::Unix(stream), "localhost")
-        }
-        Place::Address(address) => (connect(&[*address]).await?, host_of(&peer.label)),
-        Place::Name(..) => {
-            let addresses = peer.addresses.load_full();
-            (connect(&addresses).await?, host_of(&peer.label))
-        }
+    let until = Instant::now() + health.timeout;
+    let late = |what: &str| format!("no {what} within {:?}", health.timeout);
+    let io = match timeout_at(until, open(peer)).await {
+        Ok(opened) => opened.map_err(Wrong::gone)?,
+        Err(_) => return Err(Wrong::gone(late("connection"))),
     };
-    let Some(asked) = &health.ask else {
+    let host = match &health.kind {
+        Kind::Tcp => return Ok(()),
+        Kind::Tls(host) => host,
+        Kind::Http(ask) => &ask.host,
+    };
+    let secured = upstream.secure_check(peer, io, host.as_deref());
+    let io = match timeout_at(until, secured).await {
+        // No request would get through to who is not who it should be.
+        Ok(secured) => secured.map_err(|error| Wrong::gone(said(error)))?,
+        Err(_) => return Err(Wrong::unwell(late("handshake"))),
+    };
+    let Kind::Http(asked) = &health.kind else {
         return Ok(());
     };
-    let io = upstream.secure_check(peer, io, asked.host.as_deref());
-    ask(io.await.map_err(said)?, asked, label).await
+    let label = match &peer.place {
+        Place::Unix(_) => "localhost",
+        Place::Address(_) | Place::Name(..) => host_of(&peer.label),
+    };
+    match timeout_at(until, ask(io, asked, label)).await {
+        Ok(answered) => answered.map_err(Wrong::unwell),
+        Err(_) => Err(Wrong::unwell(late("answer"))),
+    }
+}
+
+async fn open(peer: &Peer) -> Result<Transport, String> {
+    match &peer.place {
+        Place::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(said)?;
+            Ok(Transport::Unix(stream))
+        }
+        Place::Address(address) => connect(&[*address]).await,
+        Place::Name(..) => connect(&peer.addresses.load_full()).await,
+    }
 }
 
 /// What a target's text says of who it is.

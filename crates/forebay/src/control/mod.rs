@@ -7,6 +7,8 @@ pub mod declarations;
 pub mod dns;
 pub mod health;
 pub mod keys;
+pub mod orders;
+mod secret;
 pub mod server;
 pub mod service;
 pub mod sockets;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use forebay_balance::Tick;
 use forebay_sys::memory::give_back_free;
 use forebay_sys::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +19,8 @@ use super::declarations::Bind;
 use super::dns::Names;
 use super::health::Checks;
 use super::keys::KeySets;
+use super::orders::Order;
+use super::secret;
 use super::service::Service;
 use super::sockets::{Inherited, bind_new, remove_files};
 use super::source::Source;
@@ -28,6 +31,7 @@ use crate::helper::Helper;
 use crate::listen::ListenerId;
 use crate::snapshot::Generation;
 use crate::steps::{Dialect, render_metrics};
+use crate::upstream::Upstream;
 use crate::worker::{self, Mail, Mailbox, Process, Start};
 
 /// Commands may queue up to here; whoever sends more waits.
@@ -44,6 +48,8 @@ pub enum Command {
     Status(oneshot::Sender<serde_json::Value>),
     /// The metrics, as Prometheus text.
     Metrics(oneshot::Sender<String>),
+    /// Have a peer do something; answers what it is then, or what is wrong.
+    Order(Order, oneshot::Sender<Result<String, String>>),
     /// Finish what is under way and end.
     Stop(oneshot::Sender<()>),
 }
@@ -180,6 +186,14 @@ fn open_logs(built: &Built, access: &Arc<Writer>) -> Result<(), String> {
         .map_err(|error| format!("the access log cannot be started: {error}"))
 }
 
+fn upstreams_of(built: &Built) -> impl Iterator<Item = &Upstream> {
+    built.snapshot.upstreams.iter().map(|upstream| &**upstream)
+}
+
+fn now() -> Tick {
+    Tick::from_millis(forebay_sys::clock::coarse_ms())
+}
+
 fn warn_unresolved(names: Vec<String>) {
     for name in names {
         tracing::warn!("a name cannot be resolved: {name}; it is tried again");
@@ -220,6 +234,7 @@ impl Server {
         let inherited = Inherited::take()?;
         let mut sockets = bind_new((&helper, &inherited), &built, &[], count)?;
         let admin = admin::bind(&built.server)?;
+        secret::prepare(upstreams_of(&built), &built.server.state);
         // While this is the only thread: others would keep their rights.
         if let Some(user) = &built.server.user {
             let identity = process::resolve_identity(user)?;
@@ -314,6 +329,10 @@ impl Server {
                         let text =
                             render_metrics(&self.process, snapshot, Dialect::Prometheus);
                         let _ = answer.send(text);
+                    }
+                    Some(Command::Order(order, answer)) => {
+                        let upstreams = &self.built.snapshot.upstreams;
+                        let _ = answer.send(order.carry_out(upstreams, now()));
                     }
                     Some(Command::Stop(answer)) => break Some(answer),
                     None => break None,
@@ -467,6 +486,7 @@ impl Server {
         )
         .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
+        secret::prepare(upstreams_of(&built), &built.server.state);
         self.checks.watch(&built.snapshot.upstreams);
         let key_sets = &built.snapshot.key_sets;
         self.key_sets.watch(key_sets, &mut self.names);
@@ -533,7 +553,7 @@ impl Server {
             .iter()
             .map(|bind| bind.address.to_string())
             .collect();
-        let now = forebay_balance::Tick::from_millis(forebay_sys::clock::coarse_ms());
+        let now = now();
         let upstreams: Vec<serde_json::Value> = self
             .built
             .snapshot

@@ -46,6 +46,12 @@ pub static DIRECTIVE: Directive = Directive::declaration(
     )
     .unset("`$client_net`"),
     Opt::new(
+        "sticky",
+        Type::Name,
+        "The name of a signed cookie that leads a client back to its peer. Where that cannot be used, \
+         the client is balanced anew. The peers do not see it.",
+    ),
+    Opt::new(
         "slow_start",
         Type::DURATION,
         "How long a peer that is back takes to its full share.",
@@ -278,6 +284,7 @@ fn single(member: Member, node: &Node, report: &mut Report) -> Definition {
         peers: vec![member],
         pool: PoolSpec::new(vec![PeerSpec::default()]),
         by: None,
+        sticky: None,
         health: None,
         queue: 1024,
         queue_timeout: Duration::from_secs(10),
@@ -346,6 +353,7 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
         peers,
         pool,
         by: call.find::<&Template>("by").cloned(),
+        sticky: call.find::<&str>("sticky").map(Into::into),
         health: health::of(call),
         queue: call.get("queue"),
         queue_timeout: call.get("queue_timeout"),

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use forebay_config::{Call, Code, Match, Node, Opt, Record, RecordType, Report, Status, Type};
+use forebay_config::{
+    Call, Code, Match, Node, Opt, Record, RecordType, Report, Scheme, Status, Target, Type, Value,
+};
 
 /// How the peers of a pool are checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// What is asked; none: a connection is enough.
-    pub ask: Option<Ask>,
+    /// What is looked at.
+    pub kind: Kind,
     /// Between the end of a check and the next.
     pub every: Duration,
     /// For one check, connecting included.
@@ -17,6 +19,17 @@ pub struct Health {
     pub up: u32,
     /// Checks in a row that put it out of use.
     pub down: u32,
+}
+
+/// What a check looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// A connection is enough.
+    Tcp,
+    /// A handshake too, in which the peer proves who it is: a bare address, by this name.
+    Tls(Option<Box<str>>),
+    /// The answer to a request.
+    Http(Ask),
 }
 
 /// A request, and the answer that is right.
@@ -44,8 +57,9 @@ pub static RECORD: RecordType = RecordType {
         ),
         Opt::new(
             "kind",
-            Type::OneOf(&["http", "tcp"]),
-            "A request, or a connection only.",
+            Type::OneOf(&["http", "tcp", "tls"]),
+            "A request; a connection only; a connection and a handshake, in which the peer proves \
+             who it is.",
         )
         .default(r#""http""#),
         Opt::new(
@@ -59,7 +73,12 @@ pub static RECORD: RecordType = RecordType {
             Type::Match,
             "What the first 64 KiB of the body must match.",
         ),
-        Opt::new("host", Type::Text, "The Host field.").unset("the peer"),
+        Opt::new(
+            "host",
+            Type::Text,
+            "The Host field; over TLS also the name of a peer that is a bare address.",
+        )
+        .unset("the peer"),
         Opt::new("every", TIME, "Between two checks.").default(r#""5s""#),
         Opt::new("timeout", TIME, "For one check.").default(r#""2s""#),
         Opt::new(
@@ -121,16 +140,41 @@ pub fn check(call: &Call, report: &mut Report) {
             "expected a name, as \"app.example.com\"",
         );
     }
-    for option in ["path", "body", "host"] {
-        if !is_http && record.node(option).is_some() {
-            wrong(
-                record.node(option),
-                Code::Conflict,
-                &format!("with kind = \"tcp\" has no `{option}`"),
-                "a connection is all that is looked at",
-            );
+    let kind: &str = record.get("kind");
+    let (unused, help): (&[&str], _) = match kind {
+        "tcp" => (
+            &["path", "body", "status", "host"],
+            "a connection is all that is looked at",
+        ),
+        "tls" => (
+            &["path", "body", "status"],
+            "a handshake is all that is looked at",
+        ),
+        _ => (&[], ""),
+    };
+    for option in unused {
+        let given = record.node(option).filter(|node| node.place.is_known());
+        if given.is_some() {
+            let what = format!("with kind = \"{kind}\" has no `{option}`");
+            wrong(given, Code::Conflict, &what, help);
         }
     }
+    if kind == "tls" && call.items.iter().any(is_clear) {
+        wrong(
+            record.node("kind"),
+            Code::Conflict,
+            "with kind = \"tls\" has a peer that is not spoken to over TLS",
+            "write its target as \"https://…\"; or kind = \"tcp\"",
+        );
+    }
+}
+
+fn is_clear(peer: &Node) -> bool {
+    let target = match &peer.value {
+        Value::Record(record) => record.get::<&Target>("TARGET"),
+        _ => peer.get::<&Target>(),
+    };
+    target.scheme != Scheme::Https
 }
 
 fn is_target(path: &str) -> bool {
@@ -143,18 +187,23 @@ fn is_target(path: &str) -> bool {
 /// From the checked table.
 pub fn of(call: &Call) -> Option<Health> {
     let record: &Record = call.find("health")?;
-    let ask = (record.get::<&str>("kind") == "http").then(|| Ask {
-        path: record.find::<&str>("path").unwrap_or("/").into(),
-        host: record.find::<&str>("host").map(Into::into),
-        status: record
-            .get::<&[Node]>("status")
-            .iter()
-            .map(|node| node.get::<Status>())
-            .collect(),
-        body: record.find::<&Match>("body").cloned(),
-    });
+    let host = record.find::<&str>("host").map(Into::into);
+    let kind = match record.get("kind") {
+        "tcp" => Kind::Tcp,
+        "tls" => Kind::Tls(host),
+        _ => Kind::Http(Ask {
+            path: record.find::<&str>("path").unwrap_or("/").into(),
+            host,
+            status: record
+                .get::<&[Node]>("status")
+                .iter()
+                .map(|node| node.get::<Status>())
+                .collect(),
+            body: record.find::<&Match>("body").cloned(),
+        }),
+    };
     Some(Health {
-        ask,
+        kind,
         every: record.get("every"),
         timeout: record.get("timeout"),
         up: record.get("up"),

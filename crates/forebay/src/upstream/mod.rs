@@ -10,6 +10,7 @@ mod health;
 mod pool;
 mod seat;
 mod session;
+pub mod sticky;
 mod tls;
 
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_balance::{PeerState, Pool, PoolSpec, Tick, WaitQueue};
+use forebay_balance::{Duty, PeerState, Pool, PoolSpec, Tick, WaitQueue};
 use forebay_config::Template;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -27,10 +28,11 @@ use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
 pub use declare::{DIRECTIVE, Upstreams, warn_of_nobody};
-pub use health::{Ask, Health};
+pub use health::{Ask, Health, Kind};
 pub use pool::Idle;
 pub use seat::Seat;
 pub use session::{Session, Times};
+use sticky::Sticky;
 pub use tls::{TlsSpec, secure};
 
 /// Where a peer is.
@@ -72,6 +74,8 @@ pub struct Definition {
     pub pool: PoolSpec,
     /// What `hash` makes its choice by.
     pub by: Option<Template>,
+    /// The name of the cookie that leads clients back to their peers.
+    pub sticky: Option<Box<str>>,
     /// How its peers are checked.
     pub health: Option<Health>,
     /// How many requests may wait for a full pool.
@@ -109,6 +113,8 @@ pub struct Upstream {
     pub peers: Box<[Peer]>,
     /// Who is in flight where.
     pub pool: Arc<Pool>,
+    /// What leads clients back to their peers.
+    pub sticky: Option<Sticky>,
     /// What connections over TLS are made with, and the sessions that may be resumed.
     tls: Option<Arc<ClientConfig>>,
     waiting: Mutex<WaitQueue<oneshot::Sender<()>>>,
@@ -133,6 +139,7 @@ impl Upstream {
             id,
             peers: peers.collect(),
             pool: Arc::new(pool),
+            sticky: definition.sticky.as_deref().map(Sticky::new),
             tls: tls.transpose()?,
             waiting: Mutex::new(WaitQueue::new(definition.queue, definition.queue_timeout)),
             waiting_count: AtomicUsize::new(0),
@@ -146,7 +153,7 @@ impl Upstream {
             let view = self.pool.view(index, now);
             serde_json::json!({
                 "peer": peer.label,
-                "state": state(view.state),
+                "state": state_name(view.state),
                 "in_flight": view.in_flight,
                 "addresses": *peer.addresses.load_full(),
             })
@@ -158,17 +165,27 @@ impl Upstream {
         })
     }
 
+    /// Does what an operator says of a peer.
+    pub fn order(&self, peer: usize, duty: Duty, now: Tick) {
+        if self.pool.set_duty(peer, duty, now) && duty == Duty::Serve {
+            self.wake_some(peer);
+        }
+    }
+
     /// How many requests wait for a place.
     pub fn waiting(&self) -> usize {
         self.waiting_count.load(Ordering::Relaxed)
     }
 }
 
-fn state(state: PeerState) -> &'static str {
+/// What a peer is, in a word.
+pub fn state_name(state: PeerState) -> &'static str {
     match state {
         PeerState::Up => "up",
         PeerState::Warming => "warming",
         PeerState::Ejected => "ejected",
         PeerState::Down => "down",
+        PeerState::Draining => "draining",
+        PeerState::Off => "disabled",
     }
 }

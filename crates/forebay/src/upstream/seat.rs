@@ -38,6 +38,14 @@ impl Upstream {
         })
     }
 
+    /// A place at this very peer, for a client that belongs to it.
+    pub fn seat_at(self: &Arc<Self>, peer: usize, now: Tick) -> Option<Seat> {
+        self.pool.acquire_at(peer, now).then(|| Seat {
+            upstream: self.clone(),
+            peer,
+        })
+    }
+
     /// A place at a peer, as soon as there is one, for as long as `queue_timeout` allows.
     pub async fn seat_in_turn(
         self: &Arc<Self>,
@@ -84,6 +92,17 @@ impl Upstream {
             Err(Reason::PoolFull.into())
         } else {
             Ok(woken)
+        }
+    }
+
+    /// Wakes as many as there is room for at a peer that is back.
+    pub fn wake_some(&self, peer: usize) {
+        let room = self.definition.pool.peers[peer].max_connections;
+        for _ in 0..room {
+            if self.waiting() == 0 {
+                break;
+            }
+            self.wake_next();
         }
     }
 

@@ -15,6 +15,7 @@ use crate::counters::{Counters, Histogram};
 use crate::exchange::Reason;
 use crate::snapshot::Snapshot;
 use crate::steps;
+use crate::upstream::state_name;
 use crate::worker::Process;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -199,6 +200,7 @@ struct Peer {
     ejections: u64,
     in_flight: u64,
     is_up: bool,
+    state: &'static str,
 }
 
 fn upstreams(text: &mut Text, snapshot: &Snapshot) {
@@ -215,6 +217,7 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
             sum.failures += peer.failures.load(Relaxed);
             sum.ejections += u64::from(view.ejections);
             sum.in_flight += u64::from(view.in_flight);
+            sum.state = state_name(view.state);
             sum.is_up |= matches!(view.state, PeerState::Up | PeerState::Warming);
         }
     }
@@ -262,6 +265,19 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
         "Whether a peer is in service.",
         &|peer| u64::from(peer.is_up),
     );
+    let mut family = text.family(
+        Kind::Gauge,
+        "forebay_peer_state",
+        "What a peer is, as a label.",
+    );
+    for ((upstream, peer), sum) in &peers {
+        let labels = [
+            ("upstream", *upstream),
+            ("peer", *peer),
+            ("state", sum.state),
+        ];
+        family.sample(&labels, 1);
+    }
 }
 
 /// The process, under the names that all servers use. What the system does not tell is left out.

@@ -46,11 +46,12 @@ pub fn offer(exchange: &Exchange) -> Option<Vec<u8>> {
     (!offer.is_empty()).then_some(offer)
 }
 
-/// Writes the request's head for a peer, which is to see this host, with this offer to go on with
-/// another protocol; says whether the body is chunked.
+/// Writes the request's head for a peer, which is to see this host and not this cookie, with this
+/// offer to go on with another protocol; says whether the body is chunked.
 pub fn write(
     exchange: &mut Exchange,
     host: Option<&Template>,
+    own_cookie: Option<&str>,
     body: &Body,
     offer: Option<&[u8]>,
     out: &mut Vec<u8>,
@@ -87,6 +88,13 @@ pub fn write(
     } else if !request.fields.contains(Known::Host) {
         // An HTTP/1.0 client may name none, an HTTP/1.1 server must be given one.
         line(out, b"Host", request.host().as_bytes());
+    }
+    if let Some(own) = own_cookie.map(str::as_bytes)
+        && request.fields.contains(Known::Cookie)
+        && request.fields.cookie(own).is_some()
+    {
+        skip.insert(Known::Cookie);
+        cookies_without(own, &request.fields, out);
     }
     request.fields.write_without(out, skip);
     if let Some(offer) = offer {
@@ -125,6 +133,26 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The cookies but for those of this name, which is ours.
+fn cookies_without(own: &[u8], fields: &Fields, out: &mut Vec<u8>) {
+    let is_own = |pair: &[u8]| {
+        let name = pair.split(|&b| b == b'=').next().unwrap_or_default();
+        name.trim_ascii() == own && name.len() < pair.len()
+    };
+    for value in fields.all(Known::Cookie) {
+        let mut left = Vec::with_capacity(value.len());
+        for pair in value.split(|&b| b == b';').filter(|pair| !is_own(pair)) {
+            if !left.is_empty() {
+                left.extend_from_slice(b"; ");
+            }
+            left.extend_from_slice(pair.trim_ascii());
+        }
+        if !left.is_empty() {
+            line(out, b"Cookie", &left);
+        }
+    }
 }
 
 /// Tells the peer about the client (RFC 7239, and the older fields that applications read), and

@@ -15,6 +15,7 @@ use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
 
 use crate::control::build::Builder;
 use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step, expand};
+use crate::upstream::sticky::Sticky;
 use crate::upstream::{Idle, Seat, Session, Times, Upstream, connect};
 use crate::worker::Worker;
 
@@ -261,11 +262,18 @@ impl Proxy {
         let draw = self.draw(exchange);
         let is_timed = self.upstream.definition.pool.balance == Balance::P2cEwma;
         self.budget.handle_request(now());
+        let led = self.upstream.led_to(&exchange.request.fields);
         let mut tried = Tried::default();
         let mut retries = 0;
         let mut fresh = false;
         loop {
-            let seat = match self.seat(&worker, tried, draw).await {
+            let own = led.filter(|peer| !tried.contains(*peer));
+            let own = own.and_then(|peer| self.upstream.seat_at(peer, now()));
+            let seat = match own {
+                Some(seat) => Ok(seat),
+                None => self.seat(&worker, tried, draw).await,
+            };
+            let seat = match seat {
                 Ok(seat) => seat,
                 Err(fault) => return Flow::Fail(fault),
             };
@@ -278,8 +286,11 @@ impl Proxy {
                 .attempt(exchange, seat, body, offer.as_deref(), fresh)
                 .await
             {
-                Ok(response) => {
+                Ok(mut response) => {
                     self.upstream.pool.report(peer, Outcome::Success, now());
+                    if led != Some(peer) {
+                        self.upstream.lead_to(peer, exchange, &mut response);
+                    }
                     if let Some(begun) = begun {
                         let took = begun.elapsed();
                         self.upstream.pool.report_time(peer, took, now());
@@ -415,7 +426,9 @@ impl Proxy {
             header.write(&exchange.remote, session.request());
         }
         let host = self.host.as_ref();
-        let chunked = match head::write(exchange, host, &body, offer, session.request()) {
+        let cookie = self.upstream.sticky.as_ref().map(Sticky::name);
+        let out = session.request();
+        let chunked = match head::write(exchange, host, cookie, &body, offer, out) {
             Ok(chunked) => chunked,
             Err(fault) => {
                 let failure = Failure::Garbage;
