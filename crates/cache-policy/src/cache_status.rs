@@ -91,7 +91,9 @@ impl From<WhyAround> for Forward {
     fn from(why: WhyAround) -> Self {
         match why {
             WhyAround::Method => Self::Method,
-            WhyAround::Body | WhyAround::Upgrade | WhyAround::Precondition => Self::Bypass,
+            WhyAround::Body | WhyAround::Upgrade | WhyAround::Precondition | WhyAround::Bypass => {
+                Self::Bypass
+            }
         }
     }
 }

@@ -51,9 +51,12 @@ reasons! {
     /// stored.
     WhyAround {
         Method "method" "RFC 9111 §3" "this method is not cached",
-        Body "request-body" "RFC 9110 §9.3.1" "a request with content asks for more than its URI says",
+        Body "request-body" "RFC 9110 §9.3.1"
+            "a request with content asks for more than its URI says",
         Upgrade "upgrade" "RFC 9110 §7.8" "the request wants to leave HTTP",
-        Precondition "precondition" "RFC 9111 §4.3.2" "If-Match and If-Unmodified-Since are for the origin to evaluate",
+        Bypass "bypass" "configuration" "a condition of bypass is true",
+        Precondition "precondition" "RFC 9111 §4.3.2"
+            "If-Match and If-Unmodified-Since are for the origin to evaluate",
     }
 }
 
@@ -66,22 +69,45 @@ reasons! {
         NotFinal "not-final" "RFC 9111 §3" "only final responses are stored",
         NotModified "not-modified" "RFC 9111 §4.3.4" "304 updates a stored response, it is none",
         Own "own-error" "configuration" "the server's own errors are not stored",
-        ForbiddenStatus "status-forbidden" "RFC 6585 §3" "a response with this status must not be stored",
+        ForbiddenStatus "status-forbidden" "RFC 6585 §3"
+            "a response with this status must not be stored",
         ZeroTtl "ttl-zero" "configuration" "the configured ttl for this status is 0",
-        NotUnderstood "status-not-understood" "RFC 9111 §5.2.2.3" "must-understand, and this status is not understood",
+        NotUnderstood "status-not-understood" "RFC 9111 §5.2.2.3"
+            "must-understand, and this status is not understood",
         NoStore "no-store" "RFC 9111 §5.2.2.5" "the response says no-store",
         Private "private" "RFC 9111 §5.2.2.7" "the response is for its user alone",
-        Authorization "authorization" "RFC 9111 §3.5" "the request had Authorization, and the response does not allow to share it",
-        NotCacheable "not-cacheable" "RFC 9111 §3" "nothing allows to store a response with this status",
+        Authorization "authorization" "RFC 9111 §3.5"
+            "the request had Authorization, and the response does not allow to share it",
+        NotCacheable "not-cacheable" "RFC 9111 §3"
+            "nothing allows to store a response with this status",
         SetCookie "set-cookie" "configuration" "the response sets a cookie",
         VaryStar "vary-star" "RFC 9111 §4.1" "Vary: * matches no other request",
         VaryTooLong "vary-too-long" "configuration" "Vary names more fields than are compared",
         Multipart "multipart" "RFC 9111 §3.3" "several ranges in one response are not taken apart",
-        BadRange "bad-content-range" "RFC 9110 §14.4" "206 without a Content-Range that can be right",
-        PartialMethod "partial-method" "RFC 9111 §3.3" "a part is stored only if GET has asked for it",
+        BadRange "bad-content-range" "RFC 9110 §14.4"
+            "206 without a Content-Range that can be right",
+        PartialMethod "partial-method" "RFC 9111 §3.3"
+            "a part is stored only if GET has asked for it",
         NeverUsable "never-usable" "RFC 9111 §4.2" "it is stale at once and has no validator",
         TooLarge "too-large" "configuration" "it is larger than max_object",
         TooFewUses "too-few-uses" "configuration" "it was not asked for often enough yet",
+    }
+}
+
+impl WhyNot {
+    /// Whether it lies in the request, so that another one for the same may bring in what is
+    /// stored. If not, the next ones need not wait for each other either.
+    #[must_use]
+    pub const fn is_of_request(self) -> bool {
+        matches!(
+            self,
+            Self::Around
+                | Self::Head
+                | Self::RequestNoStore
+                | Self::Authorization
+                | Self::PartialMethod
+                | Self::TooFewUses
+        )
     }
 }
 
@@ -116,7 +142,8 @@ reasons! {
     /// What allows a stale response to be used.
     WhyStale {
         MaxStale "max-stale" "RFC 9111 §5.2.1.2" "the request accepts stale responses",
-        WhileRevalidate "stale-while-revalidate" "RFC 5861 §3" "it may be used while it is validated in the background",
+        WhileRevalidate "stale-while-revalidate" "RFC 5861 §3"
+            "it may be used while it is validated in the background",
         IfError "stale-if-error" "RFC 5861 §4" "it may be used where the origin fails",
         Disconnected "disconnected" "RFC 9111 §4.2.4" "the origin cannot be reached",
     }
@@ -138,7 +165,8 @@ reasons! {
         RequestNoCache "request-no-cache" "RFC 9111 §5.2.1.4" "the request says no-cache",
         Stale "stale" "RFC 9111 §4.2" "it is no longer fresh",
         RequestMaxAge "request-max-age" "RFC 9111 §5.2.1.1" "it is older than the request accepts",
-        RequestMinFresh "request-min-fresh" "RFC 9111 §5.2.1.3" "it will not be fresh for as long as the request asks",
+        RequestMinFresh "request-min-fresh" "RFC 9111 §5.2.1.3"
+            "it will not be fresh for as long as the request asks",
     }
 }
 
@@ -150,8 +178,10 @@ reasons! {
         RequestNoCache "request-no-cache" "RFC 9111 §5.2.1.4" "the request says no-cache",
         MustRevalidate "must-revalidate" "RFC 9111 §5.2.2.2" "the response says must-revalidate",
         ProxyRevalidate "proxy-revalidate" "RFC 9111 §5.2.2.8" "the response says proxy-revalidate",
-        SMaxAge "s-maxage" "RFC 9111 §5.2.2.10" "s-maxage forbids to use it stale, and nothing allows it",
-        TooStale "too-stale" "RFC 9111 §4.2.4" "nothing allows to use it for as long as it has been stale",
+        SMaxAge "s-maxage" "RFC 9111 §5.2.2.10"
+            "s-maxage forbids to use it stale, and nothing allows it",
+        TooStale "too-stale" "RFC 9111 §4.2.4"
+            "nothing allows to use it for as long as it has been stale",
     }
 }
 
@@ -159,9 +189,12 @@ reasons! {
     /// Why a part is not put together with what is stored.
     WhyApart {
         NoPart "no-part" "RFC 9111 §3.4" "it is no single part with a Content-Range",
-        NoStrongValidator "no-strong-validator" "RFC 9111 §3.4" "only what has a strong validator is put together",
-        OtherValidator "validator-changed" "RFC 9111 §3.4" "it is a part of something else than what is stored",
-        OtherLength "length-changed" "RFC 9110 §14.4" "its whole has another length than what is stored",
+        NoStrongValidator "no-strong-validator" "RFC 9111 §3.4"
+            "only what has a strong validator is put together",
+        OtherValidator "validator-changed" "RFC 9111 §3.4"
+            "it is a part of something else than what is stored",
+        OtherLength "length-changed" "RFC 9110 §14.4"
+            "its whole has another length than what is stored",
     }
 }
 

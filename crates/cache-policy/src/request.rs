@@ -147,6 +147,13 @@ impl RequestFacts {
         self.around
     }
 
+    /// The same, going round the cache because a condition of the operator's says so.
+    #[must_use]
+    pub fn bypassing(mut self) -> Self {
+        self.around.get_or_insert(WhyAround::Bypass);
+        self
+    }
+
     /// Whether a successful response to it makes stored ones invalid (RFC 9111 §4.4): its method
     /// is not known to be safe.
     ///
@@ -229,6 +236,15 @@ mod tests {
             let safe = matches!(method, "OPTIONS" | "TRACE");
             assert_eq!(facts.invalidates(), !safe, "{method}");
         }
+    }
+
+    #[test]
+    fn a_bypass_is_a_reason_like_others() {
+        let facts = facts_of("GET", false, &[]).bypassing();
+        assert_eq!(facts.around(), Some(WhyAround::Bypass));
+        // It takes nothing back of what an unsafe method does.
+        let put = facts_of("PUT", false, &[]).bypassing();
+        assert!(put.around() == Some(WhyAround::Method) && put.invalidates());
     }
 
     #[test]

@@ -175,19 +175,25 @@ fn is_usable(policy: &Policy, facts: &StoredFacts) -> bool {
     if facts.has_validator() {
         return true;
     }
-    let stale_allowed = |own: Option<u32>, said: Option<u32>| {
-        let forbidden = facts.must_revalidate() || facts.proxy_revalidate();
-        !forbidden && own.or(said).is_some_and(|seconds| seconds > 0)
+    let age_ms = facts.age_ms(facts.answered());
+    let Some(stale_ms) = age_ms.checked_sub(facts.lifetime_ms()) else {
+        return !facts.no_cache();
+    };
+    let allowed = |own: Option<u32>, said: Option<u32>| {
+        let seconds = own.or(said).unwrap_or(0);
+        stale_ms < u64::from(seconds) * 1000
     };
     // What never was fresh does not become stale: see `reuse`.
-    !facts.no_cache()
-        && (facts.is_fresh(facts.answered())
-            || stale_allowed(
-                policy.stale_while_revalidate,
-                facts.stale_while_revalidate(),
-            )
-            || stale_allowed(policy.stale_if_error, facts.stale_if_error()))
-        && facts.lifetime_by() != LifetimeBy::Nothing
+    let never_fresh = facts.lifetime_by() == LifetimeBy::Nothing;
+    let forbidden = facts.no_cache() || facts.must_revalidate() || facts.proxy_revalidate();
+    let while_revalidate = (
+        policy.stale_while_revalidate,
+        facts.stale_while_revalidate(),
+    );
+    let if_error = (policy.stale_if_error, facts.stale_if_error());
+    !never_fresh
+        && !forbidden
+        && (allowed(while_revalidate.0, while_revalidate.1) || allowed(if_error.0, if_error.1))
 }
 
 #[cfg(test)]
@@ -537,8 +543,38 @@ mod tests {
             STORED,
         );
         check(&[("Cache-Control", "max-age=0, stale-if-error=5")], STORED);
+        let late = [
+            ("Cache-Control", "max-age=0, stale-if-error=5"),
+            ("Age", "5"),
+        ];
+        check(&late, Err(WhyNot::NeverUsable));
         let must = "max-age=0, stale-if-error=5, must-revalidate";
         check(&[("Cache-Control", must)], Err(WhyNot::NeverUsable));
+    }
+
+    #[test]
+    fn rfc9111_4_the_most_recent_is_the_one_with_the_latest_date() {
+        let stored = |date: &str, answered: u64| {
+            let response = fields(&[FRESH, ("Date", date)]);
+            let facts = ResponseFacts::of(200, &response, false);
+            let policy = Policy::default();
+            let request = crate::testing::request(&policy, "GET", &[]);
+            let at = Time::from_secs(answered);
+            let times = Times {
+                asked: at,
+                answered: at,
+            };
+            storable(&policy, &request, &facts, &times)
+                .unwrap()
+                .recency()
+        };
+        let (early, late) = (
+            "Sun, 06 Nov 1994 08:49:36 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+        );
+        let now = TIMES.answered.as_secs();
+        assert!(stored(late, now) > stored(early, now + 5));
+        assert!(stored(late, now + 1) > stored(late, now));
     }
 
     #[test]

@@ -177,6 +177,13 @@ impl StoredFacts {
         self.answered
     }
 
+    /// By what stored responses are ordered: where several match, the most recent one is used, the
+    /// one whose `Date` is the latest (RFC 9111 §4).
+    #[must_use]
+    pub fn recency(&self) -> impl Ord + use<> {
+        (self.date, self.answered)
+    }
+
     /// `Last-Modified` in seconds since 1970.
     #[must_use]
     pub fn last_modified(&self) -> Option<u64> {

@@ -58,8 +58,8 @@ pub fn select<'a>(
         candidates.iter().enumerate().filter_map(matching).collect()
     };
     let latest = |mut found: Vec<usize>| -> Vec<usize> {
-        let answered = |at: &usize| candidates.get(*at).map(|(facts, _)| facts.answered());
-        found.sort_by_key(answered);
+        let recent = |at: &usize| candidates.get(*at).map(|(facts, _)| facts.recency());
+        found.sort_by_key(recent);
         found.pop().into_iter().collect()
     };
     let tag = new_fields.get(Known::Etag).unwrap_or_default();
@@ -171,9 +171,7 @@ pub fn update(
     let vary = (merged.vary != before).then(|| merged.vary.clone());
     Ok(match storable(policy, &asked, &merged, times) {
         Ok(facts) => Updated::Stored { facts, vary },
-        Err(why @ (WhyNot::RequestNoStore | WhyNot::Authorization | WhyNot::Around)) => {
-            Updated::Left(why)
-        }
+        Err(why) if why.is_of_request() => Updated::Left(why),
         Err(why) => Updated::Dropped(why),
     })
 }
@@ -256,6 +254,18 @@ mod tests {
         check(&[], &[&[]], &[0]);
         check(&[], &[&[A], &[B]], &[]);
         check(&[], &[], &[]);
+    }
+
+    #[test]
+    fn rfc9111_4_3_2_what_a_clients_date_is_compared_with() {
+        let modified = |lines: Lines<'_>| stored_with(lines).0.modified();
+        assert_eq!(
+            Some(modified(&[DATE, EARLY])),
+            crate::http_date(EARLY.1.as_bytes())
+        );
+        let date = ("Date", LATE.1);
+        assert_eq!(Some(modified(&[date])), crate::http_date(LATE.1.as_bytes()));
+        assert_eq!(modified(&[("Last-Modified", "x")]), NOW);
     }
 
     struct Update<'a> {
