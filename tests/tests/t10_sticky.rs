@@ -232,7 +232,7 @@ fn an_operator_takes_peers_out_and_back() {
     assert_ne!(moved.text(), "a");
     assert!(moved.field("set-cookie").is_some());
     // It holds over a reload, and shows in the status.
-    server.reload().expect(0);
+    let _ = server.reload().expect(0);
     assert_eq!(who(&server), "b c");
     let status = server.command("status").expect(0).stdout;
     assert!(status.contains(&format!("{a:30} disabled")), "{status}");
@@ -246,12 +246,12 @@ fn an_operator_takes_peers_out_and_back() {
 fn with_all_taken_out_the_answer_is_503_until_one_is_back() {
     let (origins, server) = pool(&["a", "b"], "");
     for origin in &origins {
-        server
+        let _ = server
             .command(&format!("upstream pool {} down", origin.target()))
             .expect(0);
     }
     let _ = server.client().get("/").expect(503);
-    server
+    let _ = server
         .command(&format!("upstream pool {} up", origins[1].target()))
         .expect(0);
     wait::until("the one that is back", || {
