@@ -177,7 +177,8 @@ impl Shell {
         self.jobs += 1;
         let log = format!("/mnt/job-{}", self.jobs);
         let before = self.sockets();
-        let number = self.succeed(&format!("{command} >{log} 2>&1 </dev/null & echo $!"));
+        // In front, so that the command may send its output elsewhere.
+        let number = self.succeed(&format!(">{log} 2>&1 </dev/null {command} & echo $!"));
         let job = Job {
             pid: number.trim().to_owned(),
             log,
