@@ -283,7 +283,7 @@ impl Report {
     ///
     /// Only values of four bytes and more: a shorter one is no secret, and its letters stand in
     /// every other word.
-    fn masked(&self, text: &str) -> String {
+    pub fn masked(&self, text: &str) -> String {
         let mut out = text.to_owned();
         for secret in self.secrets.iter().filter(|secret| secret.len() >= 4) {
             if out.contains(secret.as_str()) {

@@ -9,6 +9,7 @@ mod compute;
 mod control;
 mod counters;
 mod exchange;
+mod explain;
 mod files;
 mod helper;
 mod listen;

@@ -8,6 +8,7 @@ mod admin;
 mod check;
 mod completions;
 mod doctor;
+mod explain;
 mod log;
 mod lua;
 mod man;
@@ -47,6 +48,7 @@ Examples:
   forebay serve ./public                  a directory, on http://127.0.0.1:8080/
   forebay proxy http://127.0.0.1:3000     an application, on the same address
   forebay check forebay.lua               every mistake of a configuration
+  forebay explain forebay.lua /a/b        what it does with a request, and why
   forebay run forebay.lua                 run it
   forebay reload                          put the changed file into service
 
@@ -58,6 +60,7 @@ enum Command {
     Serve(serve::Args),
     Proxy(proxy::Args),
     Check(check::Args),
+    Explain(explain::Args),
     Reload(reload::Args),
     Status(status::Args),
     Upstream(upstream::Args),
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(args)) => args.run(),
         Some(Command::Proxy(args)) => args.run(),
         Some(Command::Check(args)) => args.run(),
+        Some(Command::Explain(args)) => args.run(),
         Some(Command::Reload(args)) => args.run(),
         Some(Command::Status(args)) => args.run(),
         Some(Command::Upstream(args)) => args.run(),

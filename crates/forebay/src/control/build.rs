@@ -50,6 +50,21 @@ pub fn build(
     report: &mut Report,
     previous: Option<&Built>,
 ) -> Option<Built> {
+    build_all(declarations, report, previous, false)
+}
+
+/// The same, in which every step is one of its own, though another may say the same: so that each
+/// knows where it stands.
+pub fn build_apart(declarations: &[Arc<Call>], report: &mut Report) -> Option<Built> {
+    build_all(declarations, report, None, true)
+}
+
+fn build_all(
+    declarations: &[Arc<Call>],
+    report: &mut Report,
+    previous: Option<&Built>,
+    apart: bool,
+) -> Option<Built> {
     let number = previous.map_or(1, |built| built.snapshot.generation.number + 1);
     let generation = Arc::new(Generation { number });
     let known = previous.map_or(&[][..], |built| &built.binds);
@@ -57,6 +72,7 @@ pub fn build(
     let server = declarations::server(declarations);
     let mut builder = Builder::new(report, previous.map(|built| &*built.snapshot));
     builder.redact = Arc::new(declarations::redact(declarations));
+    builder.apart = apart;
     let mut sites = Sites::default();
     for call in declarations.iter().filter(|call| call.name() == SITE.name) {
         let hosts: &[Node] = call.get("HOST");
@@ -232,6 +248,8 @@ pub struct Builder<'a> {
     key_sets: FxHashMap<Box<str>, Arc<RemoteKeys>>,
     /// What is in service.
     previous: Known,
+    /// Whether equal steps are kept apart.
+    apart: bool,
     /// How deep the pipelines below the one that is being built are.
     depth: usize,
 }
@@ -284,6 +302,7 @@ impl<'a> Builder<'a> {
             equal: FxHashMap::default(),
             pipelines: FxHashMap::default(),
             pages: FxHashMap::default(),
+            apart: false,
             depth: 0,
         }
     }
@@ -314,7 +333,7 @@ impl<'a> Builder<'a> {
 
     /// The number that stands for a step: equal ones that keep nothing are one.
     fn number(&mut self, call: &Call) -> u32 {
-        if !call.directive().stateless {
+        if self.apart || !call.directive().stateless {
             return call.id;
         }
         *self.equal.entry(call.form()).or_insert(call.id)
@@ -329,7 +348,13 @@ impl<'a> Builder<'a> {
                 routes => {
                     let step = steps::route::build_all(routes, self);
                     let (when, kind) = (None, steps::kind_of(routes[0].directive()));
-                    entries.extend(step.map(|step| Entry { when, step, kind }));
+                    let call = routes[0].id;
+                    entries.extend(step.map(|step| Entry {
+                        when,
+                        step,
+                        kind,
+                        call,
+                    }));
                 }
             }
         }
@@ -346,7 +371,13 @@ impl<'a> Builder<'a> {
         };
         let step = steps::build(call, self)?;
         let kind = steps::kind_of(call.directive());
-        Some(Entry { when, step, kind })
+        let call = call.id;
+        Some(Entry {
+            when,
+            step,
+            kind,
+            call,
+        })
     }
 
     /// The condition of these calls; none if there are none, which is "always".

@@ -6,6 +6,11 @@ use super::{Exchange, Response};
 pub trait Test: Send + Sync {
     /// Whether it is true for this exchange; `response` where one is already known.
     fn holds(&self, exchange: &Exchange, response: Option<&Response>) -> bool;
+
+    /// The tests that it is made of, in the order in which they are written.
+    fn parts(&self) -> &[Box<dyn Test>] {
+        &[]
+    }
 }
 
 /// Most tests are a function and what it closes over.

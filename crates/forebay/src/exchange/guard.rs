@@ -155,6 +155,7 @@ mod tests {
                 when: None,
                 step: Box::new(Panics { waits }),
                 kind: 0,
+                call: 0,
             };
             exchange
                 .course

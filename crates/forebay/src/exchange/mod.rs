@@ -119,6 +119,8 @@ pub struct Exchange {
     peer: Option<Peered>,
     /// Where it is counted, once its site is let go.
     counts: Option<Arc<SiteCounts>>,
+    /// Who runs pipelines in the middle of others, if not the usual loop.
+    pub aside: Option<Rc<dyn step::Aside>>,
     /// Its place in the pipeline.
     pub(crate) course: step::Course,
 }
@@ -202,6 +204,7 @@ impl Exchange {
             outcome: Outcome::default(),
             peer: None,
             counts: None,
+            aside: None,
             course: step::Course::default(),
         }
     }
@@ -224,6 +227,7 @@ impl Exchange {
         self.outcome = Outcome::default();
         self.peer = None;
         self.counts = None;
+        self.aside = None;
         self.course.clear();
     }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Condition, Exchange, Fault, Reason, Response};
+use crate::explain::{Notes, Told};
 
 /// A future on the worker's thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -50,7 +51,6 @@ pub enum Up {
 /// What belongs to a worker they find through [`Exchange::worker`].
 pub trait Step: Send + Sync {
     /// The directive's name.
-    #[expect(dead_code, reason = "for `explain`")]
     fn name(&self) -> &'static str;
 
     /// Looks at a request on its way down.
@@ -82,6 +82,24 @@ pub trait Step: Send + Sync {
         let _ = exchange;
         Box::pin(async move { response })
     }
+
+    /// Tells of a request, before anything is done with it, what decides about it; and how much of
+    /// the above may be run to find out, since `forebay explain` sends nothing.
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let _ = (exchange, notes);
+        Told::Runs
+    }
+
+    /// Tells what it will do with a response on its way up; without one, with whatever another
+    /// server makes.
+    fn explain_response(
+        &self,
+        exchange: &Exchange,
+        response: Option<&Response>,
+        notes: &mut Notes<'_>,
+    ) {
+        let _ = (exchange, response, notes);
+    }
 }
 
 /// A step where it stands.
@@ -92,6 +110,8 @@ pub struct Entry {
     pub step: Box<dyn Step>,
     /// The number of its kind, by which the times are counted for which steps wait.
     pub kind: u8,
+    /// The number of the call in the configuration that it was made of.
+    pub call: u32,
 }
 
 /// A list of steps.
@@ -140,7 +160,7 @@ pub struct Course {
 }
 
 /// At most this many pipelines deep: routes in routes.
-const MAX_DEPTH: usize = 32;
+pub const MAX_DEPTH: usize = 32;
 
 impl Course {
     /// Starts with the first step of the rest.
@@ -236,6 +256,9 @@ pub async fn finish(exchange: &mut Exchange) -> Response {
 
 /// Runs another pipeline in the middle of this one, as `errors` does, and comes back.
 pub async fn run_aside(exchange: &mut Exchange, rest: Rest) -> Response {
+    if let Some(aside) = exchange.aside.clone() {
+        return aside.run(exchange, rest).await;
+    }
     let outer = std::mem::take(&mut exchange.course);
     exchange.course.start(rest);
     let response = match run(exchange) {
@@ -244,6 +267,13 @@ pub async fn run_aside(exchange: &mut Exchange, rest: Rest) -> Response {
     };
     exchange.course = outer;
     response
+}
+
+/// Who runs pipelines in the middle of others in this module's place: `explain`, which sends
+/// nothing.
+pub trait Aside {
+    /// Runs it and gives the answer.
+    fn run<'a>(&'a self, exchange: &'a mut Exchange, rest: Rest) -> Local<'a, Response>;
 }
 
 fn current(exchange: &Exchange) -> Option<(Arc<Pipeline>, usize)> {

@@ -8,6 +8,7 @@ use forebay_config::{Arg, Call, Code, Directive, Opt, Report, Template, Type, Va
 use crate::access::{Format, Log, Target};
 use crate::control::build::{Builder, looks_at_response};
 use crate::exchange::{Exchange, Flow, Step};
+use crate::explain::{Notes, Told};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "access_log",
@@ -116,5 +117,14 @@ impl Step for AccessLog {
             exchange.logs.push(self.log.clone());
         }
         Flow::Next
+    }
+
+    fn explain(&self, _: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let text = match self.log.when {
+            Some(_) => "a line when it is over, if its `when` holds for the response",
+            None => "a line when it is over",
+        };
+        notes.add("log", text);
+        Told::Runs
     }
 }

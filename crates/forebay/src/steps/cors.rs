@@ -6,6 +6,7 @@ use forebay_http1::Method;
 
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Flow, Response, Step, Up};
+use crate::explain::{Notes, Told, shown};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "cors",
@@ -156,7 +157,7 @@ impl Cors {
         };
         let allowed: &[u8] = if self.origins.is_empty() {
             b"*"
-        } else if self.origins.iter().any(|one| one.matches(origin)) {
+        } else if self.takes(origin) {
             origin
         } else {
             return false;
@@ -166,6 +167,11 @@ impl Cors {
             set(response, ALLOW_CREDENTIALS, b"true");
         }
         true
+    }
+
+    /// Whether pages of this origin are among those that may.
+    fn takes(&self, origin: &[u8]) -> bool {
+        self.origins.is_empty() || self.origins.iter().any(|one| one.matches(origin))
     }
 
     fn preflight(&self, exchange: &mut Exchange) -> Response {
@@ -203,19 +209,51 @@ fn vary(response: &mut Response, name: &str) {
     }
 }
 
+fn is_preflight(exchange: &Exchange) -> bool {
+    let request = &exchange.request;
+    request.method == Method::Options
+        && request.fields.contains(Known::Origin)
+        && request.fields.contains(Known::AccessControlRequestMethod)
+}
+
 impl Step for Cors {
     fn name(&self) -> &'static str {
         DIRECTIVE.name
     }
 
     fn on_request(&self, exchange: &mut Exchange) -> Flow {
-        let request = &exchange.request;
-        let is_preflight = request.method == Method::Options
-            && request.fields.contains(Known::Origin)
-            && request.fields.contains(Known::AccessControlRequestMethod);
-        match is_preflight {
+        match is_preflight(exchange) {
             true => Flow::Answer(self.preflight(exchange)),
             false => Flow::Next,
+        }
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let is = if is_preflight(exchange) {
+            "is"
+        } else {
+            "is not"
+        };
+        notes.add("preflight", format!("it {is} one"));
+        match exchange.request.fields.get_only(Known::Origin) {
+            None => notes.add("origin", "it has none"),
+            Some(origin) => {
+                let may = if self.takes(origin) { "may" } else { "may not" };
+                notes.add(
+                    "origin",
+                    format!("pages of {} {may} read it", shown(origin)),
+                );
+            }
+        }
+        Told::Runs
+    }
+
+    fn explain_response(&self, _: &Exchange, response: Option<&Response>, notes: &mut Notes<'_>) {
+        if response.is_none() {
+            notes.add(
+                "field",
+                "sets the Access-Control fields, whatever stands in them",
+            );
         }
     }
 

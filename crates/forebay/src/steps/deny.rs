@@ -5,6 +5,7 @@ use forebay_config::{Arg, Call, Directive, Type};
 use super::networks::Networks;
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Flow, Reason, Step};
+use crate::explain::{Notes, Told};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "deny",
@@ -26,6 +27,11 @@ pub fn build(call: &Call, _: &mut Builder<'_>) -> Option<Box<dyn Step>> {
 impl Step for Deny {
     fn name(&self) -> &'static str {
         DIRECTIVE.name
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        notes.prefix(exchange.client_ip());
+        Told::Runs
     }
 
     fn on_request(&self, exchange: &mut Exchange) -> Flow {

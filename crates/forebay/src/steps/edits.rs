@@ -5,6 +5,7 @@ use forebay_fields::{Fields, Known, KnownSet, Name};
 use smallvec::SmallVec;
 
 use crate::exchange::{Exchange, Response, expand};
+use crate::explain::Notes;
 
 /// What frames a message belongs to the protocol that carries it: a length or coding from a
 /// configuration would make two messages out of one.
@@ -73,6 +74,19 @@ impl Edits {
         self.0
             .iter()
             .any(|edit| edit.name.eq_ignore_ascii_case(name) && gives(edit))
+    }
+
+    /// Tells which fields are changed.
+    pub fn tell(&self, notes: &mut Notes<'_>) {
+        for edit in &self.0 {
+            let does = match edit.action {
+                Action::Set(_) => "sets",
+                Action::Add(_) => "adds to",
+                Action::Default(_) => "sets, if it is absent,",
+                Action::Remove => "removes",
+            };
+            notes.add("field", format!("{does} {}", edit.name));
+        }
     }
 
     /// Changes the response's fields, or without a response the request's.

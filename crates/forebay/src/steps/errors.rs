@@ -9,6 +9,7 @@ use forebay_http1::Method;
 use super::FilePage;
 use crate::control::build::Builder;
 use crate::exchange::{Body, Exchange, Flow, Local, Pipeline, Response, Step, Up, step};
+use crate::explain::{Notes, show_status};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "errors",
@@ -108,14 +109,15 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
 
 impl Errors {
     fn page_for(&self, response: &Response) -> Option<&Page> {
+        self.entry_for(response).map(|(_, page)| page)
+    }
+
+    fn entry_for(&self, response: &Response) -> Option<&(Status, Page)> {
         if response.status < 400 || (response.from_upstream && !self.intercept) {
             return None;
         }
-        let found = self
-            .pages
-            .iter()
-            .find(|(status, _)| status.matches(response.status));
-        found.map(|(_, page)| page)
+        let mut pages = self.pages.iter();
+        pages.find(|(status, _)| status.matches(response.status))
     }
 }
 
@@ -195,6 +197,31 @@ impl Step for Errors {
                 Some(Err(_)) => Up::Done,
                 None => Up::Replace,
             },
+        }
+    }
+
+    fn explain_response(&self, _: &Exchange, response: Option<&Response>, notes: &mut Notes<'_>) {
+        let Some(response) = response else {
+            let text = match self.intercept {
+                true => "replaces what an application answers with one of its statuses",
+                false => "leaves alone what an application answers",
+            };
+            return notes.add("page", text);
+        };
+        match self.entry_for(response) {
+            Some((status, Page::File(page))) => {
+                let status = show_status(*status);
+                let path = page.path().map(|path| path.display().to_string());
+                let path = path.unwrap_or_else(|| "a file".to_owned());
+                notes.add("page", format!("for {status}: {path}"));
+            }
+            Some((status, Page::Pipeline(_))) => {
+                notes.add("page", format!("for {}: a pipeline", show_status(*status)));
+            }
+            None if response.status >= 400 && response.from_upstream && !self.intercept => {
+                notes.add("page", "an answer of somebody's own is left alone");
+            }
+            None => notes.add("page", format!("none for {}", response.status)),
         }
     }
 

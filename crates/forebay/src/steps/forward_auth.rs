@@ -17,6 +17,7 @@ use super::errors::CONDITIONS;
 use super::proxy::Proxy;
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Fault, Flow, Local, Reason, Request, Response, Step, expand_url};
+use crate::explain::{Notes, Told};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "forward_auth",
@@ -162,6 +163,29 @@ impl Step for ForwardAuth {
 
     fn on_request(&self, _: &mut Exchange) -> Flow {
         Flow::Wait
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let question = match self.question(exchange) {
+            Ok(question) => question,
+            Err(fault) => return Told::Fails(fault),
+        };
+        let asked = std::mem::replace(&mut exchange.request, question);
+        let told = self.server.tell(exchange, notes);
+        exchange.request = asked;
+        if let Told::Fails(_) = told {
+            return told;
+        }
+        // What the answer would bring is not known, but that the client's own is gone.
+        match self.copy(&Fields::new(), &mut exchange.request.fields) {
+            Ok(()) => {
+                for name in &self.copy {
+                    notes.add("copy", format!("{name}, from the answer"));
+                }
+                Told::AsksLeave
+            }
+            Err(fault) => Told::Fails(fault),
+        }
     }
 
     fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {

@@ -5,6 +5,7 @@ use forebay_config::{Call, Code, Directive, Opt, Report, Type, Vars, When};
 use super::edits::Edits;
 use crate::control::build::{Builder, looks_at_response};
 use crate::exchange::{Condition, Exchange, Flow, Response, Step, Up};
+use crate::explain::Notes;
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "headers",
@@ -95,6 +96,21 @@ impl Step for Headers {
             edits.apply(exchange, Some(response));
         }
         Up::Done
+    }
+
+    fn explain_response(
+        &self,
+        exchange: &Exchange,
+        response: Option<&Response>,
+        notes: &mut Notes<'_>,
+    ) {
+        match (response, &self.response) {
+            (Some(response), _) => {
+                notes.own_condition("when", self.when.as_ref(), exchange, response);
+            }
+            (None, Some(edits)) => edits.tell(notes),
+            (None, None) => {}
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::FilePage;
 use super::edits::Edits;
 use crate::control::build::Builder;
 use crate::exchange::{Body, Exchange, Fault, Flow, Local, Response, Step, expand};
+use crate::explain::{Notes, Told};
 
 pub static DIRECTIVE: Directive = Directive::handler(
     "respond",
@@ -155,6 +156,11 @@ impl Step for Respond {
             };
             Flow::Answer(self.answer(exchange, body))
         })
+    }
+
+    fn explain(&self, _: &mut Exchange, _: &mut Notes<'_>) -> Told {
+        // For its file.
+        Told::RunsAndWaits
     }
 }
 

@@ -7,6 +7,7 @@ use forebay_config::{
 use super::patterns::{check_pattern, pattern};
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Fault, Flow, Reason, Step, expand_url};
+use crate::explain::{Notes, Told};
 
 /// Longer targets than this nobody takes.
 const MAX_TARGET_BYTES: usize = 64 * 1024;
@@ -181,6 +182,26 @@ impl Step for Rewrite {
             Ok(()) => Flow::Next,
             Err(fault) => Flow::Fail(fault),
         }
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let path = exchange.request.path().as_bytes();
+        match &self.from {
+            From::Any => {}
+            From::Pattern(pattern) => match pattern.examine(path) {
+                Ok(_) => notes.add("from", format!("the path matches \"{pattern}\"")),
+                Err(miss) => notes.add("from", format!("\"{pattern}\": no, {miss}")),
+            },
+            From::Regex(regex) => {
+                let text = if regex.matches(path) {
+                    "the path matches the expression"
+                } else {
+                    "the path does not match the expression"
+                };
+                notes.add("from", text);
+            }
+        }
+        Told::Runs
     }
 }
 

@@ -8,6 +8,7 @@ use forebay_route::{Pattern, RouteSet};
 use super::patterns::{check_patterns, patterns};
 use crate::control::build::Builder;
 use crate::exchange::{Condition, Exchange, Flow, Pipeline, Step};
+use crate::explain::{Notes, Told};
 
 pub static DIRECTIVE: Directive = Directive::route(
     "route",
@@ -30,6 +31,8 @@ struct Routes {
 struct Route {
     when: Option<Condition>,
     pipeline: Arc<Pipeline>,
+    /// The number of its call.
+    call: u32,
 }
 
 /// The step of these routes, in the order in which they stand.
@@ -38,6 +41,7 @@ pub fn build_all(calls: &[Arc<Call>], builder: &mut Builder<'_>) -> Option<Box<d
     let routes = calls.iter().map(|call| Route {
         when: builder.condition(&call.when),
         pipeline: builder.pipeline(&call.steps),
+        call: call.id,
     });
     let routes: Box<[Route]> = routes.collect();
     match RouteSet::new(patterns) {
@@ -92,6 +96,32 @@ impl Step for Routes {
             .captures
             .note(self.set.pattern_of(&found), &found.captures, path);
         Flow::Enter(self.routes[found.route].pipeline.clone())
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let path = exchange.request.path().to_owned();
+        let mut matched = None;
+        for tried in self.set.explain(path.as_bytes()) {
+            // Of a route's patterns the first that matches is the one.
+            if matched == Some(tried.route) {
+                continue;
+            }
+            let route = &self.routes[tried.route];
+            match tried.result {
+                Err(miss) => notes.route(route.call, tried.pattern, Err(miss)),
+                Ok(found) => {
+                    matched = Some(tried.route);
+                    let when = notes.when(route.call, route.when.as_ref(), exchange, None);
+                    let takes = when.as_ref().is_none_or(|when| when.holds);
+                    notes.route(route.call, tried.pattern, Ok((&found, &path, when)));
+                    if takes {
+                        exchange.captures.note(tried.pattern, &found, &path);
+                        return Told::Does(Flow::Enter(route.pipeline.clone()));
+                    }
+                }
+            }
+        }
+        Told::Does(Flow::Next)
     }
 }
 

@@ -5,6 +5,7 @@ use forebay_fields::{Known, Name, is_value};
 
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Flow, Response, Step, Up};
+use crate::explain::{Notes, shown};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "security_headers",
@@ -88,6 +89,16 @@ impl Step for SecurityHeaders {
             }
         }
         Up::Done
+    }
+
+    fn explain_response(&self, _: &Exchange, response: Option<&Response>, notes: &mut Notes<'_>) {
+        if response.is_none() {
+            notes.add("field", "sets X-Content-Type-Options");
+            for (name, _) in &self.defaults {
+                let name = shown(name.as_bytes());
+                notes.add("field", format!("sets, if it is absent, {name}"));
+            }
+        }
     }
 }
 

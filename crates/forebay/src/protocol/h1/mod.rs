@@ -31,7 +31,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use forebay_http1::{BodyDecoder, Framing, Method, Progress, Version};
+use forebay_http1::{BodyDecoder, Framing, HeadError, Method, Progress, RequestHead, Version};
 
 pub use link::{Desk, LAST_CALL, Link, MAX_INTERIM, Phase};
 
@@ -285,18 +285,21 @@ fn parse(link: &Link) -> Result<Progress, Fault> {
     });
     match parsed {
         Some(Ok(progress)) => Ok(progress),
-        Some(Err(error)) => {
-            let reason = match error.status() {
-                414 => Reason::TargetTooLong,
-                431 => Reason::HeadTooLarge,
-                501 => Reason::CodingUnknown,
-                505 => Reason::VersionUnknown,
-                _ => Reason::BadRequest,
-            };
-            Err(Fault::with(reason, error.sentence()))
-        }
+        Some(Err(error)) => Err(refused(error)),
         None => Err(Reason::Internal.into()),
     }
+}
+
+/// What a head that cannot be read is answered with.
+pub fn refused(error: HeadError) -> Fault {
+    let reason = match error.status() {
+        414 => Reason::TargetTooLong,
+        431 => Reason::HeadTooLarge,
+        501 => Reason::CodingUnknown,
+        505 => Reason::VersionUnknown,
+        _ => Reason::BadRequest,
+    };
+    Fault::with(reason, error.sentence())
 }
 
 /// Waits until everything queued has been sent, for as long as the client keeps reading. False:
@@ -329,25 +332,11 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
         };
         desk.body_bytes = 0;
         desk.broken = None;
-        exchange.protocol = match head.version {
-            Version::Http10 => "HTTP/1.0",
-            Version::Http11 => "HTTP/1.1",
-        };
-        let request = &mut exchange.request;
-        request.method = head.method;
-        std::mem::swap(&mut request.fields, &mut head.fields);
-        request.set_target(head.target());
-        request.set_host(head.host().unwrap_or(""), head.port());
-        request.offers_upgrade = head.upgrade;
+        let len_bytes = take(head, exchange);
         link.worker
             .counters
             .fields_dropped
             .add(u64::from(head.dropped_fields));
-        let len_bytes = match head.framing {
-            Framing::None => Some(0),
-            Framing::Length(len) => Some(len),
-            Framing::Chunked | Framing::UntilClose => None,
-        };
         let asked = Asked {
             version: head.version,
             is_head: head.method == Method::Head,
@@ -369,6 +358,22 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
         exchange.request.set_body(Body::Stream(Box::new(body)));
     }
     asked
+}
+
+/// Moves a head into its exchange; gives the length of the body, where it is known.
+pub fn take(head: &mut RequestHead, exchange: &mut Exchange) -> Option<u64> {
+    exchange.protocol = head.version.as_str();
+    let request = &mut exchange.request;
+    request.method = head.method;
+    std::mem::swap(&mut request.fields, &mut head.fields);
+    request.set_target(head.target());
+    request.set_host(head.host().unwrap_or(""), head.port());
+    request.offers_upgrade = head.upgrade;
+    match head.framing {
+        Framing::None => Some(0),
+        Framing::Length(len) => Some(len),
+        Framing::Chunked | Framing::UntilClose => None,
+    }
 }
 
 /// Runs the exchange as far as it goes without waiting; `None` where it waits.

@@ -26,6 +26,7 @@ use super::watched::Watched;
 use crate::compute;
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Fault, Flow, Local, Reason, Response, Step};
+use crate::explain::{Notes, Told, shown};
 
 pub static DIRECTIVE: Directive = Directive::filter(
     "basic_auth",
@@ -181,6 +182,21 @@ impl Step for BasicAuth {
                 Err(fault) => Flow::Fail(fault),
             }
         })
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let text = match Credentials::of(exchange) {
+            None => "no name and password that can be read".to_owned(),
+            Some(credentials) => {
+                let user = shown(&credentials.user);
+                match self.users.now().hash_for(&credentials.user) {
+                    (_, true) => format!("\"{user}\" is in the file: the password decides"),
+                    (_, false) => format!("\"{user}\" is not in the file"),
+                }
+            }
+        };
+        notes.add("user", text);
+        Told::RunsAndWaits
     }
 }
 

@@ -16,6 +16,7 @@ use forebay_http1::Method;
 use crate::control::build::Builder;
 use crate::exchange::conditional;
 use crate::exchange::{Accepts, Body, Coding, Exchange, Flow, Reason, Response, Step, Up};
+use crate::explain::{Notes, Told};
 use encoder::Encoder;
 use stream::{Broken, Coded, TURN_BYTES, Unmeasured};
 
@@ -98,46 +99,148 @@ impl Step for Compress {
         Flow::Next
     }
 
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let accepts = Accepts::of(&exchange.request.fields);
+        let text = match accepts.choose(self.codings.iter().copied()) {
+            Some(coding) => format!("the client would have {}", coding.name()),
+            None => "the client takes none of the codings".to_owned(),
+        };
+        notes.add("accepts", text);
+        Told::Runs
+    }
+
     fn sees_response(&self) -> bool {
         true
     }
 
     fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Up {
-        let fields = &exchange.request.fields;
-        if response.status == 304 {
-            // Of what type it is does not stand in it: to say too much harms nobody.
-            response.vary("Accept-Encoding");
-            weaken_as_asked(fields, response);
-            return Up::Done;
-        }
-        if !may_be_coded(response) || transforms_are_refused(fields, response) {
-            return Up::Done;
-        }
-        let insists = refuses_something(fields) && Accepts::of(fields).refuses_identity();
-        let is_head = exchange.request.method == Method::Head;
-        let is_part = response.status == 206 || response.fields.contains(Known::ContentRange);
-        let is_large = || is_part || self.has_size(response, is_head);
-        let is_worth_it = insists || (self.has_type(response) && is_large());
-        if !is_worth_it {
-            return Up::Done;
-        }
-        response.vary("Accept-Encoding");
-        // BREACH: what an attacker makes the client ask for, beside a secret that changes with each
-        // answer, shows in the length.
-        let has_secret = !self.codes_secrets
-            && response.fields.contains(Known::SetCookie)
-            && (fields.contains(Known::Cookie) || fields.contains(Known::Authorization));
-        if is_part || has_secret {
-            return Up::Done;
-        }
-        if let Some(coding) = Accepts::of(fields).choose(self.codings.iter().copied()) {
-            code(exchange, response, coding, is_head);
+        match self.decide(exchange, response) {
+            Verdict::Unmodified => {
+                // Of what type it is does not stand in it: to say too much harms nobody.
+                response.vary("Accept-Encoding");
+                weaken_as_asked(&exchange.request.fields, response);
+            }
+            Verdict::Alone(why) => {
+                if why.varies() {
+                    response.vary("Accept-Encoding");
+                }
+            }
+            Verdict::Code(coding) => {
+                response.vary("Accept-Encoding");
+                let is_head = exchange.request.method == Method::Head;
+                code(exchange, response, coding, is_head);
+            }
         }
         Up::Done
+    }
+
+    fn explain_response(
+        &self,
+        exchange: &Exchange,
+        response: Option<&Response>,
+        notes: &mut Notes<'_>,
+    ) {
+        let text = match response.map(|response| self.decide(exchange, response)) {
+            Some(Verdict::Unmodified) => "304 has nothing to code".to_owned(),
+            Some(Verdict::Alone(why)) => format!("none: {}", why.sentence()),
+            Some(Verdict::Code(coding)) => format!("{}: the client takes it", coding.name()),
+            None => {
+                let accepts = Accepts::of(&exchange.request.fields);
+                match accepts.choose(self.codings.iter().copied()) {
+                    Some(coding) => format!("{}, if type and size are right", coding.name()),
+                    None => format!("none: {}", Why::Unwanted.sentence()),
+                }
+            }
+        };
+        notes.add("coding", text);
+    }
+}
+
+/// What becomes of a response.
+enum Verdict {
+    /// It is a 304, which stands for one in a coding or not.
+    Unmodified,
+    /// It is left as it is.
+    Alone(Why),
+    /// It is coded.
+    Code(Coding),
+}
+
+/// Why a response is left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It has no body that could be coded, or one that is coded already.
+    Bodiless,
+    /// `no-transform`.
+    Refused,
+    /// It is of another type.
+    Type,
+    /// It is too small.
+    Size,
+    /// It is a part.
+    Part,
+    /// BREACH: what an attacker makes the client ask for, beside a secret that changes with each
+    /// answer, shows in the length.
+    Secret,
+    /// The client takes none of the codings.
+    Unwanted,
+}
+
+impl Why {
+    /// Whether another client would have got it in a coding, or might have.
+    fn varies(self) -> bool {
+        matches!(self, Why::Part | Why::Secret | Why::Unwanted)
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Why::Bodiless => "it has no body, or one that is coded already",
+            Why::Refused => "`no-transform` forbids it",
+            Why::Type => "its media type is not among `types`",
+            Why::Size => "it is smaller than `min_size`",
+            Why::Part => "it is a part",
+            Why::Secret => "it sets a cookie for a client that is known",
+            Why::Unwanted => "the client takes none of the codings",
+        }
     }
 }
 
 impl Compress {
+    /// What is to be done with a response.
+    fn decide(&self, exchange: &Exchange, response: &Response) -> Verdict {
+        let fields = &exchange.request.fields;
+        if response.status == 304 {
+            return Verdict::Unmodified;
+        }
+        if !may_be_coded(response) {
+            return Verdict::Alone(Why::Bodiless);
+        }
+        if transforms_are_refused(fields, response) {
+            return Verdict::Alone(Why::Refused);
+        }
+        let insists = refuses_something(fields) && Accepts::of(fields).refuses_identity();
+        let is_head = exchange.request.method == Method::Head;
+        let is_part = response.status == 206 || response.fields.contains(Known::ContentRange);
+        if !insists {
+            if !self.has_type(response) {
+                return Verdict::Alone(Why::Type);
+            }
+            if !is_part && !self.has_size(response, is_head) {
+                return Verdict::Alone(Why::Size);
+            }
+        }
+        let has_secret = !self.codes_secrets
+            && response.fields.contains(Known::SetCookie)
+            && (fields.contains(Known::Cookie) || fields.contains(Known::Authorization));
+        if is_part || has_secret {
+            return Verdict::Alone(if is_part { Why::Part } else { Why::Secret });
+        }
+        match Accepts::of(fields).choose(self.codings.iter().copied()) {
+            Some(coding) => Verdict::Code(coding),
+            None => Verdict::Alone(Why::Unwanted),
+        }
+    }
+
     fn has_type(&self, response: &Response) -> bool {
         let Some(value) = response.fields.get_only(Known::ContentType) else {
             return false;

@@ -4,7 +4,7 @@ use forebay_config::{Arg, Call, Directive, Node, Status, Type};
 
 use super::test;
 use crate::control::build::Builder;
-use crate::exchange::Test;
+use crate::exchange::{Exchange, Response, Test};
 
 pub static STATUS: Directive = Directive::condition(
     "status",
@@ -32,8 +32,19 @@ pub static ALL: Directive =
         .example(r#"all { method "POST", cookie "session" }"#);
 
 pub fn all(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Test>> {
-    let tests = builder.tests(&call.steps);
-    test(move |exchange, response| tests.iter().all(|test| test.holds(exchange, response)))
+    Some(Box::new(All(builder.tests(&call.steps))))
+}
+
+struct All(Box<[Box<dyn Test>]>);
+
+impl Test for All {
+    fn holds(&self, exchange: &Exchange, response: Option<&Response>) -> bool {
+        self.0.iter().all(|test| test.holds(exchange, response))
+    }
+
+    fn parts(&self) -> &[Box<dyn Test>] {
+        &self.0
+    }
 }
 
 pub static NONE: Directive =
@@ -42,8 +53,19 @@ pub static NONE: Directive =
         .example(r#"none { path { "/media/*", "/theme/*" } }"#);
 
 pub fn none(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Test>> {
-    let tests = builder.tests(&call.steps);
-    test(move |exchange, response| !tests.iter().any(|test| test.holds(exchange, response)))
+    Some(Box::new(NoneOf(builder.tests(&call.steps))))
+}
+
+struct NoneOf(Box<[Box<dyn Test>]>);
+
+impl Test for NoneOf {
+    fn holds(&self, exchange: &Exchange, response: Option<&Response>) -> bool {
+        !self.0.iter().any(|test| test.holds(exchange, response))
+    }
+
+    fn parts(&self) -> &[Box<dyn Test>] {
+        &self.0
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 mod answer;
 mod declare;
+mod explain;
 mod find;
 mod listing;
 mod parts;
@@ -34,6 +35,7 @@ use forebay_sys::files::{Facts, Links};
 
 use crate::exchange::{Accepts, Coding, Exchange, Fault, Flow, Local, Reason};
 use crate::exchange::{Response, Step};
+use crate::explain::{Notes, Told};
 use crate::files::{CHECK_MS, Disk, Files, Kept, KeptBody, OpenFile, Opened, Roots};
 use answer::{Content, Description, Said, read_whole, read_whole_now};
 pub use declare::{DIRECTIVE, build};
@@ -113,6 +115,11 @@ impl Step for FilesStep {
 
     fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
         Box::pin(async move { self.look_waiting(exchange).await.unwrap_or_else(Flow::Fail) })
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        self.tell(exchange, notes);
+        Told::RunsAndWaits
     }
 }
 

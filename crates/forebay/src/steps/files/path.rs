@@ -29,6 +29,23 @@ impl Hide {
         !path.is_empty() && dir.split(|&byte| byte == b'/').any(|name| self.hides(name))
     }
 
+    /// Why a path names nothing that may be sent, if it does not.
+    pub fn why(&self, path: &[u8]) -> Option<&'static str> {
+        if !self.refuses(path) {
+            return None;
+        }
+        if memchr::memchr2(0, b'\\', path).is_some() {
+            return Some("it holds a NUL or a backslash");
+        }
+        let dir = path.strip_suffix(b"/").unwrap_or(path);
+        let mut names = dir.split(|&byte| byte == b'/');
+        Some(match names.find(|name| self.hides(name)) {
+            Some([]) => "a segment of it is empty",
+            Some([b'.', ..]) => "names that begin with a dot are hidden",
+            _ => "a name in it is among `hide`",
+        })
+    }
+
     fn hides(&self, name: &[u8]) -> bool {
         match name {
             [] => return true,

@@ -15,6 +15,7 @@ pub use self::remote::RemoteKeys;
 use super::watched::Watched;
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Fault, Flow, Local, Reason, Response, Step, expand};
+use crate::explain::{Notes, Told, show_template};
 use crate::upstream::{TlsSpec, warn_of_nobody};
 use crate::wheel::timeout;
 
@@ -191,6 +192,29 @@ impl Step for Jwt {
             Source::File(keys) => self.decide(&keys.now(), &token, exchange),
             Source::Url(keys) if keys.awaited_by(&token, now_ms).is_some() => Flow::Wait,
             Source::Url(keys) => self.decide_by_fetched(keys, &token, exchange),
+        }
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let from = show_template(&self.from);
+        if self.token(exchange).is_none() {
+            notes.add("token", format!("{from} holds none"));
+            return Told::Runs;
+        }
+        notes.add(
+            "token",
+            format!("{from} holds one: keys, times and rules decide"),
+        );
+        match &self.keys {
+            Source::File(_) => Told::RunsAndWaits,
+            // Fetched by the running server only.
+            Source::Url(keys) => {
+                notes.add(
+                    "keys",
+                    format!("fetched from {} while running", keys.url.shown()),
+                );
+                Told::AsksLeave
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use crate::control::build::Builder;
 use crate::exchange::{
     Condition, DEFAULT_MAX_BODY, Exchange, Fault, Flow, Local, Reason, Response, Step, Up, expand,
 };
+use crate::explain::{Notes, Told, shown};
 use crate::snapshot::resource_id;
 use crate::wheel::timeout;
 
@@ -385,6 +386,60 @@ impl Step for Limit {
                 Err(refusal) => Flow::Answer(self.refuse(&refusal, exchange)),
             }
         })
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        if let Some(body_bytes) = self.body_bytes {
+            match exchange.request.body().len_bytes() {
+                Some(0) => {}
+                Some(len) => notes.add("body", format!("{len} bytes, of at most {body_bytes}")),
+                None => notes.add("body", format!("cut at {body_bytes} bytes")),
+            }
+        }
+        if let Some(shared) = &self.shared {
+            let key = match &self.by {
+                By::ClientNet => exchange.client_net().into_bytes(),
+                By::Template(template) => {
+                    let mut value = Vec::new();
+                    expand(template, exchange, None, &mut value);
+                    value
+                }
+            };
+            notes.add("key", format!("\"{}\"", shown(&key)));
+            let rate = notes.option("rate").filter(|_| shared.rate.is_some());
+            if let Some(rate) = rate {
+                let burst = notes.option("burst");
+                let burst = burst.map(|burst| format!(", {burst} at once"));
+                let burst = burst.unwrap_or_default();
+                notes.add(
+                    "rate",
+                    format!("{rate}{burst}; told as for its first request"),
+                );
+            }
+            if shared.crowd.is_some()
+                && let Some(count) = notes.option("concurrency")
+            {
+                notes.add("concurrency", format!("{count} places, all free here"));
+            }
+        }
+        Told::Runs
+    }
+
+    fn explain_response(
+        &self,
+        exchange: &Exchange,
+        response: Option<&Response>,
+        notes: &mut Notes<'_>,
+    ) {
+        if let Some(response) = response {
+            notes.own_condition("count", self.count.as_ref(), exchange, response);
+        } else if self.count.is_some() {
+            notes.add("count", "its status decides whether it counts");
+        }
+        if let Some(pace) = self.pace {
+            let (rate, after) = (pace.bytes_per_second, pace.after_bytes);
+            notes.add("bandwidth", format!("{rate} bytes a second after {after}"));
+        }
     }
 
     fn sees_response(&self) -> bool {

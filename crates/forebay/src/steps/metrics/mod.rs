@@ -9,6 +9,7 @@ use forebay_http1::Method;
 
 use crate::control::build::Builder;
 use crate::exchange::{Exchange, Flow, Local, Reason, Response, Step};
+use crate::explain::{Notes, Told};
 
 pub use gather::render;
 pub use text::Dialect;
@@ -60,6 +61,11 @@ impl Step for Metrics {
                 Err(_) => Flow::Fail(Reason::Internal.into()),
             }
         })
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        notes.add("form", Dialect::of(&exchange.request.fields).kind());
+        Told::RunsAndWaits
     }
 }
 

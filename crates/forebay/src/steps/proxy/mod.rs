@@ -1,5 +1,6 @@
 //! `proxy`: passes requests on to an HTTP server and its answers back.
 
+mod explain;
 mod head;
 
 use std::future::poll_fn;
@@ -15,6 +16,7 @@ use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
 
 use crate::control::build::Builder;
 use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step, expand};
+use crate::explain::{Notes, Told};
 use crate::upstream::sticky::Sticky;
 use crate::upstream::{Idle, Seat, Session, Times, Upstream, connect};
 use crate::worker::Worker;
@@ -66,7 +68,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
     Opt::new(
         "retry_budget",
         Type::Percent,
-        "Retries' share of the pool's traffic; ten a second are always allowed.",
+        "Retries' share of the pool's traffic.",
     )
     .default(r#""20%""#),
     Opt::new("connect_timeout", TIMEOUT, "Until a peer is connected.").default(r#""5s""#),
@@ -184,6 +186,10 @@ impl Step for Proxy {
 
     fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
         Box::pin(self.pass_on(exchange))
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        self.tell(exchange, notes)
     }
 }
 
