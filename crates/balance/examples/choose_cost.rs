@@ -30,6 +30,13 @@ fn main() {
             );
         }
     }
+    for balance in [Balance::LeastRequests, Balance::RoundRobin] {
+        let cost = shared(balance, 1_000);
+        println!(
+            "{} among 1000, two threads at once: {cost:.1} ns",
+            balance.name()
+        );
+    }
     let budget = RetryBudget::new(Share::percent(20));
     let request = least(1_000, || budget.handle_request(Tick::from_millis(1)));
     let retry = least(1_000, || {
@@ -73,6 +80,43 @@ fn cost(balance: Balance, peers: usize, load: u64, tried: Tried) -> f64 {
             pool.release(peer);
         }
     })
+}
+
+/// The same by two threads that share the pool, each with some requests in flight.
+fn shared(balance: Balance, peers: usize) -> f64 {
+    const COUNT: usize = 200_000;
+    let pool = Pool::new(PoolSpec {
+        balance,
+        ..PoolSpec::new(vec![PeerSpec::default(); peers])
+    })
+    .expect("a right pool");
+    let run = |mut random: u64| {
+        let mut held = vec![None; 4 * peers];
+        let begun = Instant::now();
+        for _ in 0..COUNT {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let chosen = pool.acquire(&Ask::new(Tick::default())).expect("room");
+            let place = usize::try_from(random >> 40).unwrap_or(0) % held.len();
+            if let Some(peer) = held[place].replace(chosen.peer) {
+                pool.release(peer);
+            }
+        }
+        let took = begun.elapsed().as_secs_f64();
+        held.into_iter()
+            .flatten()
+            .for_each(|peer| _ = pool.release(peer));
+        took * 1e9 / f64::from(u32::try_from(COUNT).unwrap_or(u32::MAX))
+    };
+    let round = |_| {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| run(1));
+            let own = run(2);
+            own.max(other.join().unwrap_or(f64::INFINITY))
+        })
+    };
+    (0..9).map(round).fold(f64::INFINITY, f64::min)
 }
 
 /// The least of nine rounds, in nanoseconds for one call.
