@@ -68,7 +68,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
     Opt::new(
         "retry_budget",
         Type::Percent,
-        "Retries' share of the pool's traffic.",
+        "Retries' share of the pool's traffic; ten a second are always allowed.",
     )
     .default(r#""20%""#),
     Opt::new("connect_timeout", TIMEOUT, "Until a peer is connected.").default(r#""5s""#),
