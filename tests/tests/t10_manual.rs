@@ -1,9 +1,10 @@
-//! What the binary prints for shells and readers: completions and manual pages, judged by the
-//! shells and by `man`.
+//! What is packaged: completions, manual pages and configurations, judged by the
+//! shells, by `man` and by `check`. How the package is installed is tried by `packaging/test`.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use forebay_tests::docs::root;
 use forebay_tests::server::run;
 use tempfile::TempDir;
 
@@ -169,4 +170,31 @@ fn the_manual_says_what_the_program_does() {
     let checked = dir.path().join("forebay.lua");
     let checked = run(&["check", checked.to_str().expect("a name")]);
     assert_eq!(checked.code, Some(0), "{config}\n{}", checked.stdout);
+}
+
+/// Also with the example that its comments show.
+#[test]
+fn the_packaged_configurations_are_right() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("forebay.lua");
+    for name in ["forebay.lua", "container.lua"] {
+        let path = root().join("packaging").join(name);
+        let text = std::fs::read_to_string(path).expect("a configuration");
+        let mut example = false;
+        let mut whole = String::new();
+        for line in text.lines() {
+            example |= line.starts_with("-- site {");
+            match line.strip_prefix("-- ") {
+                Some(line) if example => whole.push_str(line),
+                _ => whole.push_str(line),
+            }
+            whole.push('\n');
+        }
+        assert_eq!(example, name == "forebay.lua", "an example in {name}");
+        std::fs::write(&file, whole).expect("a file");
+        let checked = run(&["check", file.to_str().expect("a name")]);
+        let said = format!("{}{}", checked.stdout, checked.stderr);
+        assert_eq!(checked.code, Some(0), "{name}: {said}");
+        assert!(!said.contains("warning"), "{name}: {said}");
+    }
 }
