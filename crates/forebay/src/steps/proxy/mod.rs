@@ -273,20 +273,14 @@ impl Proxy {
         let mut retries = 0;
         let mut fresh = false;
         loop {
-            let own = led.filter(|peer| !tried.contains(*peer));
-            let own = own.and_then(|peer| self.upstream.seat_at(peer, now()));
-            let seat = match own {
-                Some(seat) => Ok(seat),
-                None => self.seat(&worker, tried, draw).await,
-            };
-            let seat = match seat {
+            let seat = match self.seat(&worker, tried, draw, led).await {
                 Ok(seat) => seat,
                 Err(fault) => return Flow::Fail(fault),
             };
             let peer = seat.peer;
             exchange.set_peer(&self.upstream, peer);
-            let counted = &self.upstream.peers[peer];
-            counted.requests.fetch_add(1, Relaxed);
+            let asked = &self.upstream.peers[peer];
+            asked.requests.fetch_add(1, Relaxed);
             let begun = is_timed.then(Instant::now);
             let failed = match self
                 .attempt(exchange, seat, body, offer.as_deref(), fresh)
@@ -309,19 +303,7 @@ impl Proxy {
             if failed.fault.reason.by() == crate::exchange::Party::Client {
                 return Flow::Fail(failed.fault);
             }
-            if !matches!(failed.failure, Failure::Stale | Failure::Status(_)) {
-                counted.failures.fetch_add(1, Relaxed);
-                self.upstream.pool.report(peer, Outcome::Failure, now());
-            }
-            let attempt = Attempt {
-                failure: failed.failure,
-                sent: failed.sent,
-                idempotent: exchange.request.method.is_idempotent(),
-                replayable: failed.body.is_some(),
-                answered: false,
-                retries,
-            };
-            let decision = self.policy.decide(&attempt, &self.budget, now());
+            let decision = self.decide(exchange, peer, &failed, retries, now());
             match (decision, failed.body) {
                 (Decision::AnotherPeer, Some(kept)) => {
                     tried.add(peer);
@@ -343,6 +325,31 @@ impl Proxy {
         }
     }
 
+    /// Counts a failure, and says whether there is another try.
+    fn decide(
+        &self,
+        exchange: &Exchange,
+        peer: usize,
+        failed: &Failed,
+        retries: u32,
+        now: Tick,
+    ) -> Decision {
+        if !matches!(failed.failure, Failure::Stale | Failure::Status(_)) {
+            let counted = &self.upstream.peers[peer];
+            counted.failures.fetch_add(1, Relaxed);
+            self.upstream.pool.report(peer, Outcome::Failure, now);
+        }
+        let attempt = Attempt {
+            failure: failed.failure,
+            sent: failed.sent,
+            idempotent: exchange.request.method.is_idempotent(),
+            replayable: failed.body.is_some(),
+            answered: false,
+            retries,
+        };
+        self.policy.decide(&attempt, &self.budget, now)
+    }
+
     /// The number that the policy draws with, if it does.
     fn draw(&self, exchange: &Exchange) -> u64 {
         let definition = &self.upstream.definition;
@@ -360,8 +367,21 @@ impl Proxy {
         }
     }
 
-    async fn seat(&self, worker: &Worker, tried: Tried, draw: u64) -> Result<Seat, Fault> {
-        let ask = |tried| Ask::again(Tick::from_millis(worker.turn_ms()), tried).draw(draw);
+    /// A place: at the peer that the client belongs to, if it can be, else where the policy says.
+    async fn seat(
+        &self,
+        worker: &Worker,
+        tried: Tried,
+        draw: u64,
+        led: Option<usize>,
+    ) -> Result<Seat, Fault> {
+        let now = Tick::from_millis(worker.turn_ms());
+        if let Some(peer) = led.filter(|peer| !tried.contains(*peer))
+            && let Some(seat) = self.upstream.seat_at(peer, now)
+        {
+            return Ok(seat);
+        }
+        let ask = |tried| Ask::again(now, tried).draw(draw);
         match self.upstream.seat(&ask(tried)) {
             Ok(seat) => Ok(seat),
             // With one peer, or none other in service, the same one again is better than nothing.
