@@ -238,7 +238,7 @@ fn the_first_configuration_serves() {
     let first = blocks_of(&root().join("README.md"));
     let first = first
         .iter()
-        .find(|block| block.kind == "lua")
+        .find(|block| block.language() == "lua")
         .expect("a configuration");
     let config = first.text.replace("127.0.0.1:8080", "@listen@");
     assert_ne!(config, first.text, "it listens elsewhere");
