@@ -396,6 +396,50 @@ fn another_server_says_who_may() {
 }
 
 #[test]
+fn what_is_logged_of_a_request_that_another_server_is_asked_about() {
+    let gate = Gate::new();
+    let auth = Origin::setup()
+        .route("/slow", Script::status(204, "").when(&gate))
+        .handle(|request| Script::status(if request.target == "/no" { 403 } else { 204 }, ""))
+        .start();
+    let server = Server::builder(
+        r#"site { "*", access_log "log" { format = "$method $uri $status [$peer]" },
+             route "/slow/*" { forward_auth "@auth@" { uri = "/slow" }, respond(200) },
+             route "/errors" { errors { [403] = { rewrite "/slow", proxy "@auth@" } }, respond(403) },
+             forward_auth "@auth@", respond(200, "in") }"#,
+    )
+    .origin("auth", &auth)
+    .workers(1)
+    .start();
+    let lines = |count: usize| {
+        wait::until_some("the lines", || {
+            let log = std::fs::read_to_string(server.dir().join("log")).ok()?;
+            let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+            (lines.len() >= count).then_some(lines)
+        })
+    };
+    // Who has let it pass has not answered it; who has not, has.
+    assert_eq!(server.client().get("/a").status(), 200);
+    assert_eq!(server.client().get("/no").status(), 403);
+    let refused = format!("GET /no 403 [{}]", auth.target());
+    assert_eq!(lines(2), ["GET /a 200 []", &refused]);
+    // Who leaves in the middle has asked for what it has asked for.
+    let mut conn = server.client().connect();
+    conn.send(&Request::new("DELETE", "/slow/x?a=1"));
+    let _ = auth.wait_requests(3);
+    conn.abort();
+    let left = format!("DELETE /slow/x?a=1 499 [{}]", auth.target());
+    assert_eq!(lines(3)[2], left);
+    let mut conn = server.client().connect();
+    conn.send(&Request::new("DELETE", "/errors?b=2"));
+    let _ = auth.wait_requests(4);
+    conn.abort();
+    let left = format!("DELETE /slow?b=2 499 [{}]", auth.target());
+    assert_eq!(lines(4)[3], left);
+    gate.open();
+}
+
+#[test]
 fn tokens() {
     // Made and signed by OpenSSL.
     let keys = include_str!("../../crates/forebay/src/steps/jwt/fixtures/keys.json");

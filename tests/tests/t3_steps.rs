@@ -18,6 +18,21 @@ fn check(client: &Client, target: &str, status: u16, body: &str) {
 }
 
 #[test]
+fn who_asks_for_pages_that_are_not_there_does_not_fill_the_log() {
+    let server = Server::builder(r#"site { "*", respond(200) { file = "@dir@/pages/$rest" } }"#)
+        .file("pages/a", "a")
+        .start();
+    let mut conn = server.client().connect();
+    for number in 0..50 {
+        let _ = conn.get(&format!("/{number}"));
+    }
+    server.wait_stderr("a page cannot be read");
+    let count = server.stderr().matches("a page cannot be read").count();
+    // One a second.
+    assert!(count < 10, "{}", server.stderr());
+}
+
+#[test]
 fn respond_answers() {
     let server = serve(
         r#"route "/a" { respond(200, "text") },

@@ -59,20 +59,29 @@ impl Redact {
     }
 
     /// The same for what stands behind the question mark.
+    ///
+    /// Names are looked for behind everything that may end a parameter somewhere; but a secret goes on
+    /// to what ends it everywhere, or one that holds a `;` would be half shown.
     pub fn push_query(&self, query: &[u8], out: &mut Vec<u8>, push: fn(&mut Vec<u8>, &[u8])) {
+        let mut is_within = false;
         for piece in query.split_inclusive(|byte| matches!(byte, b'&' | b';' | b'#' | b'?')) {
             let (pair, end) = match piece {
                 [pair @ .., b'&' | b';' | b'#' | b'?'] => (pair, &piece[pair.len()..]),
                 pair => (pair, &[][..]),
             };
             match memchr::memchr(b'=', pair) {
+                _ if is_within => {}
                 Some(at) if self.hides(&form_decoded(&pair[..at])) => {
                     push(out, &pair[..=at]);
                     out.extend_from_slice(MASK);
+                    is_within = true;
                 }
                 _ => push(out, pair),
             }
-            out.extend_from_slice(end);
+            is_within &= matches!(end, b";" | b"?");
+            if !is_within {
+                out.extend_from_slice(end);
+            }
         }
     }
 

@@ -92,8 +92,8 @@ pub struct Exchange {
     kept: Vec<(u64, Box<dyn Any>)>,
     /// Where steps have refused the method only: what they would have taken.
     pub allowed_methods: Option<&'static str>,
-    /// At most this many bytes of body; what `limit` has lowered or raised.
-    pub max_body_bytes: u64,
+    /// At most this many bytes of body, by what `limit` says; else [`DEFAULT_MAX_BODY`].
+    pub max_body_bytes: Option<u64>,
     /// Where 1xx responses go, for a protocol that can send them.
     pub interim: Option<Rc<dyn Interim>>,
     /// The client has closed its sending side and steps that mind may take it for gone.
@@ -190,7 +190,7 @@ impl Exchange {
             vars: Vec::new(),
             kept: Vec::new(),
             allowed_methods: None,
-            max_body_bytes: DEFAULT_MAX_BODY,
+            max_body_bytes: None,
             interim: None,
             half_closed: false,
             id: 0,
@@ -217,7 +217,7 @@ impl Exchange {
         self.vars.clear();
         self.kept.clear();
         self.allowed_methods = None;
-        self.max_body_bytes = DEFAULT_MAX_BODY;
+        self.max_body_bytes = None;
         self.interim = None;
         self.half_closed = false;
         self.listener = None;
@@ -274,7 +274,8 @@ impl Exchange {
 
     /// Takes the request's body, to read at most as much of it as the site allows.
     pub fn take_body(&mut self) -> Result<Body, Fault> {
-        self.request.take_body(self.max_body_bytes)
+        let max_bytes = self.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY);
+        self.request.take_body(max_bytes)
     }
 
     /// `"https"` or `"http"`.

@@ -43,6 +43,11 @@ impl Exchange {
         });
     }
 
+    /// Notes that who was asked has not answered it.
+    pub fn forget_peer(&mut self) {
+        self.peer = None;
+    }
+
     /// The peer that it was passed on to last, as it is written in the configuration.
     pub fn peer_label(&self) -> Option<&str> {
         let Peered { upstream, peer } = self.peer.as_ref()?;

@@ -14,7 +14,9 @@ use serde::Serialize;
 
 use super::notes::{At, Book, Note, Notes, Told, Tried, When, shown, value_shown, written};
 use crate::exchange::step::{Aside, MAX_DEPTH, Rest};
-use crate::exchange::{Entry, Exchange, Flow, Local, Pipeline, Reason, Response, Up};
+use crate::exchange::{
+    DEFAULT_MAX_BODY, Entry, Exchange, Flow, Local, Pipeline, Reason, Response, Up,
+};
 
 /// What becomes of a request at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -399,7 +401,7 @@ impl Seen {
             vars: vars
                 .map(|(name, value)| (name.to_string(), shown(value)))
                 .collect(),
-            max_body: exchange.max_body_bytes,
+            max_body: exchange.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
             allowed: exchange.allowed_methods,
             prefix: exchange.request.prefix.as_deref().map(str::to_owned),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forebay_config::{Call, Code, Directive, Opt, PathTemplate, Report, Status, Type};
-use forebay_fields::{Known, KnownSet};
+use forebay_fields::{Fields, Known, KnownSet};
 use forebay_http1::Method;
 
 use super::FilePage;
@@ -154,21 +154,38 @@ fn settle(response: &mut Response) {
 /// Runs the pipeline of a page.
 async fn run(pipeline: &Arc<Pipeline>, exchange: &mut Exchange) -> Response {
     let request = &mut exchange.request;
-    let method = request.method;
-    if method != Method::Head {
+    let aside = Aside {
+        method: request.method,
+        fields: request.fields.clone(),
+        // Kept aside, not dropped: that would break the connection off before the answer.
+        body: request.take_body(u64::MAX).unwrap_or_default(),
+        exchange,
+    };
+    let request = &mut aside.exchange.request;
+    if request.method != Method::Head {
         request.method = Method::Get;
     }
-    let fields = request.fields.clone();
     request.fields.remove_all(CONDITIONS);
-    // Kept aside, not dropped: that would break the connection off before the answer.
-    let body = request.take_body(u64::MAX).unwrap_or_default();
-    exchange.allowed_methods = None;
-    let answer = step::run_aside(exchange, pipeline.clone().into()).await;
-    let request = &mut exchange.request;
-    request.set_body(body);
-    request.fields = fields;
-    request.method = method;
-    answer
+    aside.exchange.allowed_methods = None;
+    step::run_aside(&mut *aside.exchange, pipeline.clone().into()).await
+}
+
+/// An exchange whose request is another one for a while. It gets its own back also where its client
+/// leaves meanwhile: its line in the access log is about what the client has asked for.
+struct Aside<'a> {
+    exchange: &'a mut Exchange,
+    method: Method,
+    fields: Fields,
+    body: Body,
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        let request = &mut self.exchange.request;
+        request.set_body(std::mem::take(&mut self.body));
+        request.fields = std::mem::take(&mut self.fields);
+        request.method = self.method;
+    }
 }
 
 impl Step for Errors {

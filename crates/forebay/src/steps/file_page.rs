@@ -14,6 +14,7 @@ use forebay_sys::files::{Facts, Kind, Links, Root, fill_at};
 
 use crate::exchange::{Body, Exchange, Fault, FileRange, Reason, expand_path};
 use crate::files::{OpenFile, media_type};
+use crate::log::Throttle;
 
 /// What is kept in memory; a larger file is opened for each answer.
 const MAX_KEPT_BYTES: u64 = 256 * 1024;
@@ -126,7 +127,11 @@ impl FilePage {
                 }))
             }
             Err(why) => {
-                tracing::warn!(why, "a page cannot be read");
+                // A path with variables is a client's choice.
+                static LOG: Throttle = Throttle::new();
+                if let Some(dropped) = LOG.pass() {
+                    tracing::warn!(why, dropped, "a page cannot be read");
+                }
                 Err(Fault::with(Reason::FileFailed, why))
             }
         }

@@ -6,6 +6,8 @@
 //!                                     └─▶ none in time: 502 or 504, never the next step
 //! ```
 
+use std::rc::Rc;
+
 use forebay_config::{
     Arg, Call, Code, Directive, Node, Opt, Part, Report, Template, Type, Variable, Vars,
 };
@@ -16,7 +18,9 @@ use super::edits::refused;
 use super::errors::CONDITIONS;
 use super::proxy::Proxy;
 use crate::control::build::Builder;
-use crate::exchange::{Exchange, Fault, Flow, Local, Reason, Request, Response, Step, expand_url};
+use crate::exchange::{
+    Exchange, Fault, Flow, Interim, Local, Reason, Request, Response, Step, expand_url,
+};
 use crate::explain::{Notes, Told};
 
 pub static DIRECTIVE: Directive = Directive::filter(
@@ -126,13 +130,13 @@ impl ForwardAuth {
     /// The answer of the server, with the exchange's own request back in its place.
     async fn ask(&self, exchange: &mut Exchange) -> Result<Response, Fault> {
         let question = self.question(exchange)?;
-        let asked = std::mem::replace(&mut exchange.request, question);
-        // Its 103 Early Hints are no hints for this client.
-        let interim = exchange.interim.take();
-        let answer = self.server.ask(exchange).await;
-        exchange.interim = interim;
-        exchange.request = asked;
-        answer
+        let asking = Asking {
+            asked: std::mem::replace(&mut exchange.request, question),
+            // Its 103 Early Hints are no hints for this client.
+            interim: exchange.interim.take(),
+            exchange,
+        };
+        self.server.ask(&mut *asking.exchange).await
     }
 
     /// Copies what the server says of the client. What the client says of itself is gone, also
@@ -153,6 +157,21 @@ impl ForwardAuth {
             }
         }
         Ok(())
+    }
+}
+
+/// An exchange whose request is our question for a while. It gets its own back also where its client
+/// leaves meanwhile: its line in the access log is about what the client has asked for.
+struct Asking<'a> {
+    exchange: &'a mut Exchange,
+    asked: Request,
+    interim: Option<Rc<dyn Interim>>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        std::mem::swap(&mut self.exchange.request, &mut self.asked);
+        self.exchange.interim = self.interim.take();
     }
 }
 
@@ -200,6 +219,8 @@ impl Step for ForwardAuth {
             match self.copy(&answer.fields, &mut exchange.request.fields) {
                 Ok(()) => {
                     exchange.worker.give_back_fields(answer.fields);
+                    // It has not answered this request.
+                    exchange.forget_peer();
                     Flow::Next
                 }
                 Err(fault) => Flow::Fail(fault),

@@ -1,5 +1,6 @@
 //! A file that a step works with, read again when it has changed.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use forebay_config::{Call, Code, Report};
+use rustix::fs::{Mode, OFlags};
 
 /// How long a look at the file stands for it.
 const FRESH_MS: u64 = 1_000;
@@ -143,9 +145,11 @@ impl Wrong {
 }
 
 fn read(path: &Path) -> io::Result<(Vec<u8>, Facts)> {
-    let file = std::fs::File::open(path)?;
+    // A pipe would be waited for, already to be opened; a directory says something that nobody
+    // understands.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let found = file.metadata()?;
-    // A pipe would be waited for, a directory says something that nobody understands.
     if !found.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }

@@ -307,6 +307,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_is_not_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let dir = tempfile::tempdir().expect("a directory");
+        let pipe = dir.path().join("users");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
+        let (told, said) = std::sync::mpsc::channel();
+        let config = config(&pipe, "");
+        std::thread::spawn(move || told.send(mistakes(&config)));
+        let said = said.recv_timeout(std::time::Duration::from_secs(20));
+        let said = said.expect("it is waited for");
+        assert!(said.contains("it is no regular file"), "{said}");
+    }
+
+    #[test]
     fn mistakes_are_named_with_their_lines() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("users");

@@ -29,7 +29,7 @@ use self::crowd::{Crowd, Entry, Permit};
 use self::pace::Pace;
 use crate::control::build::Builder;
 use crate::exchange::{
-    Condition, DEFAULT_MAX_BODY, Exchange, Fault, Flow, Local, Reason, Response, Step, Up, expand,
+    Condition, Exchange, Fault, Flow, Local, Reason, Response, Step, Up, expand,
 };
 use crate::explain::{Notes, Told, shown};
 use crate::snapshot::resource_id;
@@ -244,10 +244,7 @@ impl Limit {
         }
         let limit = &mut exchange.max_body_bytes;
         // The first limit stands in the place of the default, which it may exceed.
-        *limit = match *limit {
-            DEFAULT_MAX_BODY => body_bytes,
-            before => before.min(body_bytes),
-        };
+        *limit = Some(limit.map_or(body_bytes, |before| before.min(body_bytes)));
         Ok(())
     }
 
