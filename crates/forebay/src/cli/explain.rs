@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use forebay_config::Report;
+use serde_json::Value;
+
 use super::{WRONG, failed, print, wrong};
 use crate::control::build::build_apart;
 use crate::control::source::Source;
@@ -79,18 +82,30 @@ impl Args {
         };
         eprint!("{}", loaded.report.render_warnings());
         match explain(asked, &mut loaded, &built) {
-            Ok(told) => match self.show(&told) {
-                Ok(text) => print(&loaded.report.masked(&text)),
+            Ok(told) => match self.show(&told, &loaded.report) {
+                Ok(text) => print(&text),
                 Err(error) => failed(error),
             },
             Err(why) => wrong(why),
         }
     }
 
-    fn show(&self, told: &Explanation) -> Result<String, serde_json::Error> {
-        match self.json {
-            true => Ok(serde_json::to_string_pretty(told)? + "\n"),
-            false => Ok(render(told)),
+    fn show(&self, told: &Explanation, report: &Report) -> Result<String, serde_json::Error> {
+        if !self.json {
+            return Ok(render(told, |text| report.masked(text)));
         }
+        let mut value = serde_json::to_value(told)?;
+        mask(&mut value, report);
+        Ok(serde_json::to_string_pretty(&value)? + "\n")
+    }
+}
+
+/// Takes secrets out of all texts. Before they are written: a quote in one would be escaped then.
+fn mask(value: &mut Value, report: &Report) {
+    match value {
+        Value::String(text) => *text = report.masked(text),
+        Value::Array(values) => values.iter_mut().for_each(|value| mask(value, report)),
+        Value::Object(values) => values.values_mut().for_each(|value| mask(value, report)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

@@ -29,7 +29,7 @@ pub use text::render;
 
 use self::asked::CLIENT_PORT;
 use self::notes::{At, Book};
-use self::walk::{By, End, Record, StepTold, UpTold, Walker};
+use self::walk::{By, End, Record, StepTold, Unknown, UpTold, Walker};
 use crate::control::build::Built;
 use crate::control::declarations::{LISTEN, SITE, chosen};
 use crate::counters::Counters;
@@ -232,7 +232,7 @@ async fn run(asked: &Asked, exchange: &mut Exchange, served: &Served, book: Book
     let walker = Walker::new(book);
     let mut walked = Walked {
         record: Record::default(),
-        end: End::Elsewhere,
+        end: End::Unknown,
         host: String::new(),
         path: String::new(),
     };
@@ -255,7 +255,7 @@ async fn run(asked: &Asked, exchange: &mut Exchange, served: &Served, book: Book
             exchange.aside = None;
             end
         }
-        (None, None) => End::Elsewhere,
+        (None, None) => End::Unknown,
     };
     if let End::Here(response) = &mut walked.end {
         dress(exchange, response);
@@ -315,7 +315,10 @@ fn site_of(
 
 fn answer(record: &Record, end: End) -> AnswerTold {
     let by = record.by.as_ref();
-    let elsewhere = record.replaced.as_ref().filter(|page| page.elsewhere);
+    let elsewhere = record
+        .replaced
+        .as_ref()
+        .filter(|page| page.unknown.is_some());
     let mut told = AnswerTold {
         status: None,
         by: by.map(|by| by.step),
@@ -327,11 +330,9 @@ fn answer(record: &Record, end: End) -> AnswerTold {
     };
     let who = by.map(place);
     told.sentence = match (end, elsewhere) {
-        (End::Here(response), Some(page)) => format!(
-            "answered by {} in the place of a {}, whatever that is",
-            place(page),
-            response.status
-        ),
+        (End::Here(response), Some(page)) => {
+            format!("{}, in the place of a {}", unknown(page), response.status)
+        }
         (End::Here(response), None) => {
             let status = response.status;
             told.status = Some(status);
@@ -351,10 +352,7 @@ fn answer(record: &Record, end: End) -> AnswerTold {
             }
             sentence
         }
-        (End::Elsewhere, _) => match who {
-            Some(who) => format!("answered by the server that {who} asks"),
-            None => "not answered".to_owned(),
-        },
+        (End::Unknown, _) => by.map_or_else(|| "not answered".to_owned(), unknown),
     };
     for by in &record.leave {
         told.sentence.push_str(&format!(
@@ -371,6 +369,14 @@ fn why(fault: &Fault) -> String {
     match &fault.detail {
         Some(detail) => format!("{text} ({detail})"),
         None => text.to_owned(),
+    }
+}
+
+/// What is said of a step of which it is not known what it does.
+fn unknown(by: &By) -> String {
+    match by.unknown {
+        Some(Unknown::Waits) => format!("{} waits for what only the running server has", place(by)),
+        _ => format!("answered by the server that {} asks", place(by)),
     }
 }
 

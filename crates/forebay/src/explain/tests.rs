@@ -326,7 +326,8 @@ fn passwords_and_tokens() {
             .ends_with("if the server that jwt at forebay.lua:2 asks lets it pass")
     );
     // No secret is shown.
-    let text = render(&steps(&auth, "GET /\nAuthorization: Basic YW5uOng="));
+    let told = steps(&auth, "GET /\nAuthorization: Basic YW5uOng=");
+    let text = render(&told, str::to_owned);
     assert!(!text.contains("YW5uOng="), "{text}");
 }
 
@@ -617,7 +618,7 @@ fn what_waits_for_a_disk_is_waited_for() {
 #[test]
 fn as_text_and_as_json() {
     let told = steps("respond(200, \"hi\")", "http://localhost/a");
-    let text = render(&told);
+    let text = render(&told, str::to_owned);
     assert_eq!(
         text,
         "GET http://localhost/a from 127.0.0.1\n\n\
@@ -640,8 +641,38 @@ fn as_text_and_as_json() {
         "GET /\nX-A: \u{9b}2J",
     );
     assert!(
-        render(&told).contains("+ x-b: \\u{9b}2J"),
+        render(&told, str::to_owned).contains("+ x-b: \\u{9b}2J"),
         "{}",
-        render(&told)
+        render(&told, str::to_owned)
     );
+}
+
+#[test]
+fn what_only_the_running_server_has() {
+    let told = steps(
+        "limit { rate = \"1/m\", wait = \"5m\" },\nrespond(200)",
+        "/",
+    );
+    assert_eq!(told.answer.status, Some(200));
+    // The page comes to the same limit again, which has nothing left.
+    let config = "local once = limit { rate = \"1/m\", wait = \"5m\" }\n\
+                  site { \"*\", once, errors { [404] = { once, respond(404) } } }";
+    let told = self::told(config, "/");
+    let waits = told.steps.iter().filter(|step| step.does == Does::Waits);
+    assert_eq!(waits.count(), 1);
+    assert_eq!(told.answer.status, None);
+    assert!(
+        told.answer
+            .sentence
+            .contains("limit at forebay.lua:1 waits"),
+        "{}",
+        told.answer.sentence
+    );
+}
+
+#[test]
+fn pages_that_are_missing() {
+    let told = steps("errors { [404] = \"/nowhere/404.html\" }", "/x");
+    expect(&told, "errors", &["/nowhere/404.html: No such file"]);
+    assert_eq!(told.answer.status, Some(404));
 }

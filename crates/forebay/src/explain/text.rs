@@ -12,8 +12,9 @@ const MAX_MISSES: usize = 12;
 /// Where the written step begins.
 const PLACE_COLUMN: usize = 18;
 
-/// The text. Whatever a remote or the command line has given is escaped.
-pub fn render(told: &Explanation) -> String {
+/// The text. Whatever a remote or the command line has given is escaped; `mask` takes secrets out,
+/// and sees them as they are.
+pub fn render(told: &Explanation, mask: impl Fn(&str) -> String) -> String {
     let mut out = String::new();
     let request = &told.request;
     let client = match request.client.as_str() {
@@ -74,7 +75,7 @@ pub fn render(told: &Explanation) -> String {
         let _ = writeln!(out, "  {bytes} bytes");
     }
     let _ = writeln!(out, "{}", told.answer.sentence);
-    out.split_inclusive('\n').map(harmless).collect()
+    mask(&out).split_inclusive('\n').map(harmless).collect()
 }
 
 fn behind(at: Option<&At>) -> String {

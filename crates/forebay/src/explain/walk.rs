@@ -84,8 +84,8 @@ pub struct UpTold {
 pub enum End {
     /// With a response.
     Here(Response),
-    /// With what another server answers.
-    Elsewhere,
+    /// At a step of which it is not known here what it does.
+    Unknown,
 }
 
 /// Who has answered.
@@ -95,8 +95,17 @@ pub struct By {
     pub step: &'static str,
     /// Where it stands.
     pub at: Option<At>,
-    /// Another server makes the answer.
-    pub elsewhere: bool,
+    /// What it answers is not known here, and why.
+    pub unknown: Option<Unknown>,
+}
+
+/// Why it is not known what a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// Another server would say.
+    Elsewhere,
+    /// It waits for what only the running server has.
+    Waits,
 }
 
 /// What has been told so far.
@@ -142,11 +151,11 @@ impl Walker {
     }
 
     /// The name and place of a step.
-    fn by(&self, entry: &Entry, elsewhere: bool) -> By {
+    fn by(&self, entry: &Entry, unknown: Option<Unknown>) -> By {
         By {
             step: entry.step.name(),
             at: self.at(entry),
-            elsewhere,
+            unknown,
         }
     }
 
@@ -178,16 +187,20 @@ impl Walker {
                     (pipeline, at, depth) = (inner, 0, depth + 1);
                 }
                 Visit::Flow(Flow::Answer(response)) => {
-                    self.answered(entry, false);
+                    self.answered(entry, None);
                     break End::Here(response);
                 }
                 Visit::Flow(Flow::Fail(fault)) => {
-                    self.answered(entry, false);
+                    self.answered(entry, None);
                     break End::Here(Response::fault(exchange, fault));
                 }
-                Visit::Flow(Flow::Wait) | Visit::Elsewhere => {
-                    self.answered(entry, true);
-                    break End::Elsewhere;
+                Visit::Flow(Flow::Wait) => {
+                    self.answered(entry, Some(Unknown::Waits));
+                    break End::Unknown;
+                }
+                Visit::Elsewhere => {
+                    self.answered(entry, Some(Unknown::Elsewhere));
+                    break End::Unknown;
                 }
             }
         };
@@ -195,8 +208,8 @@ impl Walker {
     }
 
     /// Notes who has answered first.
-    fn answered(&self, entry: &Entry, elsewhere: bool) {
-        let by = self.by(entry, elsewhere);
+    fn answered(&self, entry: &Entry, unknown: Option<Unknown>) {
+        let by = self.by(entry, unknown);
         self.record.borrow_mut().by.get_or_insert(by);
     }
 
@@ -226,7 +239,7 @@ impl Walker {
             Told::Fails(fault) => Visit::Flow(Flow::Fail(fault)),
             Told::Asks => Visit::Elsewhere,
             Told::AsksLeave => {
-                let by = self.by(entry, true);
+                let by = self.by(entry, Some(Unknown::Elsewhere));
                 self.record.borrow_mut().leave.push(by);
                 told.does = Does::AsksLeave;
                 Visit::Flow(Flow::Next)
@@ -292,7 +305,7 @@ impl Walker {
             let call: Option<&Call> = self.book.call(entry.call).map(|call| &**call);
             let mut notes = Notes::new(&self.book, call);
             let status = match &mut end {
-                End::Elsewhere => {
+                End::Unknown => {
                     entry.step.explain_response(exchange, None, &mut notes);
                     None
                 }
@@ -360,7 +373,7 @@ impl Aside for Walker {
                     response
                 }
                 // Told as it would be without the page: what the other server says is not known.
-                End::Elsewhere => {
+                End::Unknown => {
                     record.replaced = page;
                     drop(record);
                     Response::fault(exchange, Reason::ConnectFailed.into())

@@ -228,9 +228,15 @@ impl Step for Errors {
         match self.entry_for(response) {
             Some((status, Page::File(page))) => {
                 let status = show_status(*status);
-                let path = page.path().map(|path| path.display().to_string());
-                let path = path.unwrap_or_else(|| "a file".to_owned());
-                notes.add("page", format!("for {status}: {path}"));
+                let text = match page.path() {
+                    None => format!("for {status}: a file"),
+                    Some(path) => match path.metadata() {
+                        Ok(_) => format!("for {status}: {}", path.display()),
+                        // The response stays as it is.
+                        Err(error) => format!("for {status}: {}: {error}", path.display()),
+                    },
+                };
+                notes.add("page", text);
             }
             Some((status, Page::Pipeline(_))) => {
                 notes.add("page", format!("for {}: a pipeline", show_status(*status)));
