@@ -22,14 +22,17 @@ const DEFAULT: &str = "forebay.lua";
 ///
 /// URL is http://HOST/PATH, https://HOST/PATH, or /PATH if there is one site.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "forebay explain [OPTIONS] [FILE] <URL>",
+    after_help = "\
 Examples:
   forebay explain http://example.com/a/b           with ./forebay.lua
   forebay explain forebay.lua /index.html -H \"Accept-Encoding: gzip\"
   forebay explain forebay.lua https://example.com/login -X POST --client 192.0.2.7
   forebay explain forebay.lua /x --json            for scripts; docs/explain.md has the names
 
-Exit status: 0 whatever the answer is, 2 a mistake in the configuration or in what was asked.")]
+Exit status: 0 whatever the answer is, 2 a mistake in the configuration or in what was asked."
+)]
 pub struct Args {
     /// The configuration file; ./forebay.lua if only a URL is given
     #[arg(value_name = "FILE", required = true)]
