@@ -244,6 +244,18 @@ mod tests {
         };
         query(&rules, "b=1&a=2&b=0&&a", Some("a=2&a&b=1&b=0"));
         query(&rules, "b&%61", Some("%61&b"));
+        // Many, because few are sorted stably by any sort.
+        let name = |value: u32| if value * 7 % 5 < 2 { "a" } else { "b" };
+        let mixed: Vec<String> = (0..99).map(|v| format!("{}={v}", name(v))).collect();
+        let of = |name: &str| {
+            mixed
+                .iter()
+                .filter(|one| one.starts_with(name))
+                .cloned()
+                .collect()
+        };
+        let sorted: [Vec<String>; 2] = [of("a"), of("b")];
+        query(&rules, &mixed.join("&"), Some(&sorted.concat().join("&")));
         query(&QueryRules::default(), "b&&a", Some("b&&a"));
         query(&QueryRules::default(), "", Some(""));
     }

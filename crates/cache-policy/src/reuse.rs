@@ -436,6 +436,9 @@ mod tests {
         case("max-age=60, must-revalidate")
             .configured(swr(10))
             .check(60, STALE);
+        // Not for what never was fresh.
+        case("public").configured(swr(10)).check(0, STALE);
+        case("max-age=0").configured(swr(10)).check(0, SWR);
         let error = |seconds| move |policy: &mut Policy| policy.stale_if_error = Some(seconds);
         case("max-age=60")
             .configured(error(10))

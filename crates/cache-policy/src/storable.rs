@@ -352,6 +352,10 @@ mod tests {
             Err(WhyNot::NoStore),
         );
         check(&[("Cache-Control", "NO-STORE=\"x\"")], Err(WhyNot::NoStore));
+        check(
+            &[("Cache-Control", "public, no-store")],
+            Err(WhyNot::NoStore),
+        );
         check(&[FRESH, ("Pragma", "no-cache")], STORED);
     }
 

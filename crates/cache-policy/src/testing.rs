@@ -3,8 +3,7 @@
 use forebay_fields::Fields;
 
 use crate::{
-    Asked, LifetimeBy, Policy, RequestFacts, ResponseFacts, StoredFacts, Time, Times, WhyStored,
-    stored::Making,
+    Asked, Policy, RequestFacts, ResponseFacts, StoredFacts, Time, Times, WhyStored, stored::Making,
 };
 
 /// Sun, 06 Nov 1994 08:49:37 GMT.
@@ -47,11 +46,12 @@ pub(crate) fn request(policy: &Policy, method: &str, lines: Lines<'_>) -> Reques
 pub(crate) fn stored_with(lines: Lines<'_>) -> (StoredFacts, Fields) {
     let fields = fields(lines);
     let response = ResponseFacts::of(200, &fields, false);
+    let (lifetime, by) = crate::freshness::lifetime(&Policy::default(), &response, &times());
     let making = Making {
         times: times(),
         initial_age_ms: crate::freshness::initial_age_ms(&response, &times()),
-        lifetime: crate::freshness::lifetime(&Policy::default(), &response, &times()).0,
-        by: LifetimeBy::MaxAge,
+        lifetime,
+        by,
         why: WhyStored::Explicit,
         forced: false,
     };

@@ -246,6 +246,7 @@ mod tests {
         // A change in the second of the response: a weak validator (RFC 9110 §8.8.2.2).
         check(&[DATE, LATE], &[&[LATE], &[LATE]], &[1]);
         check(&[DATE, LATE], &[&[EARLY]], &[]);
+        check(&[EARLY], &[&[EARLY], &[EARLY]], &[1]);
     }
 
     #[test]
