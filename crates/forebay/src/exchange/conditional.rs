@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
+use forebay_cache_policy::RangeSpec;
 use forebay_fields::{Fields, Known, KnownSet};
 use forebay_http1::Method;
 use smallvec::SmallVec;
@@ -31,6 +32,9 @@ pub struct Validators<'a> {
     pub etag: Option<&'a [u8]>,
     /// Its `Last-Modified`, in seconds since 1970.
     pub last_modified: Option<u64>,
+    /// Of a stored response, when it was made: where it has no `Last-Modified`,
+    /// `If-Modified-Since` is compared with this (RFC 9111 §4.3.2), and nothing else is.
+    pub made: Option<u64>,
     /// Now, in seconds since 1970: a time that was only just reached identifies nothing yet.
     pub now: u64,
 }
@@ -80,7 +84,10 @@ pub fn decide(
         }
     } else if reads
         && let Some(date) = date(fields, Known::IfModifiedSince)
-        && validators.last_modified.is_some_and(|time| time <= date)
+        && validators
+            .last_modified
+            .or(validators.made)
+            .is_some_and(|time| time <= date)
     {
         return Decision::NotModified;
     }
@@ -113,17 +120,16 @@ pub fn ranges(value: &[u8], len: u64) -> Decision {
     // Empty members of a list mean nothing (RFC 9110 §5.6.1.2).
     for spec in specs.filter(|spec| !spec.is_empty()) {
         count += 1;
-        let range = match Spec::parse(spec) {
+        let range = match RangeSpec::parse(spec) {
             Some(_) if count > MAX_RANGES => return Decision::Whole,
             None => return Decision::Whole,
-            Some(Spec::From(first, last)) => first..last.saturating_add(1).min(len),
             // The end of nothing: satisfiable, but no Content-Range could say so.
-            Some(Spec::Last(1..)) if len == 0 => return Decision::Whole,
-            Some(Spec::Last(count)) => len.saturating_sub(count)..len,
+            Some(RangeSpec::Last(1..)) if len == 0 => return Decision::Whole,
+            Some(spec) => spec.of(len),
         };
-        if range.start >= len {
+        let Some(range) = range else {
             continue;
-        }
+        };
         let overlaps = |part: &Range<u64>| part.start < range.end && range.start < part.end;
         if parts.iter().any(overlaps) {
             return Decision::Whole;
@@ -135,40 +141,6 @@ pub fn ranges(value: &[u8], len: u64) -> Decision {
         (_, true) => Decision::Unsatisfiable,
         (_, false) => Decision::Parts(parts),
     }
-}
-
-/// One `range-spec` of bytes.
-enum Spec {
-    /// `first-last` or `first-`; both inclusive, `last` not before `first`.
-    From(u64, u64),
-    /// `-count`.
-    Last(u64),
-}
-
-impl Spec {
-    fn parse(spec: &[u8]) -> Option<Spec> {
-        let dash = memchr::memchr(b'-', spec)?;
-        let (first, last) = (&spec[..dash], &spec[dash + 1..]);
-        match (first, last) {
-            ([], last) => Some(Spec::Last(number(last)?)),
-            (first, []) => Some(Spec::From(number(first)?, u64::MAX)),
-            (first, last) => {
-                let (first, last) = (number(first)?, number(last)?);
-                (first <= last).then_some(Spec::From(first, last))
-            }
-        }
-    }
-}
-
-/// Digits, however many: what does not fit is beyond the end of everything.
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |value, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        Some(value.saturating_mul(10).saturating_add(digit))
-    })
 }
 
 /// Whether the range is to be looked at (RFC 9110 §13.1.5): the client's copy is of this very
@@ -279,6 +251,7 @@ mod tests {
         let validators = Validators {
             etag: Some(etag.as_bytes()),
             last_modified: Some(STAMP),
+            made: None,
             now: STAMP + 1000,
         };
         decide(method, &fields, &validators, Some(10))
@@ -401,11 +374,37 @@ mod tests {
         let validators = |now| Validators {
             etag: None,
             last_modified: Some(STAMP),
+            made: None,
             now,
         };
         let decide = |now| decide(Method::Get, &fields, &validators(now), Some(10));
         assert_eq!(decide(STAMP), Decision::Whole);
         assert_eq!(decide(STAMP + 1), part(0, 2));
+    }
+
+    #[test]
+    fn rfc9111_4_3_2_the_date_of_a_stored_response_stands_in_for_a_missing_one() {
+        let validators = Validators {
+            etag: None,
+            last_modified: None,
+            made: Some(STAMP),
+            now: STAMP + 1000,
+        };
+        for (name, value, expected) in [
+            ("If-Modified-Since", SAME, Decision::NotModified),
+            ("If-Modified-Since", BEFORE, Decision::Whole),
+            ("If-Unmodified-Since", BEFORE, Decision::Whole),
+        ] {
+            let mut fields = Fields::new();
+            fields.append(name, value).unwrap();
+            let got = decide(Method::Get, &fields, &validators, Some(10));
+            assert_eq!(got, expected, "{name}: {value}");
+        }
+        let mut fields = Fields::new();
+        fields.append("Range", "bytes=0-1").unwrap();
+        fields.append("If-Range", SAME).unwrap();
+        let got = decide(Method::Get, &fields, &validators, Some(10));
+        assert_eq!(got, Decision::Whole);
     }
 
     #[test]
@@ -443,6 +442,7 @@ mod tests {
         let none = Validators {
             etag: None,
             last_modified: None,
+            made: None,
             now: 0,
         };
         let unknown = decide(Method::Get, &fields, &none, None);

@@ -96,6 +96,7 @@ impl Description {
         Validators {
             etag: Some(&self.etag),
             last_modified: self.last_modified,
+            made: None,
             now: self.now,
         }
     }
@@ -153,6 +154,7 @@ pub fn from_memory(exchange: &mut Exchange, kept: &Kept) -> Option<Response> {
     let validators = Validators {
         etag: kept.fields.get(Known::Etag),
         last_modified: kept.last_modified,
+        made: None,
         now: clock::coarse_unix_seconds(),
     };
     let decision = decide(exchange, &validators, len);
