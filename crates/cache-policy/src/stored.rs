@@ -138,7 +138,7 @@ impl StoredFacts {
         self.age_ms(now) < self.lifetime_ms()
     }
 
-    /// Until when it is of any use at all: what has passed this may be dropped first.
+    /// When it becomes stale. It may be used, or validated, beyond that.
     #[must_use]
     pub fn fresh_until(&self) -> Time {
         let end = self.born_ms.saturating_add(signed(self.lifetime_ms()));
