@@ -28,7 +28,7 @@ const TURN_BYTES: usize = 256 * 1024;
 
 /// While one side does not take what the other has sent, that other one is not read; so whether it
 /// is still there is looked at once in this time.
-const LOOK: Duration = Duration::from_secs(2);
+pub const LOOK: Duration = Duration::from_secs(2);
 
 /// Queues the response that says it, and leaves the tunnel on the desk for [`run`].
 pub fn begin(

@@ -8,11 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use super::files;
 use super::send::{self, Form, Leftover};
-use super::{Asked, FLUSH_BYTES, Link, Next, tunnel};
+use super::tunnel::{self, LOOK};
+use super::{Asked, FLUSH_BYTES, Link, Next};
 use crate::exchange::{
     Body, CLIENT_LEFT, Exchange, Fault, Pulled, Reason, Response, Stream, dress, guard,
 };
 use crate::files::FileStream;
+use crate::wheel::Deadline;
 use crate::worker::BUFFER_BYTES;
 
 /// Between two turns of others, at most so much of a body is sent.
@@ -128,6 +130,7 @@ impl Stream for Nothing {
 /// Runs the steps while looking after the client: one that leaves takes its exchange with it.
 async fn run(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
     let mut steps = pin!(guard::finish(exchange));
+    let mut look = None;
     poll_fn(|cx| {
         // What was queued before goes first: answers to earlier requests.
         if let Poll::Ready(Err(_)) = link.poll_flush(cx) {
@@ -138,10 +141,32 @@ async fn run(link: &Rc<Link>, exchange: &mut Exchange) -> Option<Response> {
         }
         match poll_gone(link, cx) {
             Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending if is_reset(link, &mut look, cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
+}
+
+/// While nobody reads the request's body, nobody sees that its client has left; and a step may wait
+/// for long, as for its turn. So it is looked at now and then.
+fn is_reset(link: &Link, look: &mut Option<Deadline>, cx: &mut Context<'_>) -> bool {
+    if link.with_desk(|desk| desk.body.is_done()) != Some(false) {
+        return false;
+    }
+    let look = look.get_or_insert_with(|| link.worker.wheel.register());
+    if look.is_set() && look.poll_expired(cx).is_ready() {
+        look.clear();
+        if link.transport().broken().is_err() {
+            return true;
+        }
+    }
+    if !look.is_set() {
+        look.set(link.worker.turn_ms(), LOOK);
+    }
+    // Not expired: set just now or looked at above. This is for being woken.
+    let _ = look.poll_expired(cx);
+    false
 }
 
 /// Ready when the client has left. The end of its input is a half-close, not leaving, unless a
