@@ -28,6 +28,10 @@ Content-Length: 0\r\nConnection: close\r\n\r\n";
 /// paid once for many.
 const REAP: usize = 32;
 
+/// Of what a client has sent whom there is no room for, so many pieces of 4 KiB are read away: one
+/// that sends without end must not keep the worker.
+const REFUSED_READS: usize = 32;
+
 /// Pause after an `accept` that fails for want of memory or descriptors.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -151,7 +155,11 @@ fn refuse(socket: Option<Socket>) {
     let _ = socket.write(OVERLOADED);
     let _ = socket.shutdown(std::net::Shutdown::Write);
     let mut sink = [0; 4096];
-    while matches!(socket.read(&mut sink), Ok(1..)) {}
+    for _ in 0..REFUSED_READS {
+        if !matches!(socket.read(&mut sink), Ok(1..)) {
+            return;
+        }
+    }
 }
 
 /// A descriptor kept for the moment when there is none left.
