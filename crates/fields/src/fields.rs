@@ -337,6 +337,12 @@ impl Fields {
 // --- Writing -----------------------------------------------------------------------------------
 
 impl Fields {
+    /// The memory that belongs to it, in bytes; a base that is shared counts as its own.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.base.len() + self.scratch.capacity() + self.lines.capacity() * size_of::<Line>()
+    }
+
     /// How many bytes [`write_to`](Self::write_to) will write.
     #[must_use]
     pub fn wire_len(&self) -> usize {

@@ -73,6 +73,8 @@ pub struct Snapshot {
     pub resources: FxHashSet<u64>,
     /// Its upstreams, for `status` and metrics.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The stores of its caches.
+    pub stores: Vec<Arc<crate::steps::cache::stores::Kept>>,
     /// Where its access logs go.
     pub sinks: Vec<Arc<Sink>>,
     /// The sets of keys that are fetched for it.

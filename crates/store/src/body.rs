@@ -52,6 +52,8 @@ pub struct Body {
     windowed: AtomicBool,
     /// A fill is under way.
     filling: AtomicBool,
+    /// How often those who wait have been woken.
+    round: AtomicU64,
     /// What is under way. Nothing in it is needed to read what is there.
     work: Mutex<Option<Box<Work>>>,
 }
@@ -73,7 +75,6 @@ struct Work {
     early: Vec<Option<Bytes>>,
     /// Readers, each once: they are all woken together, and that begins another round.
     waiting: Vec<Waker>,
-    round: u64,
     /// The fill that waits for readers, or for none to be left.
     filler: Vec<Waker>,
     /// How far the fastest reader is.
@@ -140,6 +141,7 @@ impl Body {
             readers: AtomicUsize::new(0),
             windowed: AtomicBool::new(false),
             filling: AtomicBool::new(false),
+            round: AtomicU64::new(0),
             work: Mutex::new(None),
         };
         if let Some(len_bytes) = len_bytes {
@@ -278,7 +280,7 @@ impl Body {
         };
         let look = work.look(at);
         if let Look::Wait = look {
-            work.wait(place, cx);
+            work.wait(place, self.round.load(Relaxed), cx);
         }
         let filler = match look {
             // It is where the fill is: it may go on.
@@ -380,7 +382,7 @@ impl Body {
         if self.is_windowed() {
             self.drop_behind(work);
         }
-        let waiting = work.wake_all();
+        let waiting = self.wake_all(work);
         drop(guard);
         wake(waiting);
         Some(())
@@ -423,7 +425,7 @@ impl Body {
             self.set_empty();
         }
         work.failed |= !is_whole;
-        let waiting = work.wake_all();
+        let waiting = self.wake_all(work);
         self.filling.store(!work.runs.is_empty(), Release);
         if work.runs.is_empty() && is_whole {
             *guard = None;
@@ -473,7 +475,7 @@ impl Body {
             work.early.clear();
         }
         self.filling.store(!work.runs.is_empty(), Release);
-        let waiting = work.wake_all();
+        let waiting = self.wake_all(work);
         drop(guard);
         wake(waiting);
     }
@@ -515,6 +517,12 @@ impl Body {
             .map_or(0, Run::at)
     }
 
+    /// Begins another round of waiting; with the work still locked.
+    fn wake_all(&self, work: &mut Work) -> Vec<Waker> {
+        self.round.fetch_add(1, Relaxed);
+        std::mem::take(&mut work.waiting)
+    }
+
     fn drop_behind(&self, work: &mut Work) {
         let keep_from = work.fastest.saturating_sub(WINDOW_BYTES) / BLOCK_BYTES;
         // Those before these were dropped when the reader was less far.
@@ -546,24 +554,19 @@ impl Slot {
 }
 
 impl Work {
-    fn wait(&mut self, place: &mut Place, cx: &mut Context<'_>) {
+    fn wait(&mut self, place: &mut Place, now: u64, cx: &mut Context<'_>) {
         match place.0 {
             // It is polled again, for another reason than this.
-            Some((round, at)) if round == self.round => {
+            Some((round, at)) if round == now => {
                 if let Some(waker) = self.waiting.get_mut(at) {
                     waker.clone_from(cx.waker());
                 }
             }
             _ => {
-                place.0 = Some((self.round, self.waiting.len()));
+                place.0 = Some((now, self.waiting.len()));
                 self.waiting.push(cx.waker().clone());
             }
         }
-    }
-
-    fn wake_all(&mut self) -> Vec<Waker> {
-        self.round += 1;
-        std::mem::take(&mut self.waiting)
     }
 
     /// Those who fill: as many as there are fills, and each may have come several times.

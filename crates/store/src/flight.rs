@@ -124,6 +124,11 @@ impl<M: Meta> Lead<M> {
         self.asked_at
     }
 
+    /// What the question is known by.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
     /// How many wait with it.
     pub fn followers(&self) -> usize {
         match &*self.flight.state.lock() {

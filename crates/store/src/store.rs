@@ -278,6 +278,47 @@ impl<M: Meta> Store<M> {
         (object, filler)
     }
 
+    /// The same for an object of which a part comes first. `None`: the part does not begin where a
+    /// block does.
+    pub fn publish_part(
+        self: &Arc<Store<M>>,
+        hash: Hash,
+        key: &[u8],
+        asked_at: u64,
+        meta: M,
+        len_bytes: u64,
+        part: Range<u64>,
+    ) -> Option<(Arc<Object<M>>, Filler<M>)> {
+        if !part.start.is_multiple_of(BLOCK_BYTES) {
+            return None;
+        }
+        let body = Arc::new(Body::new(Some(len_bytes)));
+        let (run, range) = body.begin(part.start, Some(part.end))?;
+        let object = self.object(hash, key, asked_at, meta, body);
+        self.insert(&object);
+        let filler = Filler::new(self, object.clone(), run, range, None);
+        Some((object, filler))
+    }
+
+    /// Takes away all that is stored under a key: something has changed it.
+    pub fn invalidate(&self, hash: Hash, key: &[u8]) {
+        // What is under way was asked for before.
+        if self
+            .shard(hash)
+            .flights
+            .lock()
+            .under_way
+            .contains_key(&hash)
+        {
+            self.rules.add(&Rule::Url(url_of(key).into()), false);
+        }
+        let there: SmallVec<[Arc<Object<M>>; 4]> =
+            self.with(hash, key, |all| all.iter().cloned().collect());
+        for object in &there {
+            self.remove(object);
+        }
+    }
+
     /// Some more of an object's bytes, from the block on in which `at` is, as far as they are
     /// absent and asked for.
     pub fn fill(
@@ -518,6 +559,11 @@ impl<M: Meta> Reader<M> {
     /// What it reads.
     pub fn object(&self) -> &Arc<Object<M>> {
         &self.object
+    }
+
+    /// Where it ends, if that is not the end of the body.
+    pub fn end(&self) -> Option<u64> {
+        self.end
     }
 
     /// Where it stands, in bytes from the body's beginning.

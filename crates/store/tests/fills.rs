@@ -106,6 +106,37 @@ fn blocks_of_a_fill_that_stopped_stay_and_are_completed() {
 }
 
 #[test]
+fn a_reader_waits_for_one_fill_after_another() {
+    let store = store(64 * MB);
+    let len = 3 * BLOCK_BYTES;
+    let hash = store.hash(KEY);
+    let middle = BLOCK_BYTES..2 * BLOCK_BYTES;
+    let part = store.publish_part(hash, KEY, 0, Head::default(), len, middle.clone());
+    let (object, mut filler) = part.unwrap();
+    assert!(filler.push(&bytes(middle)) && filler.finish());
+    let (bell, waker) = bell();
+    let mut reader = Reader::new(object.clone(), 0, None);
+    for (absent, range) in [(0, 0..BLOCK_BYTES), (2 * BLOCK_BYTES, 2 * BLOCK_BYTES..len)] {
+        assert_eq!(drain(&mut reader, &waker), State::Absent(absent));
+        let mut filler = store.fill(&object, absent, reader.end()).unwrap();
+        assert_eq!(filler.range(), range);
+        for _ in 0..3 {
+            assert_eq!(drain(&mut reader, &waker), State::Waits);
+        }
+        let rung = bell.rung();
+        assert!(filler.push(&bytes(range)));
+        assert_eq!(bell.rung(), rung + 1);
+        assert!(filler.finish());
+    }
+    assert_eq!(drain(&mut reader, &waker), State::End);
+    assert!(
+        store
+            .publish_part(hash, KEY, 0, Head::default(), len, 1..2)
+            .is_none()
+    );
+}
+
+#[test]
 fn an_object_that_is_too_big_keeps_a_window() {
     let store = store(8 * MB);
     let len = 64 * MB;

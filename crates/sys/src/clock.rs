@@ -36,9 +36,15 @@ pub fn coarse_unix_seconds() -> u64 {
     u64::try_from(clock_gettime(COARSE_REALTIME).tv_sec).unwrap_or(0)
 }
 
+/// The same in milliseconds, as coarse as the kernel's tick.
+#[must_use]
+pub fn coarse_unix_ms() -> u64 {
+    millis(COARSE_REALTIME)
+}
+
 fn millis(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
-    // Neither part is negative on a monotonic clock.
+    // Neither part is negative, but before 1970.
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     seconds * 1_000 + nanos / 1_000_000

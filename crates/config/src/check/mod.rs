@@ -248,6 +248,14 @@ impl Checker {
             let State::Done(call) = &self.states[index] else {
                 continue;
             };
+            // One without a name is the one that is used where none is named.
+            let named = directive
+                .args
+                .first()
+                .is_some_and(|arg| call.is_set(arg.name));
+            if !spec.is_step() && !named {
+                continue;
+            }
             let message = match spec.is_step() {
                 true => format!("nothing uses this `{}`", directive.name),
                 false => format!("nothing uses {}", call.subject()),

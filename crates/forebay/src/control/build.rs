@@ -18,6 +18,7 @@ use crate::access::{Redact, Sink, Target};
 use crate::counters::{ListenerCounts, SiteCounts};
 use crate::exchange::{Condition, Entry, Pipeline, Test};
 use crate::snapshot::{Carried, Generation, Served, Site, Snapshot};
+use crate::steps::cache::{self, Stores};
 use crate::steps::{self, FilePage, RemoteKeys};
 use crate::upstream::{Upstream, Upstreams};
 
@@ -71,6 +72,19 @@ fn build_all(
     let binds = declarations::listeners(declarations, report, known);
     let server = declarations::server(declarations);
     let mut builder = Builder::new(report, previous.map(|built| &*built.snapshot));
+    let mut has_unnamed = false;
+    let is_store = |call: &&Arc<Call>| call.name() == cache::stores::DIRECTIVE.name;
+    for call in declarations.iter().filter(is_store) {
+        builder.stores.declare(call);
+        let name = call.find::<&str>("NAME").unwrap_or_default();
+        if name.is_empty() && std::mem::replace(&mut has_unnamed, true) {
+            let message = "cache_store: there are two without a name";
+            let help = "give one of them a name, as `cache_store \"big\" { … }`";
+            builder
+                .report
+                .mistake(call.place, Code::Duplicate, message, help);
+        }
+    }
     builder.redact = Arc::new(declarations::redact(declarations));
     builder.apart = apart;
     let mut sites = Sites::default();
@@ -88,6 +102,7 @@ fn build_all(
     let tables = sites.tables(binds.len(), builder.report);
     let Builder {
         upstreams,
+        stores,
         mut resources,
         carried,
         sinks,
@@ -120,6 +135,7 @@ fn build_all(
         served,
         resources,
         upstreams,
+        stores: stores.all(),
         carried,
         sinks: sinks.into_values().collect(),
         key_sets: key_sets.into_values().collect(),
@@ -220,6 +236,8 @@ pub struct Builder<'a> {
     pub report: &'a mut Report,
     /// The pools that were built.
     pub upstreams: Upstreams,
+    /// The stores of caches.
+    pub stores: Stores,
     /// What access logs mask.
     pub redact: Arc<Redact>,
     /// The resources with local halves; those of others are dropped by the workers.
@@ -286,6 +304,7 @@ impl<'a> Builder<'a> {
         Builder {
             report,
             upstreams: Upstreams::new(previous),
+            stores: Stores::new(previous.map_or_else(Vec::new, |snapshot| snapshot.stores.clone())),
             redact: Arc::default(),
             sinks: FxHashMap::default(),
             sites: FxHashMap::default(),

@@ -81,6 +81,7 @@ reasons! {
     Limited Client 429 "limited" "This client asks for more than it may.";
     NotFound Client 404 "not_found" "There is nothing here.";
     UnknownHost Client 404 "unknown_host" "No site answers for this host name.";
+    NotStored Client 504 "not_stored" "Nothing is stored for this, and the client wants nothing else.";
     Loop Client 508 "loop" "The request has passed through this server before.";
     Overloaded Us 503 "overloaded" "The server has more to do than it can.";
     Internal Us 500 "internal" "The server made a mistake.";

@@ -7,6 +7,7 @@ mod body;
 pub mod coding;
 mod condition;
 pub mod conditional;
+pub mod errand;
 mod fault;
 pub mod guard;
 mod outcome;
@@ -121,6 +122,8 @@ pub struct Exchange {
     counts: Option<Arc<SiteCounts>>,
     /// Who runs pipelines in the middle of others, if not the usual loop.
     pub aside: Option<Rc<dyn step::Aside>>,
+    /// It is one of the server's own, on behalf of another: not counted as a client's.
+    is_errand: bool,
     /// Its place in the pipeline.
     pub(crate) course: step::Course,
 }
@@ -170,6 +173,18 @@ impl Exchange {
         reason = "exchanges are leased from their worker"
     )]
     pub fn new(worker: &Rc<Worker>, remote: Remote) -> Lease {
+        worker.counters.requests.add(1);
+        Exchange::lease(worker, remote)
+    }
+
+    /// One that is no client's.
+    fn errand(worker: &Rc<Worker>, remote: Remote) -> Lease {
+        let mut exchange = Exchange::lease(worker, remote);
+        exchange.is_errand = true;
+        exchange
+    }
+
+    fn lease(worker: &Rc<Worker>, remote: Remote) -> Lease {
         let mut exchange = worker
             .spare_exchange()
             .unwrap_or_else(|| Box::new(Exchange::blank(worker, remote)));
@@ -205,6 +220,7 @@ impl Exchange {
             peer: None,
             counts: None,
             aside: None,
+            is_errand: false,
             course: step::Course::default(),
         }
     }
@@ -228,6 +244,7 @@ impl Exchange {
         self.peer = None;
         self.counts = None;
         self.aside = None;
+        self.is_errand = false;
         self.course.clear();
     }
 
@@ -331,8 +348,18 @@ impl Exchange {
 
     /// What the step with this number holds.
     pub fn kept<T: Any>(&self, id: u64) -> Option<&T> {
-        let found = self.kept.iter().rev().find(|(of, _)| *of == id);
-        found.and_then(|(_, what)| what.downcast_ref())
+        let mut of_step = self.kept.iter().rev().filter(|(of, _)| *of == id);
+        of_step.find_map(|(_, what)| what.downcast_ref())
+    }
+
+    /// Takes what the step with this number holds.
+    pub fn take_kept<T: Any>(&mut self, id: u64) -> Option<T> {
+        let at = self
+            .kept
+            .iter()
+            .rposition(|(of, what)| *of == id && what.is::<T>())?;
+        let (_, what) = self.kept.swap_remove(at);
+        what.downcast().ok().map(|what| *what)
     }
 
     /// The value of `$vars.NAME`.

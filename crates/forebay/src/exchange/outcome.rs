@@ -114,12 +114,15 @@ impl Exchange {
 
     /// It is over.
     pub(super) fn end(&mut self) {
-        let worker = &self.worker;
-        if let Some(listener) = &self.listener {
-            listener.durations.note(self.duration_us());
-        }
-        if let Some(counts) = self.counts() {
-            counts.note(worker, self.outcome.status, self.outcome.bytes);
+        // An errand is no client's request, and counted by whoever sent it out.
+        if !self.is_errand {
+            let worker = &self.worker;
+            if let Some(listener) = &self.listener {
+                listener.durations.note(self.duration_us());
+            }
+            if let Some(counts) = self.counts() {
+                counts.note(worker, self.outcome.status, self.outcome.bytes);
+            }
         }
         if !self.logs.is_empty() {
             access::write_lines(self);

@@ -158,6 +158,23 @@ impl Request {
         Ok(body)
     }
 
+    /// The same request, but for its body.
+    pub fn without_body(&self) -> Request {
+        Request {
+            method: self.method,
+            fields: self.fields.clone(),
+            body: Body::Empty,
+            target: self.target.clone(),
+            target_path_len: self.target_path_len,
+            path: self.path.clone(),
+            query: self.query.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            offers_upgrade: self.offers_upgrade,
+            prefix: self.prefix.clone(),
+        }
+    }
+
     /// Makes it fit for the next request.
     pub fn clear(&mut self) {
         self.method = Method::Get;
@@ -175,7 +192,7 @@ impl Request {
 }
 
 /// What the patterns of the routes that were taken have matched. Their room is used again.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Captures {
     rest: String,
     has_rest: bool,

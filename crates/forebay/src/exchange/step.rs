@@ -179,7 +179,6 @@ impl Course {
     }
 
     /// What comes below the current step.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the fills of a cache"))]
     pub fn rest(&self) -> Option<Rest> {
         let pipeline = self.entered.last()?.clone();
         Some(Rest {

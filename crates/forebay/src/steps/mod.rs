@@ -13,6 +13,7 @@
 mod access_log;
 mod allow;
 mod basic_auth;
+pub mod cache;
 mod compress;
 pub mod conditions;
 mod cors;
@@ -60,6 +61,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&compress::DIRECTIVE, compress::build),
     (&deny::DIRECTIVE, deny::build),
     (&basic_auth::DIRECTIVE, basic_auth::build),
+    (&cache::DIRECTIVE, cache::build),
     (&cors::DIRECTIVE, cors::build),
     (&errors::DIRECTIVE, errors::build),
     (&forward_auth::DIRECTIVE, forward_auth::build),
@@ -81,6 +83,7 @@ static DECLARATIONS: &[&Directive] = &[
     &declarations::LISTEN,
     &declarations::SITE,
     &crate::upstream::DIRECTIVE,
+    &cache::stores::DIRECTIVE,
     &declarations::SERVER,
 ];
 

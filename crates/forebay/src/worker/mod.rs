@@ -430,7 +430,6 @@ impl Worker {
     /// Notes the beginning of an exchange.
     pub fn begin(&self) {
         self.counters.exchanges.add(1);
-        self.counters.requests.add(1);
     }
 
     /// Notes the end of an exchange.

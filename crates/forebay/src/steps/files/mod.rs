@@ -10,7 +10,7 @@
 //!
 //! A file that is long and not hot is a part of an open file to whoever sends the response.
 
-mod answer;
+pub mod answer;
 mod declare;
 mod explain;
 mod find;

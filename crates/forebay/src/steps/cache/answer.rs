@@ -1,0 +1,92 @@
+//! From an object to a response.
+
+use std::rc::Rc;
+
+use forebay_cache_policy::Time;
+use forebay_fields::Known;
+
+use super::fill::Filling;
+use super::follow;
+use super::stored::Kept;
+use crate::exchange::conditional::{self, Decision, Validators};
+use crate::exchange::{Exchange, Response};
+use crate::steps::files::answer::finish;
+
+/// What answers a request out of an object: all of it, a part, or that the client has it already.
+/// `source` is asked for where the body may have to be brought in.
+pub fn answer(
+    exchange: &mut Exchange,
+    object: &Kept,
+    now: Time,
+    source: impl FnOnce(&Exchange) -> Rc<Filling>,
+) -> Response {
+    let meta = &object.meta;
+    let mut response = Response::new(exchange, meta.facts.status());
+    (*response.fields).clone_from(&meta.fields);
+    response.from_upstream = true;
+    response.fields.remove(Known::Age);
+    let mut digits = [0; 20];
+    response.set(
+        Known::Age,
+        decimal(u64::from(meta.facts.age(now)), &mut digits),
+    );
+    let len = object.body.len_bytes();
+    let decision = decide(exchange, object, now, len);
+    // What needs no other bytes than those that are there needs nobody to bring them.
+    let is_there = object.body.whole().is_some() || matches!(decision, Decision::NotModified);
+    let source = if is_there {
+        None
+    } else {
+        Some(source(exchange))
+    };
+    match (decision, len) {
+        (Decision::Whole, None) if exchange.request.method == forebay_http1::Method::Head => {
+            response
+        }
+        (Decision::Whole, None) => {
+            response.body = follow::body(object, None, source.as_ref());
+            response
+        }
+        (decision, len) => {
+            let len = len.unwrap_or(0);
+            finish(exchange, response, decision, len, |range| {
+                follow::body(object, Some(range), source.as_ref())
+            })
+        }
+    }
+}
+
+/// What of the representation the request wants (RFC 9111 §4.3.2).
+fn decide(exchange: &Exchange, object: &Kept, now: Time, len: Option<u64>) -> Decision {
+    let request = &exchange.request;
+    let facts = &object.meta.facts;
+    let is_plain = !request.fields.present().intersects(conditional::FIELDS);
+    // Conditions and ranges are about what a 200 would carry (RFC 9110 §13.2.1).
+    if is_plain || facts.status() != 200 {
+        return Decision::Whole;
+    }
+    let validators = Validators {
+        etag: object
+            .meta
+            .fields
+            .get(Known::Etag)
+            .filter(|_| facts.has_etag()),
+        last_modified: facts.last_modified(),
+        made: Some(facts.modified()),
+        now: now.as_secs(),
+    };
+    conditional::decide(request.method, &request.fields, &validators, len)
+}
+
+/// The digits of a number, written to the end of `room`.
+fn decimal(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut at = room.len();
+    loop {
+        at -= 1;
+        room[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+        if value == 0 {
+            return &room[at..];
+        }
+    }
+}

@@ -1,0 +1,566 @@
+//! Bringing objects in: tasks of their own, which no client takes with it when it leaves.
+//!
+//! ```text
+//!   lead ── the rest of the pipeline ──▶ head ──┬─ may be stored ──▶ object, published ──▶ pump ──▶ end
+//!                                               ├─ 304 ────────────▶ object with a new head       │
+//!                                               ├─ not for all ────▶ response, to who led         │ broken off
+//!                                               └─ failed ─────────▶ fault, to all who wait       ▼
+//!                                                                               go on by Range, twice at most
+//! ```
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use forebay_cache_policy::{
+    ContentRange, Origin, RangeAsk, RangeSpec, RequestFacts, ResponseFacts, StoredFacts, Time,
+    Times, Updated, Validation, Vary, WhyNot, make_conditional, make_range, prepare_fields,
+    storable, update,
+};
+use forebay_fields::Known;
+use forebay_store::{BLOCK_BYTES, Filler, Hash, Lead, Outcome, Reader};
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::stored::{Kept, Stored, Variant};
+use crate::exchange::errand::{self, Errand};
+use crate::exchange::{
+    Body, Exchange, Fault, Lease, Pulled, Reason, Request, Response, Stream, guard,
+};
+use crate::files::FileStream;
+
+/// So long nobody waits for what was found to be not for all.
+const PASS_MS: u64 = 120_000;
+
+/// A fill that nobody reads any more goes on if no more than this is to come...
+const FINISH_BYTES: u64 = 1024 * 1024;
+/// ... or no more than this part of it.
+const FINISH_PART: u64 = 5;
+
+/// So often one that is broken off goes on behind what has come.
+const MAX_RESUMES: u8 = 2;
+
+/// Between two turns of others, at most so much is taken.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// What it takes to bring in something of one resource, now or later.
+pub struct Filling {
+    /// The cache.
+    pub shared: Arc<Shared>,
+    /// Who asks the origin.
+    pub errand: Errand,
+    /// What is asked for, as decisions see it.
+    pub facts: RequestFacts,
+    /// Where it is stored.
+    pub hash: Hash,
+    /// Under which key.
+    pub key: Box<[u8]>,
+}
+
+/// What came of asking the origin, for the one who did.
+pub enum Brought {
+    /// An object; somebody reads it already, so that its fill goes on.
+    Object(Kept, Option<Reader<Stored>>),
+    /// A response that is not stored, and why.
+    Response(Response, Lease, WhyNot),
+    /// A part that was asked for to be stored, and is not: not the one that the client wants.
+    Again,
+}
+
+impl Filling {
+    /// Asks the origin; all who wait for `lead` are told. `stored` is what is to be validated. With
+    /// `in_background`, what is stored stays until what replaces it is complete.
+    pub fn ask(
+        self: &Rc<Filling>,
+        lead: Lead<Stored>,
+        stored: Option<Kept>,
+        in_background: bool,
+    ) -> oneshot::Receiver<Brought> {
+        let (tell, told) = oneshot::channel();
+        let asking = Asking {
+            filling: self.clone(),
+            stored,
+            in_background,
+        };
+        let worker = self.errand.worker().clone();
+        tokio::task::spawn_local(guard::Task::new(worker, asking.run(lead, tell)));
+        told
+    }
+
+    /// Has bytes of an object brought in that are absent. False: it cannot be.
+    pub fn bring(self: &Rc<Filling>, object: &Kept, at: u64, end: Option<u64>) -> bool {
+        let Some(filler) = self.shared.store.fill(object, at, end) else {
+            // Somebody else does, or what came would not stay.
+            return object.body.is_filling() && !object.body.is_windowed();
+        };
+        let worker = self.errand.worker().clone();
+        tokio::task::spawn_local(guard::Task::new(worker, fetch(self.clone(), filler)));
+        true
+    }
+
+    fn now(&self) -> Time {
+        super::now()
+    }
+}
+
+/// One question to the origin.
+struct Asking {
+    filling: Rc<Filling>,
+    stored: Option<Kept>,
+    in_background: bool,
+}
+
+impl Asking {
+    async fn run(self, lead: Lead<Stored>, tell: oneshot::Sender<Brought>) {
+        let asked = self.filling.now();
+        let mut exchange = self.filling.errand.begin(|request| {
+            if let Some(stored) = &self.stored {
+                let meta = &stored.meta;
+                // Refused only if far too much was added before: then it is asked for as a whole.
+                let _ = make_conditional(&mut request.fields, [(&meta.facts, &meta.fields)]);
+            } else {
+                ask_part(&self.filling.facts, request);
+            }
+        });
+        let response = errand::run(&mut exchange).await;
+        let times = Times {
+            asked,
+            answered: self.filling.now(),
+        };
+        self.settle(lead, tell, exchange, response, times).await;
+    }
+
+    async fn settle(
+        self,
+        lead: Lead<Stored>,
+        tell: oneshot::Sender<Brought>,
+        exchange: Lease,
+        response: Response,
+        times: Times,
+    ) {
+        let own = response.fault.is_some() || response.wants_page;
+        let facts = ResponseFacts::of(response.status, &response.fields, own);
+        let validation = match (&self.stored, &response.fault) {
+            (_, Some(_)) => Validation::Failed(Origin::Disconnected),
+            (None, None) => Validation::Replace,
+            (Some(_), None) => Validation::of(response.status),
+        };
+        match (validation, &self.stored) {
+            (Validation::NotModified, Some(stored)) => {
+                let brought = self.not_modified(stored, &facts, &response, &times, &lead);
+                let outcome = match &brought {
+                    Brought::Object(object, _) => Outcome::Object(object.clone()),
+                    _ => Outcome::Dropped,
+                };
+                lead.land(outcome);
+                // Who asked may be gone.
+                let _ = tell.send(brought);
+            }
+            (Validation::Failed(origin), Some(stored)) => {
+                let fault = response.fault.as_deref().cloned();
+                match self.stale(stored, origin) {
+                    true => {
+                        lead.land(Outcome::Object(stored.clone()));
+                        let _ = tell.send(Brought::Object(stored.clone(), None));
+                    }
+                    false => self.pass(lead, tell, exchange, response, fault, WhyNot::Own),
+                }
+            }
+            _ => {
+                let length = response.body.len_bytes();
+                let allowed = storable(
+                    &self.filling.shared.policy,
+                    &self.filling.facts,
+                    &facts,
+                    &times,
+                );
+                let too_large =
+                    length.is_some_and(|len| len > self.filling.shared.policy.max_object);
+                match allowed {
+                    Ok(_) if too_large => {
+                        self.pass(lead, tell, exchange, response, None, WhyNot::TooLarge);
+                    }
+                    Ok(stored) => {
+                        self.store(lead, tell, exchange, response, (stored, facts, times))
+                            .await;
+                    }
+                    Err(why) => {
+                        let fault = response.fault.as_deref().cloned();
+                        self.pass(lead, tell, exchange, response, fault, why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is stored has not changed: it goes on under another head.
+    fn not_modified(
+        &self,
+        stored: &Kept,
+        facts: &ResponseFacts,
+        response: &Response,
+        times: &Times,
+        lead: &Lead<Stored>,
+    ) -> Brought {
+        let Filling {
+            shared,
+            facts: asked,
+            ..
+        } = &*self.filling;
+        let mut fields = stored.meta.fields.clone();
+        let updated = update(
+            &shared.policy,
+            asked,
+            &stored.meta.facts,
+            &mut fields,
+            facts,
+            &response.fields,
+            times,
+        );
+        let (facts, vary) = match updated {
+            Ok(Updated::Stored { facts, vary }) => (facts, vary),
+            Ok(Updated::Left(_)) => return Brought::Object(stored.clone(), None),
+            Ok(Updated::Dropped(_)) | Err(_) => {
+                // It answers those who asked, and nobody after them.
+                shared.store.remove(stored);
+                return Brought::Object(stored.clone(), None);
+            }
+        };
+        let vary = match vary {
+            Some(vary) => self.variant(&vary),
+            None => stored.meta.vary.as_ref().map(|variant| {
+                Box::new(Variant {
+                    names: variant.names.clone(),
+                    key: variant.key.clone(),
+                })
+            }),
+        };
+        let meta = Stored {
+            facts,
+            fields: fields.settled(),
+            vary,
+            tags: stored.meta.tags.clone(),
+        };
+        let object = shared.store.refresh(stored, lead.asked_at(), meta);
+        Brought::Object(object, None)
+    }
+
+    /// Whether the stored response is used although the origin has failed.
+    fn stale(&self, stored: &Kept, origin: Origin) -> bool {
+        let Filling { shared, facts, .. } = &*self.filling;
+        super::may_use_stale(&shared.policy, facts, stored, self.filling.now(), origin)
+    }
+
+    /// It is not stored: who asked gets the response, the others ask for themselves.
+    fn pass(
+        &self,
+        lead: Lead<Stored>,
+        tell: oneshot::Sender<Brought>,
+        exchange: Lease,
+        response: Response,
+        fault: Option<Fault>,
+        why: WhyNot,
+    ) {
+        let Filling { shared, .. } = &*self.filling;
+        match fault {
+            // All who wait would only find the same.
+            Some(fault) => lead.land(Outcome::Failed(fault)),
+            None => {
+                let hash = lead.hash();
+                if shared.is_lasting(why) {
+                    let until = self.filling.errand.worker().now_ms() + PASS_MS;
+                    shared.store.pass(hash, until);
+                }
+                lead.land(Outcome::Pass);
+            }
+        }
+        let brought = match response.status == 206 && self.stored.is_none() {
+            true => Brought::Again,
+            false => Brought::Response(response, exchange, why),
+        };
+        let _ = tell.send(brought);
+    }
+
+    /// The secondary key of the request for a `Vary`.
+    fn variant(&self, vary: &Vary) -> Option<Box<Variant>> {
+        let Vary::Names(names) = vary else {
+            return None;
+        };
+        Some(Box::new(Variant {
+            names: names.clone(),
+            key: super::variant_key(names, self.filling.errand.fields()),
+        }))
+    }
+
+    async fn store(
+        self,
+        lead: Lead<Stored>,
+        tell: oneshot::Sender<Brought>,
+        exchange: Lease,
+        mut response: Response,
+        (stored, facts, times): (StoredFacts, ResponseFacts, Times),
+    ) {
+        let Filling {
+            shared, hash, key, ..
+        } = &*self.filling;
+        let mut fields = std::mem::take(&mut *response.fields);
+        let tags = shared.tags(&mut fields);
+        if prepare_fields(&shared.policy, &facts, &times, &mut fields).is_err() {
+            *response.fields = fields;
+            return self.pass(lead, tell, exchange, response, None, WhyNot::TooLarge);
+        }
+        fields.remove(Known::ContentLength);
+        let meta = Stored {
+            facts: stored,
+            fields: fields.settled(),
+            vary: self.variant(facts.vary()),
+            tags,
+        };
+        let part = facts.content_range().cloned();
+        let len = match &part {
+            Some(part) => part.complete,
+            None => response.body.len_bytes(),
+        };
+        let asked_at = lead.asked_at();
+        let hidden = self.in_background;
+        let store = &shared.store;
+        let (object, filler) = match part {
+            None => store.publish(*hash, key, asked_at, meta, len, hidden),
+            Some(part) => {
+                let begun = len.and_then(|len| {
+                    store.publish_part(*hash, key, asked_at, meta, len, part.range)
+                });
+                match begun {
+                    Some(begun) => begun,
+                    // It does not begin where a block does: nothing could be put together with it.
+                    None => {
+                        return self.pass(lead, tell, exchange, response, None, WhyNot::BadRange);
+                    }
+                }
+            }
+        };
+        // Before anybody is told: a fill without readers would stop.
+        let reader = (!hidden).then(|| Reader::new(object.clone(), 0, None));
+        lead.land(Outcome::Object(object.clone()));
+        let _ = tell.send(Brought::Object(object, reader));
+        let filling = self.filling.clone();
+        pump(filling, filler, exchange, response.body, hidden).await;
+    }
+}
+
+/// Brings one run of an object's bytes in that are absent.
+async fn fetch(filling: Rc<Filling>, filler: Filler<Stored>) {
+    let object = filler.object().clone();
+    let range = filler.range();
+    match ask_rest(&filling, &object, range.start, range.end).await {
+        Some((exchange, body)) => pump(filling, filler, exchange, body, false).await,
+        None => filler.stop(true, true),
+    }
+}
+
+/// Asks for bytes of what is stored, under its validator: nothing else will do.
+async fn ask_rest(filling: &Filling, object: &Kept, start: u64, end: u64) -> Option<(Lease, Body)> {
+    let meta = &object.meta;
+    let end = object.body.len_bytes().unwrap_or(u64::MAX).min(end);
+    let mut can = false;
+    let mut exchange = filling.errand.begin(|request| {
+        let stored = (&meta.facts, &meta.fields);
+        can = make_range(&mut request.fields, &(start..end), stored).unwrap_or(false);
+    });
+    if !can {
+        return None;
+    }
+    let response = errand::run(&mut exchange).await;
+    if is_rest(&response, object, start) {
+        return Some((exchange, response.body));
+    }
+    if response.fault.is_none() && response.status == 200 {
+        // The origin has something else by now: what is left of this is of no use to anybody.
+        filling.shared.store.remove(object);
+    }
+    None
+}
+
+/// Whether a response has the bytes from `start` on of this very object.
+fn is_rest(response: &Response, object: &Kept, start: u64) -> bool {
+    if response.status != 206 || response.fault.is_some() {
+        return false;
+    }
+    let value = response.fields.get_only(Known::ContentRange);
+    let Some(range) = value.and_then(ContentRange::parse) else {
+        return false;
+    };
+    let stored = &object.meta.fields;
+    let same = |name: Known| {
+        response
+            .fields
+            .get(name)
+            .is_none_or(|v| stored.get(name) == Some(v))
+    };
+    range.range.start == start
+        && (object.body.len_bytes().is_none() || range.complete == object.body.len_bytes())
+        && same(Known::Etag)
+        && same(Known::LastModified)
+}
+
+/// What came of pumping.
+enum Pumped {
+    End,
+    /// Nobody reads it, and too much is still to come.
+    Alone,
+    Broken(Fault),
+}
+
+/// Takes a body in to its end; one that is broken off goes on behind what has come.
+async fn pump(
+    filling: Rc<Filling>,
+    mut filler: Filler<Stored>,
+    exchange: Lease,
+    body: Body,
+    to_its_end: bool,
+) {
+    let mut exchange = exchange;
+    let mut source = stream(&exchange, body);
+    let mut resumes = 0;
+    loop {
+        match take_in(&mut filler, &mut *source, &filling, to_its_end).await {
+            Pumped::End => {
+                // One that is shorter than it has said is gone with this.
+                filler.finish();
+                return;
+            }
+            Pumped::Alone => {
+                let keep = is_resumable(&filler);
+                return filler.stop(false, keep);
+            }
+            Pumped::Broken(fault) => {
+                drop(source);
+                let object = filler.object().clone();
+                let next = match resumes < MAX_RESUMES {
+                    true => {
+                        ask_rest(&filling, &object, filler.position(), filler.range().end).await
+                    }
+                    false => None,
+                };
+                let Some((asked, body)) = next else {
+                    crate::log::fault(&fault, exchange.site_name());
+                    let keep = is_resumable(&filler);
+                    return filler.stop(true, keep);
+                };
+                resumes += 1;
+                source = stream(&asked, body);
+                exchange = asked;
+            }
+        }
+    }
+}
+
+async fn take_in(
+    filler: &mut Filler<Stored>,
+    source: &mut dyn Stream,
+    filling: &Filling,
+    to_its_end: bool,
+) -> Pumped {
+    let max = filling.shared.policy.max_object;
+    let mut turn = 0;
+    poll_fn(|cx| {
+        loop {
+            if !to_its_end && filler.poll_alone(cx).is_ready() && !is_worth_finishing(filler) {
+                return Poll::Ready(Pumped::Alone);
+            }
+            if turn >= TURN_BYTES {
+                turn = 0;
+                guard::end_turn(cx);
+                return Poll::Pending;
+            }
+            ready!(filler.poll_room(cx));
+            let bytes = match ready!(source.poll_pull(cx)) {
+                Pulled::Data(bytes) => bytes,
+                // A part may be shorter than what was asked for; the rest is asked for again.
+                Pulled::End(_) if is_short(filler) => {
+                    return Poll::Ready(Pumped::Broken(Reason::Truncated.into()));
+                }
+                Pulled::End(_) => return Poll::Ready(Pumped::End),
+                Pulled::Abort(fault) => return Poll::Ready(Pumped::Broken(fault)),
+            };
+            turn += bytes.len();
+            if !filler.push(&bytes) || filler.position() > max {
+                let fault = Fault::with(Reason::BadResponse, "more than was announced");
+                return Poll::Ready(Pumped::Broken(fault));
+            }
+        }
+    })
+    .await
+}
+
+fn is_short(filler: &Filler<Stored>) -> bool {
+    let end = filler.range().end;
+    end != u64::MAX && filler.position() < end
+}
+
+/// Whether what is there of an object can be completed later: under a validator that means these
+/// very bytes (RFC 9111 §3.4).
+fn is_resumable(filler: &Filler<Stored>) -> bool {
+    let facts = &filler.object().meta.facts;
+    facts.has_strong_etag() || (facts.has_strong_date() && !facts.has_etag())
+}
+
+/// Of a range that is asked for of something unknown only the blocks that it touches are brought
+/// in; of the end of something whose length is unknown, its first block, which tells that.
+fn ask_part(facts: &RequestFacts, request: &mut Request) {
+    let (first, last) = match facts.range() {
+        RangeAsk::One(RangeSpec::From(first, last)) => {
+            let first = first - first % BLOCK_BYTES;
+            let end = last.saturating_add(1).checked_next_multiple_of(BLOCK_BYTES);
+            (first, end.map(|end| end - 1))
+        }
+        RangeAsk::One(RangeSpec::Last(_)) => (0, Some(BLOCK_BYTES - 1)),
+        RangeAsk::None | RangeAsk::Several => return,
+    };
+    let mut value = format!("bytes={first}-");
+    if let Some(last) = last {
+        value.push_str(&last.to_string());
+    }
+    // Refused only if far too much was added before: then all of it is asked for.
+    let _ = request.fields.set(Known::Range, value.as_bytes());
+}
+
+fn is_worth_finishing(filler: &Filler<Stored>) -> bool {
+    let at = filler.position();
+    match filler.object().body.len_bytes() {
+        Some(len) => {
+            let end = filler.range().end.min(len);
+            let left = end.saturating_sub(at);
+            left <= FINISH_BYTES || left <= len / FINISH_PART
+        }
+        // Nobody knows: most are small.
+        None => at <= FINISH_BYTES,
+    }
+}
+
+fn stream(exchange: &Exchange, body: Body) -> Box<dyn Stream> {
+    match body {
+        Body::Stream(stream) => stream,
+        Body::File(range) => Box::new(FileStream::new(&exchange.worker, range)),
+        Body::Bytes(bytes) => Box::new(Once(bytes)),
+        Body::Empty | Body::Tunnel(_) => Box::new(Once(Bytes::new())),
+    }
+}
+
+/// A body that is there.
+struct Once(Bytes);
+
+impl Stream for Once {
+    fn poll_pull(&mut self, _: &mut std::task::Context<'_>) -> Poll<Pulled> {
+        Poll::Ready(match std::mem::take(&mut self.0) {
+            bytes if bytes.is_empty() => Pulled::End(None),
+            bytes => Pulled::Data(bytes),
+        })
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        Some(self.0.len() as u64)
+    }
+}

@@ -1,0 +1,728 @@
+//! `cache`: answers from a store, and fills it from the rest of the pipeline.
+//!
+//! ```text
+//!   request ──▶ to be cached? ──▶ stored? ──▶ may it answer? ──▶ answer
+//!                  │ no            │ no          │ no, or only while it is validated
+//!                  ▼               ▼             ▼
+//!              next step       one asks for all who want the same: fill.rs
+//! ```
+//!
+//! What decides is `forebay-cache-policy`, what keeps is `forebay-store`; this is what asks the
+//! one and tells the other. Most requests end in `on_request`, out of memory, without a lock.
+
+mod answer;
+mod fill;
+mod follow;
+mod key;
+mod stored;
+pub mod stores;
+mod tell;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use forebay_cache_policy::{
+    Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Target, Time,
+    Ttl, VaryNames, WhyAround, WhyNot, WhyValidate, invalidated, normalise_request,
+    prepare_request, reuse,
+};
+use forebay_config::{
+    Call, Code, Directive, Node, Opt, Report, Status as StatusType, Type, Vars, When,
+};
+use forebay_fields::Fields;
+use forebay_http1::Method;
+use forebay_store::rules::Rule;
+use forebay_store::{Begin, Hash, Outcome, Store};
+use forebay_sys::clock;
+
+use self::fill::{Brought, Filling};
+use self::key::{Key, KeyRules};
+use self::stored::{Kept, Stored};
+use crate::control::build::Builder;
+use crate::exchange::errand::Errand;
+use crate::exchange::step::Rest;
+use crate::exchange::{Condition, Exchange, Flow, Local, Pipeline, Reason, Response, Step, Up};
+use crate::explain::{Notes, Told};
+use crate::snapshot::resource_id;
+
+pub use stores::Stores;
+
+const SECONDS: Type = Type::Duration {
+    min: std::time::Duration::ZERO,
+    max: forebay_config::MAX_DURATION,
+};
+
+pub static DIRECTIVE: Directive = Directive::filter(
+    "cache",
+    "Answers from the store, and fills it from the steps below: one request for all who ask, by \
+     RFC 9111 unless an option says otherwise. Steps above it run for every request, steps below it \
+     only for a fill.",
+)
+.options(&[
+    Opt::new(
+        "ttl",
+        Type::Or(&[
+            SECONDS,
+            Type::Map {
+                key: &Type::Or(&[Type::Status, Type::OneOf(&["other"])]),
+                value: &SECONDS,
+            },
+        ]),
+        "How long a response is fresh that does not say it; a duration alone is for 200, 203, 301, \
+         308, 404, 410.",
+    ),
+    Opt::new(
+        "force",
+        Type::Boolean,
+        "`ttl` replaces what the response states, `no-store` and `private` included.",
+    )
+    .default("false"),
+    Opt::new(
+        "strip_cookies",
+        Type::Boolean,
+        "Requests that do not bypass go on without `Cookie`, and their responses come back without \
+         `Set-Cookie`.",
+    )
+    .default("false"),
+    Opt::new(
+        "set_cookie",
+        Type::OneOf(&["refuse", "store"]),
+        "Whether a response with `Set-Cookie` is stored.",
+    )
+    .default(r#""refuse""#),
+    Opt::new(
+        "stale_while_revalidate",
+        SECONDS,
+        "So long a stale object is served while one request refreshes it.",
+    )
+    .unset("as the response states"),
+    Opt::new(
+        "stale_if_error",
+        SECONDS,
+        "So long a stale object is served when the origin fails.",
+    )
+    .unset("as the response states"),
+    Opt::new("bypass", Type::CONDITION, "Goes round the cache."),
+    Opt::new("refresh", Type::CONDITION, "Fetches anew and replaces the object."),
+    Opt::new(
+        "key",
+        Type::Template(Vars::Request),
+        "Added to scheme, host, path and query, which are always in the key.",
+    ),
+    Opt::new(
+        "keep_query",
+        Type::List(&Type::Match),
+        "The parameters that count; the origin sees no others.",
+    )
+    .unset("all"),
+    Opt::new(
+        "ignore_query",
+        Type::List(&Type::Match),
+        "Parameters that do not count; the origin does not see them.",
+    ),
+    Opt::new(
+        "sort_query",
+        Type::Boolean,
+        "Parameters in any order are the same; the origin sees them sorted.",
+    )
+    .default("false"),
+    Opt::new("max_object", Type::SIZE, "Larger ones pass.").default(r#""10GB""#),
+    Opt::new(
+        "purge",
+        Type::CONDITION,
+        "Who may send `PURGE`: this URL, or with `Purge: prefix` all that begin with it, with \
+         `Purge: soft` to be validated; or with a field of tags all that have them.",
+    ),
+    Opt::new(
+        "tags",
+        Type::List(&Type::Text),
+        "Response fields that hold tags, and are not sent on.",
+    )
+    .default(r#"{ "Cache-Tag", "Surrogate-Key", "xkey" }"#),
+    Opt::new(
+        "store",
+        Type::Declared(&["cache_store"]),
+        "Where objects are kept.",
+    )
+    .unset("the unnamed one"),
+])
+.when(When::No)
+.caches()
+.check(check)
+.example(r#"cache { ttl = "10m", stale_while_revalidate = "1m" }"#);
+
+fn check(call: &Call, report: &mut Report) {
+    let force: bool = call.get("force");
+    if force && call.node("ttl").is_none() {
+        let message = "cache: `force` without `ttl` changes nothing";
+        let help = "add `ttl`, as `ttl = \"1m\"`";
+        report.mistake(call.place_of("force"), Code::Missing, message, help);
+    }
+}
+
+/// See the module.
+pub struct Cache {
+    shared: Arc<Shared>,
+    bypass: Option<Condition>,
+    refresh: Option<Condition>,
+    purge: Option<Condition>,
+}
+
+/// What fills need of a cache, however long they take.
+pub struct Shared {
+    /// Under which an exchange keeps what is known of it.
+    id: u64,
+    /// Where objects are.
+    pub store: Arc<Store<Stored>>,
+    /// What the operator has laid down.
+    pub policy: Policy,
+    key: KeyRules,
+    tag_fields: Box<[Box<str>]>,
+}
+
+pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
+    let kept = match call.find::<&Arc<Call>>("store") {
+        Some(declared) => builder.stores.declare(declared),
+        None => builder.stores.usual(),
+    };
+    let seconds = |option: &str| {
+        let time = call.find::<std::time::Duration>(option)?;
+        u32::try_from(time.as_secs()).ok()
+    };
+    let policy = Policy {
+        ttl: ttl(call),
+        force: call.get("force"),
+        strip_cookies: call.get("strip_cookies"),
+        store_set_cookie: call.get::<&str>("set_cookie") == "store",
+        stale_while_revalidate: seconds("stale_while_revalidate"),
+        stale_if_error: seconds("stale_if_error"),
+        max_object: call.get("max_object"),
+        ..Policy::default()
+    };
+    let tags: &[Node] = call.get("tags");
+    let condition = |builder: &mut Builder<'_>, option: &str| {
+        let calls = call.find::<&[Arc<Call>]>(option)?;
+        builder.condition(calls)
+    };
+    Some(Box::new(Cache {
+        bypass: condition(builder, "bypass"),
+        refresh: condition(builder, "refresh"),
+        purge: condition(builder, "purge"),
+        shared: Arc::new(Shared {
+            id: resource_id(),
+            store: kept.store.clone(),
+            policy,
+            key: KeyRules::of(call),
+            tag_fields: tags.iter().map(|node| node.get::<&str>().into()).collect(),
+        }),
+    }))
+}
+
+fn ttl(call: &Call) -> Ttl {
+    let seconds = |node: &Node| {
+        let time: std::time::Duration = node.get();
+        u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+    };
+    let Some(node) = call.node("ttl") else {
+        return Ttl::default();
+    };
+    let Some(map) = node.as_a::<&[(Node, Node)]>() else {
+        return Ttl::usual(seconds(node));
+    };
+    let mut ttl = Ttl::default();
+    for (key, value) in map {
+        match key.as_a::<StatusType>() {
+            Some(StatusType::Code(status)) => ttl.set(status, seconds(value)),
+            Some(StatusType::Class(class)) => ttl.set_class(class, seconds(value)),
+            None => ttl.set_other(seconds(value)),
+        }
+    }
+    ttl
+}
+
+/// What is known of a request that the store could not answer at once.
+struct Looked {
+    key: Key,
+    facts: RequestFacts,
+    /// What is there, to be validated.
+    stored: Option<Kept>,
+}
+
+/// Why a request went on to the steps below as it is.
+#[derive(Clone, Copy)]
+enum Around {
+    Bypass,
+    Policy(WhyAround),
+    /// HEAD, of which nothing is stored.
+    Head,
+    /// Found not to be for all a short while ago.
+    Uncacheable,
+}
+
+impl Shared {
+    /// Whether what made a response unfit will make the next one unfit, too, as far as one can know.
+    pub fn is_lasting(&self, why: WhyNot) -> bool {
+        !why.is_of_request() && !matches!(why, WhyNot::Own | WhyNot::BadRange)
+    }
+
+    /// Takes the tags out of a response's fields.
+    pub fn tags(&self, fields: &mut Fields) -> Box<[Box<[u8]>]> {
+        let mut tags: Vec<Box<[u8]>> = Vec::new();
+        for name in &self.tag_fields {
+            for line in fields.all(&**name) {
+                let words = line.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
+                let words = words.filter(|word| !word.is_empty() && word.len() <= MAX_TAG);
+                tags.extend(
+                    words
+                        .take(MAX_TAGS - tags.len().min(MAX_TAGS))
+                        .map(Into::into),
+                );
+            }
+            fields.remove(&**name);
+        }
+        tags.into()
+    }
+}
+
+/// At most so many tags of one object, each of at most so many bytes.
+const MAX_TAGS: usize = 256;
+const MAX_TAG: usize = 256;
+
+/// The time of decisions.
+pub fn now() -> Time {
+    Time::from_millis(clock::coarse_unix_ms())
+}
+
+/// Whether a stored response is used although the origin has failed.
+pub fn may_use_stale(
+    policy: &Policy,
+    request: &RequestFacts,
+    stored: &Kept,
+    now: Time,
+    origin: Origin,
+) -> bool {
+    let moment = Moment {
+        now,
+        origin,
+        invalidated: stored.is_gone(),
+    };
+    matches!(
+        reuse(policy, request, &stored.meta.facts, &moment),
+        Reuse::Stale(_) | Reuse::Fresh
+    )
+}
+
+impl Cache {
+    /// The newest stored response that is for this request.
+    fn select(&self, objects: &[Kept], fields: &Fields) -> Option<Kept> {
+        objects
+            .iter()
+            .rev()
+            .find(|object| is_for(object, fields) && self.shared.store.is_alive(object))
+            .cloned()
+    }
+
+    fn facts(&self, exchange: &Exchange) -> RequestFacts {
+        let request = &exchange.request;
+        let asked = Asked {
+            method: request.method.as_str(),
+            safe: request.method.is_safe(),
+            has_body: request.body().len_bytes() != Some(0),
+            fields: &request.fields,
+        };
+        RequestFacts::of(&self.shared.policy, &asked)
+    }
+
+    fn look(&self, exchange: &mut Exchange) -> Flow {
+        let shared = &*self.shared;
+        let facts = self.facts(exchange);
+        if let Some(bypass) = &self.bypass
+            && bypass.holds(exchange)
+        {
+            return self.go_on(exchange, Around::Bypass);
+        }
+        if let Some(why) = facts.around() {
+            return self.go_on(exchange, Around::Policy(why));
+        }
+        if let Some(refresh) = &self.refresh
+            && refresh.holds(exchange)
+        {
+            return self.ask_first(exchange, facts, None);
+        }
+        let now = now();
+        let found = KEY.with_borrow_mut(|room| {
+            shared.key.write(exchange, room);
+            let hash = shared.store.hash(room);
+            let fields = &exchange.request.fields;
+            shared
+                .store
+                .with(hash, room, |objects| self.select(objects, fields))
+        });
+        let Some(object) = found else {
+            return match () {
+                () if facts.only_if_cached() => Flow::Fail(Reason::NotStored.into()),
+                () if facts.is_head() => self.go_on(exchange, Around::Head),
+                () => self.ask_first(exchange, facts, None),
+            };
+        };
+        let moment = Moment {
+            now,
+            origin: Origin::Unasked,
+            invalidated: false,
+        };
+        let decision = match object.is_stale() {
+            true => Reuse::Validate(WhyValidate::Invalidated),
+            false => reuse(&shared.policy, &facts, &object.meta.facts, &moment),
+        };
+        match decision {
+            Reuse::Fresh => {
+                object.used();
+                self.answer(exchange, &object, facts, None, now)
+            }
+            Reuse::Stale(why) => {
+                object.used();
+                if why.validate_in_background() {
+                    self.refresh_behind(exchange, facts, &object);
+                }
+                self.answer(exchange, &object, facts, Some(why.token()), now)
+            }
+            Reuse::OnlyIfCached(_) | Reuse::Forbidden(_) => Flow::Fail(Reason::NotStored.into()),
+            Reuse::Validate(_) if facts.is_head() => self.go_on(exchange, Around::Head),
+            Reuse::Validate(_) => self.ask_first(exchange, facts, Some(object)),
+        }
+    }
+
+    fn answer(
+        &self,
+        exchange: &mut Exchange,
+        object: &Kept,
+        facts: RequestFacts,
+        detail: Option<&str>,
+        now: Time,
+    ) -> Flow {
+        let mut response = answer::answer(exchange, object, now, |exchange| {
+            let key = Key::of(&self.shared, exchange);
+            self.filling(exchange, facts, &key)
+        });
+        tell::object(&mut response, Status::Hit, object, now, detail);
+        Flow::Answer(response)
+    }
+
+    /// The request goes on as it is; why is said when the response comes.
+    fn go_on(&self, exchange: &mut Exchange, why: Around) -> Flow {
+        exchange.keep(self.shared.id, why);
+        Flow::Next
+    }
+
+    /// The origin has to be asked first.
+    fn ask_first(
+        &self,
+        exchange: &mut Exchange,
+        facts: RequestFacts,
+        stored: Option<Kept>,
+    ) -> Flow {
+        let key = Key::of(&self.shared, exchange);
+        exchange.keep(self.shared.id, Looked { key, facts, stored });
+        Flow::Wait
+    }
+
+    fn filling(&self, exchange: &Exchange, facts: RequestFacts, key: &Key) -> Rc<Filling> {
+        // A step always stands in a pipeline.
+        let rest = exchange.course.rest();
+        let rest = rest.unwrap_or_else(|| Rest::from(Pipeline::new(Vec::new())));
+        let mut errand = Errand::of(exchange, rest);
+        let request = errand.request_mut();
+        self.shared.key.derive(request);
+        prepare_request(&self.shared.policy, &mut request.fields);
+        for name in NOT_IN_KEY {
+            request.fields.remove(name);
+        }
+        // Refused only if far too much was added before; then the fields stay as they came.
+        let _ = normalise_request(&mut request.fields);
+        Rc::new(Filling {
+            shared: self.shared.clone(),
+            errand,
+            facts,
+            hash: key.hash,
+            key: key.bytes.clone(),
+        })
+    }
+
+    /// Has a stale object validated, if nobody does already.
+    fn refresh_behind(&self, exchange: &Exchange, facts: RequestFacts, object: &Kept) {
+        let key = Key::of(&self.shared, exchange);
+        let flight = flight(&self.shared, &key, Some(object), &exchange.request.fields);
+        if let Begin::Lead(lead) = self.shared.store.begin(flight, exchange.worker.now_ms()) {
+            let filling = self.filling(exchange, facts, &key);
+            // Nobody waits for it.
+            drop(filling.ask(lead, Some(object.clone()), true));
+        }
+    }
+
+    async fn bring(&self, exchange: &mut Exchange) -> Flow {
+        let Some(Looked { key, facts, stored }) = exchange.take_kept::<Looked>(self.shared.id)
+        else {
+            return Flow::Fail(Reason::Internal.into());
+        };
+        let filling = self.filling(exchange, facts, &key);
+        let mut stored = stored;
+        for _ in 0..MAX_ROUNDS {
+            let newest = self.newest(&key);
+            let flight = flight(
+                &self.shared,
+                &key,
+                newest.as_ref(),
+                &exchange.request.fields,
+            );
+            let (object, how) = match self.shared.store.begin(flight, exchange.worker.now_ms()) {
+                Begin::Pass => return self.go_on(exchange, Around::Uncacheable),
+                Begin::Lead(lead) => {
+                    let asked = stored.is_some();
+                    let told = filling.ask(lead, stored.clone(), false);
+                    match told.await {
+                        Ok(Brought::Object(object, reader)) => {
+                            let how = match asked {
+                                true => forwarded(Forward::Stale, true, false),
+                                false => forwarded(Forward::UriMiss, true, false),
+                            };
+                            let flow = self.answer_brought(exchange, &object, &filling, how);
+                            // Its own reader has taken this one's place.
+                            drop(reader);
+                            return flow;
+                        }
+                        Ok(Brought::Response(mut response, lease, why)) => {
+                            let forward = if asked {
+                                Forward::Stale
+                            } else {
+                                Forward::UriMiss
+                            };
+                            tell::unstored(&mut response, forward, why);
+                            exchange.keep(self.shared.id, lease);
+                            return Flow::Answer(response);
+                        }
+                        Ok(Brought::Again) => return self.go_on(exchange, Around::Uncacheable),
+                        Err(_) => return Flow::Fail(Reason::Internal.into()),
+                    }
+                }
+                Begin::Follow(follow) => match follow.await {
+                    Outcome::Object(object) => (object, forwarded(Forward::UriMiss, false, true)),
+                    Outcome::Pass => return self.go_on(exchange, Around::Uncacheable),
+                    Outcome::Failed(fault) => return Flow::Fail(fault),
+                    Outcome::Dropped => continue,
+                },
+            };
+            if is_for(&object, &exchange.request.fields) {
+                return self.answer_brought(exchange, &object, &filling, how);
+            }
+            // It varies, and this is another variant.
+            stored = None;
+        }
+        self.go_on(exchange, Around::Uncacheable)
+    }
+
+    fn answer_brought(
+        &self,
+        exchange: &mut Exchange,
+        object: &Kept,
+        filling: &Rc<Filling>,
+        how: Status,
+    ) -> Flow {
+        let now = now();
+        let filling = filling.clone();
+        let mut response = answer::answer(exchange, object, now, |_| filling);
+        tell::object(&mut response, how, object, now, None);
+        Flow::Answer(response)
+    }
+
+    fn newest(&self, key: &Key) -> Option<Kept> {
+        let store = &self.shared.store;
+        store.with(key.hash, &key.bytes, |objects| objects.last().cloned())
+    }
+
+    /// `PURGE`.
+    fn purge(&self, exchange: &mut Exchange) -> Response {
+        let fields = &exchange.request.fields;
+        let soft = fields.has_token("Purge", "soft");
+        let key = Key::of(&self.shared, exchange);
+        let url = forebay_store::key::url_of(&key.bytes);
+        let mut rules = Vec::new();
+        for name in &self.shared.tag_fields {
+            for line in fields.all(&**name) {
+                let words = line.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
+                let words = words.filter(|word| !word.is_empty());
+                rules.extend(words.take(MAX_TAGS).map(|tag| Rule::Tag(tag.into())));
+            }
+        }
+        if rules.is_empty() {
+            rules.push(match fields.has_token("Purge", "prefix") {
+                true => Rule::Prefix(url.into()),
+                false => Rule::Url(url.into()),
+            });
+        }
+        for rule in &rules {
+            self.shared.store.purge(rule, soft);
+        }
+        let store = self.shared.store.clone();
+        tokio::task::spawn_local(async move {
+            // Memory comes back a little later; where too much waits, with the next purge.
+            let _ = crate::compute::run(move || store.sweep()).await;
+        });
+        Response::text(exchange, 200, "text/plain; charset=utf-8", "purged\n")
+    }
+
+    /// What a request that changes something makes invalid (RFC 9111 §4.4).
+    fn invalidate(&self, exchange: &Exchange, response: &Response) {
+        let shared = &*self.shared;
+        let request = &exchange.request;
+        let facts = self.facts(exchange);
+        let mut uri = Vec::new();
+        request.write_uri(&mut uri);
+        let target = Target {
+            scheme: exchange.scheme(),
+            host: request.host(),
+            port: exchange.port(),
+            path_and_query: &uri,
+        };
+        for uri in invalidated(&facts, response.status, &target, &response.fields) {
+            let Some(key) = Key::of_other(shared, exchange, &uri) else {
+                continue;
+            };
+            match shared.key.has_extra() {
+                // Under one URL there are keys that this request does not have.
+                true => {
+                    let url = forebay_store::key::url_of(&key.bytes);
+                    shared.store.purge(&Rule::Url(url.into()), false);
+                }
+                false => shared.store.invalidate(key.hash, &key.bytes),
+            }
+        }
+    }
+}
+
+/// So often a request that waited for another one begins anew.
+const MAX_ROUNDS: usize = 4;
+
+thread_local! {
+    /// Room for the key of a lookup.
+    static KEY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Fields that some applications let a client choose the answer by, and that no `Vary` names: a
+/// client could have what it has chosen stored for all.
+const NOT_IN_KEY: [&str; 8] = [
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Host",
+    "X-Forwarded-Server",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "X-Original-Host",
+];
+
+fn forwarded(why: Forward, stored: bool, collapsed: bool) -> Status {
+    Status::Forwarded {
+        why,
+        status: None,
+        stored,
+        collapsed,
+    }
+}
+
+/// What a request says in the fields that a `Vary` names.
+pub fn variant_key(names: &VaryNames, fields: &Fields) -> Box<[u8]> {
+    let mut key = Vec::new();
+    if !names.write_key(fields, &mut key) {
+        // Too long to be kept: it is like no other, and like none of these.
+        key.extend_from_slice(b"\n");
+    }
+    key.into()
+}
+
+/// Whether a stored response was chosen by what this request has, too.
+fn is_for(object: &Kept, fields: &Fields) -> bool {
+    match &object.meta.vary {
+        None => true,
+        Some(variant) => *variant_key(&variant.names, fields) == *variant.key,
+    }
+}
+
+/// By what a question is known: all who ask for the same while nothing is known of it; one for each
+/// variant once it is known by what they differ.
+fn flight(shared: &Shared, key: &Key, newest: Option<&Kept>, fields: &Fields) -> Hash {
+    match newest.and_then(|object| object.meta.vary.as_ref()) {
+        None => key.hash,
+        Some(variant) => {
+            let values = variant_key(&variant.names, fields);
+            key.hash.with(shared.store.hash(&values))
+        }
+    }
+}
+
+impl Step for Cache {
+    fn name(&self) -> &'static str {
+        DIRECTIVE.name
+    }
+
+    fn on_request(&self, exchange: &mut Exchange) -> Flow {
+        if let Method::Other(_) = exchange.request.method
+            && exchange.request.method.as_str() == "PURGE"
+            && let Some(purge) = &self.purge
+        {
+            if !purge.holds(exchange) {
+                return Flow::Fail(Reason::Forbidden.into());
+            }
+            return Flow::Answer(self.purge(exchange));
+        }
+        self.look(exchange)
+    }
+
+    fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
+        let facts = self.facts(exchange);
+        let key = Key::of(&self.shared, exchange);
+        if self
+            .bypass
+            .as_ref()
+            .is_some_and(|bypass| bypass.holds(exchange))
+        {
+            notes.add("cache", "goes round it: `bypass` holds".to_owned());
+        } else if let Some(why) = facts.around() {
+            notes.add("cache", format!("goes round it: {why}"));
+        } else {
+            notes.add("key", String::from_utf8_lossy(&key.bytes).into_owned());
+            notes.add(
+                "cache",
+                "nothing is stored, as far as is known here".to_owned(),
+            );
+        }
+        Told::Does(Flow::Next)
+    }
+
+    fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
+        Box::pin(self.bring(exchange))
+    }
+
+    fn sees_response(&self) -> bool {
+        true
+    }
+
+    fn on_response(&self, exchange: &mut Exchange, response: &mut Response) -> Up {
+        if let Some(why) = exchange.kept::<Around>(self.shared.id).copied() {
+            if let Around::Policy(why) = why
+                && why == WhyAround::Method
+                && !exchange.request.method.is_safe()
+            {
+                self.invalidate(exchange, response);
+            }
+            let (forward, detail) = match why {
+                Around::Bypass => (Forward::Bypass, None),
+                Around::Policy(why) => (Forward::from(why), Some(why.token())),
+                Around::Head => (Forward::Miss, Some("head")),
+                Around::Uncacheable => (Forward::UriMiss, Some("hit-for-miss")),
+            };
+            tell::plain(response, forwarded(forward, false, false), detail);
+        }
+        Up::Done
+    }
+}

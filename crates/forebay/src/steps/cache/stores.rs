@@ -1,0 +1,105 @@
+//! `cache_store`: where `cache` keeps objects.
+
+use std::sync::Arc;
+
+use forebay_config::{Arg, Call, Directive, Opt, Type};
+use forebay_store::{Options, Store};
+
+use super::stored::Stored;
+
+/// `cache_store [NAME]`
+pub static DIRECTIVE: Directive = Directive::declaration(
+    "cache_store",
+    "Where `cache` keeps objects; without any, it is 256 MB of memory. With a name, one more \
+     store, for the caches that name it.",
+)
+.args(&[Arg::optional("NAME", Type::Name)])
+.namespace("cache_store")
+.options(&[Opt::new(
+    "memory",
+    Type::Size {
+        min: 1 << 20,
+        max: 16 << 40,
+    },
+    "Memory for objects, all that belongs to them included.",
+)
+.default(r#""256MB""#)])
+.example(r#"cache_store { memory = "512MB" }"#);
+
+/// Without any declaration.
+const USUAL_MEMORY: u64 = 256 << 20;
+
+/// A store with what it was declared as: one that an equal declaration declares is taken over.
+pub struct Kept {
+    /// The name; empty for the one without.
+    pub name: Box<str>,
+    memory_bytes: u64,
+    /// What is in it.
+    pub store: Arc<Store<Stored>>,
+}
+
+/// The stores of a configuration.
+#[derive(Default)]
+pub struct Stores {
+    previous: Vec<Arc<Kept>>,
+    made: Vec<Arc<Kept>>,
+}
+
+impl Stores {
+    /// With those of the configuration in service.
+    pub fn new(previous: Vec<Arc<Kept>>) -> Stores {
+        Stores {
+            previous,
+            made: Vec::new(),
+        }
+    }
+
+    /// Those that were declared, or are used.
+    pub fn all(self) -> Vec<Arc<Kept>> {
+        self.made
+    }
+
+    /// The one that a `cache_store` declares.
+    pub fn declare(&mut self, call: &Call) -> Arc<Kept> {
+        let name = call.find::<&str>("NAME").unwrap_or_default();
+        self.make(name, call.get("memory"))
+    }
+
+    /// The one without a name.
+    pub fn usual(&mut self) -> Arc<Kept> {
+        match self.made.iter().find(|kept| kept.name.is_empty()) {
+            Some(kept) => kept.clone(),
+            None => self.make("", USUAL_MEMORY),
+        }
+    }
+
+    fn make(&mut self, name: &str, memory_bytes: u64) -> Arc<Kept> {
+        let same = |kept: &&Arc<Kept>| *kept.name == *name && kept.memory_bytes == memory_bytes;
+        if let Some(made) = self.made.iter().find(same) {
+            return made.clone();
+        }
+        let kept = match self.previous.iter().find(same) {
+            Some(kept) => kept.clone(),
+            None => Arc::new(Kept {
+                name: name.into(),
+                memory_bytes,
+                store: Store::new(Options {
+                    memory_bytes,
+                    secret: secret(),
+                }),
+            }),
+        };
+        self.made.push(kept.clone());
+        kept
+    }
+}
+
+/// Two numbers that no remote knows: the standard library's seeds are the system's randomness.
+fn secret() -> [u8; 16] {
+    use std::hash::{BuildHasher, RandomState};
+    let mut secret = [0; 16];
+    for half in secret.chunks_exact_mut(8) {
+        half.copy_from_slice(&RandomState::new().hash_one(0_u8).to_le_bytes());
+    }
+    secret
+}
