@@ -140,6 +140,66 @@ def _forebay_pair(bench, result, names, one, many, requests, host, path="/"):
     return result
 
 
+def _words(count):
+    """Text that compresses as a page does: words of a language that nobody speaks."""
+    draw = random.Random(1)
+    letters = "etaoinshrdlucmfwypvbgk"
+    words = ["".join(draw.choices(letters, range(len(letters), 0, -1), k=draw.randint(2, 9)))
+             for _ in range(1500)]
+    page, size = ["<!doctype html><title>page</title>"], 0
+    while size < count:
+        text = " ".join(draw.choices(words, range(len(words), 0, -1), k=draw.randint(20, 60)))
+        page.append(f'<p class="{draw.choice(words)}">{text}</p>')
+        size += len(page[-1]) + 1
+    return "\n".join(page)[:count]
+
+
+def _gzip(bench, result, names):
+    (bench.root / "page.html").write_text(_words(SIZES["64k"]))
+    asked = request("/page.html").replace(b"\r\n\r\n", b"\r\nAccept-Encoding: gzip\r\n\r\n")
+    contestants = _contestants(names, "static")
+    for contestant in contestants:
+        contestant.gzip = True
+    # The first look asks for no coding.
+    loads = Load([asked], SIZES["64k"], "/page.html", wrk=True)
+    return runners.cpu(bench, result, contestants, loads)
+
+
+def _access_log(bench, result, names):
+    path = bench.files("1k")[0]
+    site = f'files "{bench.root}"'
+    log = bench.work / "access.log"
+    off = Contestant("no log", "forebay", sites=f'site {{ "*", {site} }}')
+    on = Contestant("log and metrics", "forebay", sites=(
+        f'site {{ "*", access_log "{log}", route "/metrics" {{ metrics }}, {site} }}'))
+    if "forebay" not in names:
+        return result
+    loads = Load([request(path, browser=True)], SIZES["1k"], path)
+    return runners.cpu(bench, result, [off, on], loads)
+
+
+def _limit(bench, result, names):
+    count = 20_000 if bench.options.quick else 1_000_000
+    if "forebay" not in names:
+        return result
+    requests = [request("/").replace(b"\r\n\r\n", f"\r\nX-Client: client-{i}\r\n\r\n".encode())
+                for i in range(count)]
+    answer = f'respond(200, "{TEXT}")'
+    limit = 'limit { rate = "1000000/s", by = "$headers.x_client" }'
+    off = Contestant("no limit", "forebay", sites=f'site {{ "*", {answer} }}')
+    on = Contestant("limit", "forebay", sites=f'site {{ "*", {limit}, {answer} }}')
+    loads = Load(requests, len(TEXT), "/", grows=True)
+    result = runners.cpu(bench, result, [off, on], loads)
+    rows = result.row("no limit"), result.row("limit")
+    if all(rows):
+        result.figures["limit: added to a request, µs"] = rows[1].least - rows[0].least
+        grown = [result.figures.get(f"{row.label}: growth of memory, MiB") for row in rows]
+        if None not in grown:
+            result.figures["limit: memory more than without, MiB"] = grown[1] - grown[0]
+    result.notes.append(f"{count} clients, told apart by a field, drawn at random.")
+    return result
+
+
 def _workers(mode):
     def run(bench, result, names):
         path = bench.files("1k")[0]
@@ -210,6 +270,12 @@ def _table():
                _sites)
     yield Case("routes-1000", "1,000 routes in one site, drawn at random", us, "one route",
                ["forebay"], _routes)
+    yield Case("gzip-64k", "64 KiB of HTML, gzip on the fly at level 4", us, "nginx",
+               ["forebay", "nginx"], _gzip)
+    yield Case("access-log", "static 1 KiB, a browser's head: access log to a file, and metrics",
+               us, "no log", ["forebay"], _access_log)
+    yield Case("limit-clients", "a limit by client among a million clients", us, "no limit",
+               ["forebay"], _limit)
     yield Case("workers-static-1k", "static 1 KiB: two workers on two cores", us,
                "forebay, 1 worker", ["forebay", "nginx"], _workers("static"))
     yield Case("workers-proxy-1k", "proxy 1 KiB: two workers on two cores", us,

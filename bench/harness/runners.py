@@ -26,6 +26,7 @@ class Contestant:
     cache_mb: int = 64           # for what a server without files caches
     cores: set = None            # in place of the usual ones
     sites: str = ""              # Forebay's sites in place of the usual ones
+    gzip: bool = False
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Bench:
         port = self.tools.ports.take()
         self.started += 1
         setup = servers.Setup(c.mode, port, self.work / f"{self.started:03}-{c.server}", self.root,
-                              origin_port, c.workers, c.cache_mb)
+                              origin_port, c.workers, c.cache_mb, gzip=c.gzip)
         if c.sites:
             setup.config = servers.forebay_config(setup, c.sites)
         process = servers.start(self.keeper, c.server, setup, self.binaries,
@@ -151,6 +152,8 @@ class Load:
     per_request: bool = False    # a connection per request
     host: str = HOST             # that a first look asks
     load_cores: list = field(default_factory=list)  # one load on each, in place of the usual one
+    wrk: bool = False            # by wrk: the answers are chunked, of no known length
+    grows: bool = False          # note how much memory the whole case has cost
 
 
 def measure_cpu(bench, one, loads, file, seconds, count_it=True):
@@ -168,7 +171,8 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
                    for c in loads.load_cores]
         reports = [bench.tools.finish_load(load, seconds + 60) for load in started]
     else:
-        reports = [bench.tools.load(one.port, file, seconds, **options)]
+        load = bench.tools.by_wrk if loads.wrk else bench.tools.load
+        reports = [load(one.port, file, seconds, **options)]
     elapsed = time.monotonic() - began
     used = cpu_seconds(pids) - used
     busy = busy_seconds(core) - busy
@@ -195,6 +199,7 @@ def cpu(bench, result, contestants, loads, *, max_age=None):
     try:
         running = leave_out_wrong(bench, running, loads.path, loads.length, loads.host)
         file = bench.tools.requests(result.name, loads.requests)
+        before = {one.row.label: pss_bytes(one.process.pids()) for one in running}
         for one in list(running):
             try:
                 measure_cpu(bench, one, loads, file, WARM_SECONDS, count_it=False)
@@ -207,6 +212,9 @@ def cpu(bench, result, contestants, loads, *, max_age=None):
             except BenchError as error:
                 bench.say(f"  {one.row.label} is left out from here: {error}")
                 one.broken = True
+        for one in running if loads.grows else []:
+            grown = settled_pss(one.process.pids()) - before[one.row.label]
+            result.figures[f"{one.row.label}: growth of memory, MiB"] = grown / 2**20
     finally:
         bench.stop(running)
         bench.keeper.stop(origin_process)

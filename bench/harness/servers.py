@@ -29,6 +29,7 @@ class Setup:
     workers: int = 1
     cache_mb: int = 64   # that a server without files may cache of its origin
     config: str = ""     # a whole configuration in place of the usual one (Forebay only)
+    gzip: bool = False   # compress files on the fly, by gzip at level 4
 
 
 @dataclass
@@ -61,7 +62,8 @@ listen "127.0.0.1:{setup.port}" {{ max_connections_per_client = 1000000 }}
 
 def forebay(setup, binaries):
     if setup.mode == "static":
-        sites = f'site {{ "*", files "{setup.root}" }}'
+        compress = 'compress { encodings = "gzip" }, ' if setup.gzip else ""
+        sites = f'site {{ "*", {compress}files "{setup.root}" }}'
     else:
         sites = f"""\
 local origin = upstream "origin" {{ "127.0.0.1:{setup.origin_port}", max_connections = 20000,
@@ -80,7 +82,8 @@ NGINX_PATHS = """\
 def nginx(setup, binaries):
     """Tuned: cached descriptors, no log, kept connections, buffers that hold the 64 KiB body."""
     if setup.mode == "static":
-        location = f"root {setup.root};"
+        gzip = "gzip on; gzip_comp_level 4; " if setup.gzip else ""
+        location = f"{gzip}root {setup.root};"
     else:
         location = """proxy_pass http://origin; proxy_http_version 1.1;
       proxy_set_header Connection ""; proxy_buffer_size 16k; proxy_buffers 16 32k;

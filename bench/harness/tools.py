@@ -151,12 +151,12 @@ class Tools:
     def load(self, port, requests, seconds, **options):
         """Runs the load for some seconds, or to a count; returns its report."""
         if self.wrk and not options.get("k") and not options.get("n"):
-            return self._wrk(port, requests, seconds, **options)
+            return self.by_wrk(port, requests, seconds, **options)
         limit = 600 if options.get("n") else seconds + 60
         return self.finish_load(self.start_load(port, requests, d=seconds, **options), limit)
 
-    def _wrk(self, port, requests, seconds, *, c=64, P=1, cores=None, **_):
-        """The same load by wrk, as a check that our own generator favours nobody."""
+    def by_wrk(self, port, requests, seconds, *, c=64, P=1, cores=None, **_):
+        """The same load by wrk: it reads chunks, and shows that our own generator favours nobody."""
         report = self.work / "wrk.json"
         process = self.keeper.start(
             "wrk",
