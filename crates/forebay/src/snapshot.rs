@@ -75,6 +75,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The stores of its caches.
     pub stores: Vec<Arc<crate::steps::cache::stores::Kept>>,
+    /// What its caches make of queries, each once; without those that leave them as they are.
+    pub queries: Vec<Arc<crate::steps::cache::QuerySpec>>,
     /// Where its access logs go.
     pub sinks: Vec<Arc<Sink>>,
     /// The sets of keys that are fetched for it.

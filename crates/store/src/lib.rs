@@ -26,4 +26,4 @@ pub use body::{AHEAD_BYTES, BLOCK_BYTES, Body, MAX_FILLS, WINDOW_BYTES};
 pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
 pub use object::{Meta, Object};
-pub use store::{Filler, Options, Read, Reader, Store, Usage};
+pub use store::{Filler, Options, Read, Reader, Store, Swept, Usage};

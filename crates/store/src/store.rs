@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
@@ -54,6 +54,8 @@ pub struct Store<M: Meta> {
     evicted: AtomicU64,
     /// When that was asked for what is being filled and cannot be found yet.
     hidden: Mutex<Slab<u64>>,
+    /// Somebody is about to sweep.
+    to_be_swept: AtomicBool,
     /// What has been purged.
     pub rules: Rules,
 }
@@ -97,6 +99,17 @@ pub struct Usage {
     pub flights: usize,
     /// Purge rules in force.
     pub rules: usize,
+}
+
+/// What a sweep came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Objects that went.
+    pub gone: usize,
+    /// Objects that have to be validated from now on.
+    pub stale: usize,
+    /// Memory that came back, in bytes.
+    pub bytes: u64,
 }
 
 impl<M: Meta> Unit for Held<M> {
@@ -146,6 +159,7 @@ impl<M: Meta> Store<M> {
             objects: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
             hidden: Mutex::new(Slab::new()),
+            to_be_swept: AtomicBool::new(false),
             rules: Rules::default(),
         })
     }
@@ -491,9 +505,23 @@ impl<M: Meta> Store<M> {
         self.rules.add(rule, soft)
     }
 
-    /// Looks at every object, takes away what is dead, and lets go of rules that are over. Says how
-    /// many objects went.
-    pub fn sweep(&self) -> usize {
+    /// Whether who has put a purge in force is to [`sweep`](Store::sweep): not if somebody else is
+    /// about to.
+    pub fn wants_sweep(&self) -> bool {
+        !self.to_be_swept.swap(true, AcqRel)
+    }
+
+    /// Who was to sweep cannot.
+    pub fn sweep_fell_out(&self) {
+        self.to_be_swept.store(false, Release);
+    }
+
+    /// Looks at every object, takes away what is dead, and lets go of rules that are over.
+    pub fn sweep(&self) -> Swept {
+        // First: a purge from here on may be one that this does not see.
+        self.to_be_swept.store(false, Release);
+        let mut swept = Swept::default();
+        let bytes_before = self.usage().bytes;
         let newest = self.rules.newest();
         // Read before the objects: what lands meanwhile has landed in the index, or is still here.
         let mut oldest = newest;
@@ -502,16 +530,21 @@ impl<M: Meta> Store<M> {
                 oldest = oldest.min(*asked_at);
             }
         }
-        let before = self.objects.load(Relaxed);
         for (_, asked_at) in &*self.hidden.lock() {
             oldest = oldest.min(*asked_at);
         }
         let index = self.index.pin();
         for (_, Entry(objects)) in &index {
             for object in objects {
-                if self.is_alive(object) && object.judged_at.load(Relaxed) < newest {
-                    oldest = oldest.min(object.asked_at);
+                let was_stale = object.is_stale();
+                match self.is_alive(object) {
+                    true if object.judged_at.load(Relaxed) < newest => {
+                        oldest = oldest.min(object.asked_at);
+                    }
+                    true => {}
+                    false => swept.gone += 1,
                 }
+                swept.stale += usize::from(!was_stale && object.is_stale());
                 // A soft rule is remembered by the object itself, so none has to be kept for it;
                 // what is still being filled has been judged like any other.
             }
@@ -520,7 +553,8 @@ impl<M: Meta> Store<M> {
             shard.queue.lock().forget_gone();
         }
         self.rules.forget(oldest);
-        before.saturating_sub(self.objects.load(Relaxed))
+        swept.bytes = bytes_before.saturating_sub(self.usage().bytes);
+        swept
     }
 }
 

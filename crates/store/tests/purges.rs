@@ -59,7 +59,7 @@ fn a_sweep_gives_memory_and_rules_back() {
     let before = store.usage();
     assert_eq!(before.objects, 10_000);
     store.purge(&Rule::Tag((*b"even").into()), false);
-    assert_eq!(store.sweep(), 5_000);
+    assert_eq!(store.sweep().gone, 5_000);
     let after = store.usage();
     assert_eq!((after.objects, after.rules), (5_000, 0));
     assert!(after.bytes <= before.bytes / 2 + 1);

@@ -13,6 +13,7 @@ mod log;
 mod lua;
 mod man;
 mod proxy;
+mod purge;
 mod reference;
 mod reload;
 mod run;
@@ -63,6 +64,7 @@ enum Command {
     Explain(explain::Args),
     Reload(reload::Args),
     Status(status::Args),
+    Purge(purge::Args),
     Upstream(upstream::Args),
     Log(log::Args),
     Stop(stop::Args),
@@ -84,6 +86,7 @@ pub fn run() -> ExitCode {
         Some(Command::Explain(args)) => args.run(),
         Some(Command::Reload(args)) => args.run(),
         Some(Command::Status(args)) => args.run(),
+        Some(Command::Purge(args)) => args.run(),
         Some(Command::Upstream(args)) => args.run(),
         Some(Command::Log(args)) => args.run(),
         Some(Command::Stop(args)) => args.run(),

@@ -104,7 +104,7 @@ impl Args {
 }
 
 /// As a part of a query.
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -9,6 +9,7 @@
 //! | `GET /log`, `POST /log/LEVEL` | the level of the error log |
 //! | `POST /reload` | 200 and a summary, or 422 and the mistakes |
 //! | `POST /upstream?name=…&peer=…&state=…` | 200, or 422 and what is wrong |
+//! | `POST /purge?url=…` (or `prefix`, `host`, `tag`, `all`; with `soft`, `store`) | JSON, or 422 and what is wrong |
 //! | `POST /stop` | 200 once everything under way has ended |
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::declarations::Server;
 use super::orders::Order;
+use super::purge::Purge;
 use super::server::{Command, Commands};
 use crate::log;
 
@@ -156,6 +158,7 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
             (200, TEXT, format!("{level}, was {before}\n"))
         }
         (Method::Post, target) if target.starts_with("/upstream?") => order(target, commands).await,
+        (Method::Post, target) if target.starts_with("/purge?") => purge(target, commands).await,
         (Method::Post, "/stop") => {
             // Ends with the process at the latest.
             ask(commands, Command::Stop).await;
@@ -163,7 +166,7 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
         }
         _ => {
             let known = "GET /status, GET /metrics, GET /log, POST /log/LEVEL, POST /reload, \
-                         POST /upstream?name=…&peer=…&state=…, POST /stop\n";
+                         POST /upstream?name=…&peer=…&state=…, POST /purge?url=…, POST /stop\n";
             (404, TEXT, format!("unknown request; there are {known}"))
         }
     };
@@ -200,6 +203,20 @@ async fn order(target: &str, commands: &Commands) -> (u16, &'static str, String)
     };
     match ask(commands, |told| Command::Order(order, told)).await {
         Some(Ok(done)) => (200, TEXT, format!("{done}\n")),
+        Some(Err(wrong)) => (422, TEXT, format!("{wrong}\n")),
+        None => gone(),
+    }
+}
+
+/// What a purge came to.
+async fn purge(target: &str, commands: &Commands) -> (u16, &'static str, String) {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let purge = match Purge::parse(query) {
+        Ok(purge) => purge,
+        Err(usage) => return (400, TEXT, format!("{usage}\n")),
+    };
+    match ask(commands, |told| Command::Purge(purge, told)).await {
+        Some(Ok(done)) => (200, JSON, format!("{done:#}\n")),
         Some(Err(wrong)) => (422, TEXT, format!("{wrong}\n")),
         None => gone(),
     }

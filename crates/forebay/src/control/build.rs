@@ -111,6 +111,7 @@ fn build_all(
         ..
     } = builder;
     let upstreams = upstreams.all();
+    let (stores, queries) = stores.all();
     resources.extend(upstreams.iter().map(|upstream| upstream.id));
     if report.has_mistakes() {
         return None;
@@ -135,7 +136,8 @@ fn build_all(
         served,
         resources,
         upstreams,
-        stores: stores.all(),
+        stores,
+        queries,
         carried,
         sinks: sinks.into_values().collect(),
         key_sets: key_sets.into_values().collect(),

@@ -20,6 +20,7 @@ use super::dns::Names;
 use super::health::Checks;
 use super::keys::KeySets;
 use super::orders::Order;
+use super::purge::{InForce, Purge};
 use super::secret;
 use super::service::Service;
 use super::sockets::{Inherited, bind_new, remove_files};
@@ -50,6 +51,8 @@ pub enum Command {
     Metrics(oneshot::Sender<String>),
     /// Have a peer do something; answers what it is then, or what is wrong.
     Order(Order, oneshot::Sender<Result<String, String>>),
+    /// Have the caches forget something; answers how much it was, or what is wrong.
+    Purge(Purge, oneshot::Sender<Result<serde_json::Value, String>>),
     /// Finish what is under way and end.
     Stop(oneshot::Sender<()>),
 }
@@ -188,6 +191,16 @@ fn open_logs(built: &Built, access: &Arc<Writer>) -> Result<(), String> {
 
 fn upstreams_of(built: &Built) -> impl Iterator<Item = &Upstream> {
     built.snapshot.upstreams.iter().map(|upstream| &**upstream)
+}
+
+/// Gives the memory back off this thread, which answers others meanwhile.
+fn sweep(purged: InForce, answer: oneshot::Sender<Result<serde_json::Value, String>>) {
+    tokio::spawn(async move {
+        let done = crate::compute::run(move || purged.sweep()).await;
+        // The purge is in force all the same; memory comes back with the next one.
+        let done = done.map_err(|fault| format!("purged, but not counted: {fault}"));
+        let _ = answer.send(done);
+    });
 }
 
 fn now() -> Tick {
@@ -333,6 +346,12 @@ impl Server {
                     Some(Command::Order(order, answer)) => {
                         let upstreams = &self.built.snapshot.upstreams;
                         let _ = answer.send(order.carry_out(upstreams, now()));
+                    }
+                    Some(Command::Purge(purge, answer)) => {
+                        match purge.put_in_force(&self.built.snapshot) {
+                            Ok(in_force) => sweep(in_force, answer),
+                            Err(wrong) => _ = answer.send(Err(wrong)),
+                        }
                     }
                     Some(Command::Stop(answer)) => break Some(answer),
                     None => break None,

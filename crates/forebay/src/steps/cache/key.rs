@@ -1,6 +1,7 @@
 //! The key of a request: what the operator makes of its URL.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use forebay_cache_policy::QueryRules;
 use forebay_config::{Call, Match, Node, Template};
@@ -12,6 +13,12 @@ use crate::exchange::{Exchange, Request, expand};
 /// What counts of a URL, and what is added to it.
 pub struct KeyRules {
     extra: Option<Template>,
+    query: Arc<QuerySpec>,
+}
+
+/// What counts of a query.
+#[derive(Default)]
+pub struct QuerySpec {
     keep: Option<Box<[Match]>>,
     ignore: Option<Box<[Match]>>,
     sort: bool,
@@ -65,34 +72,22 @@ impl KeyRules {
         };
         KeyRules {
             extra: call.find::<&Template>("key").cloned(),
-            keep: matches("keep_query"),
-            ignore: matches("ignore_query"),
-            sort: call.get("sort_query"),
+            query: Arc::new(QuerySpec {
+                keep: matches("keep_query"),
+                ignore: matches("ignore_query"),
+                sort: call.get("sort_query"),
+            }),
         }
+    }
+
+    /// What counts of a query.
+    pub fn query(&self) -> &Arc<QuerySpec> {
+        &self.query
     }
 
     /// Whether one URL may have several keys.
     pub fn has_extra(&self) -> bool {
         self.extra.is_some()
-    }
-
-    fn counts<'q>(&self, query: &'q [u8]) -> Option<Cow<'q, [u8]>> {
-        if self.keep.is_none() && self.ignore.is_none() && !self.sort {
-            return Some(Cow::Borrowed(query));
-        }
-        let listed = |list: &[Match], name: &[u8]| list.iter().any(|one| one.matches(name));
-        let keep = |name: &[u8]| self.keep.as_deref().is_some_and(|list| listed(list, name));
-        let ignore = |name: &[u8]| {
-            self.ignore
-                .as_deref()
-                .is_some_and(|list| listed(list, name))
-        };
-        QueryRules {
-            keep: self.keep.is_some().then_some(&keep),
-            ignore: self.ignore.is_some().then_some(&ignore),
-            sort: self.sort,
-        }
-        .apply(query)
     }
 
     /// Writes the key of an exchange in place of what `out` holds.
@@ -110,7 +105,7 @@ impl KeyRules {
         out: &mut Vec<u8>,
     ) {
         out.clear();
-        let query = query.and_then(|query| self.counts(query));
+        let query = query.and_then(|query| self.query.counts(query));
         let mut extra = Vec::new();
         if let Some(template) = &self.extra {
             expand(template, exchange, None, &mut extra);
@@ -132,10 +127,58 @@ impl KeyRules {
         let Some(query) = request.query() else {
             return;
         };
-        let counts = self.counts(query.as_bytes());
+        let counts = self.query.counts(query.as_bytes());
         if counts.as_deref() != Some(query.as_bytes()) {
             let counts = counts.and_then(|query| String::from_utf8(query.into_owned()).ok());
             request.set_query(counts);
         }
+    }
+}
+
+impl QuerySpec {
+    /// Whether all of a query counts, as it stands.
+    fn is_plain(&self) -> bool {
+        self.keep.is_none() && self.ignore.is_none() && !self.sort
+    }
+
+    /// By what it can be told from others; none: it leaves queries as they are.
+    pub fn form(&self) -> Option<String> {
+        let texts = |list: &Option<Box<[Match]>>| -> Option<Vec<String>> {
+            Some(
+                list.as_deref()?
+                    .iter()
+                    .map(|one| format!("{one:?}"))
+                    .collect(),
+            )
+        };
+        let form = || {
+            format!(
+                "{:?} {:?} {}",
+                texts(&self.keep),
+                texts(&self.ignore),
+                self.sort
+            )
+        };
+        (!self.is_plain()).then(form)
+    }
+
+    /// What counts of this one; nothing is copied where nothing has to be.
+    pub fn counts<'q>(&self, query: &'q [u8]) -> Option<Cow<'q, [u8]>> {
+        if self.is_plain() {
+            return Some(Cow::Borrowed(query));
+        }
+        let listed = |list: &[Match], name: &[u8]| list.iter().any(|one| one.matches(name));
+        let keep = |name: &[u8]| self.keep.as_deref().is_some_and(|list| listed(list, name));
+        let ignore = |name: &[u8]| {
+            self.ignore
+                .as_deref()
+                .is_some_and(|list| listed(list, name))
+        };
+        QueryRules {
+            keep: self.keep.is_some().then_some(&keep),
+            ignore: self.ignore.is_some().then_some(&ignore),
+            sort: self.sort,
+        }
+        .apply(query)
     }
 }

@@ -46,6 +46,7 @@ use crate::exchange::{Condition, Exchange, Flow, Local, Pipeline, Reason, Respon
 use crate::explain::{Notes, Told};
 use crate::snapshot::resource_id;
 
+pub use key::QuerySpec;
 pub use stores::Stores;
 
 const SECONDS: Type = Type::Duration {
@@ -201,6 +202,8 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         ..Policy::default()
     };
     let tags: &[Node] = call.get("tags");
+    let key = KeyRules::of(call);
+    builder.stores.note_query(key.query());
     let condition = |builder: &mut Builder<'_>, option: &str| {
         let calls = call.find::<&[Arc<Call>]>(option)?;
         builder.condition(calls)
@@ -213,7 +216,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
             id: resource_id(),
             store: kept.store.clone(),
             policy,
-            key: KeyRules::of(call),
+            key,
             tag_fields: tags.iter().map(|node| node.get::<&str>().into()).collect(),
         }),
     }))
@@ -287,7 +290,7 @@ impl Shared {
 
 /// At most so many tags of one object, each of at most so many bytes.
 const MAX_TAGS: usize = 256;
-const MAX_TAG: usize = 256;
+pub const MAX_TAG: usize = 256;
 
 /// The time of decisions.
 pub fn now() -> Time {
@@ -475,6 +478,7 @@ impl Cache {
                 newest.as_ref(),
                 &exchange.request.fields,
             );
+            let rules_before = self.shared.store.rules.newest();
             let (object, how) = match self.shared.store.begin(flight, exchange.worker.now_ms()) {
                 Begin::Pass => return self.go_on(exchange, Around::Uncacheable),
                 Begin::Lead(lead) => {
@@ -506,6 +510,13 @@ impl Cache {
                     }
                 }
                 Begin::Follow(follow) => match follow.await {
+                    // Asked for before a purge, joined after it.
+                    Outcome::Object(object)
+                        if object.asked_at < rules_before
+                            && !self.shared.store.is_alive(&object) =>
+                    {
+                        continue;
+                    }
                     Outcome::Object(object) => (object, forwarded(Forward::UriMiss, false, true)),
                     Outcome::Pass => return self.go_on(exchange, Around::Uncacheable),
                     Outcome::Failed(fault) => return Flow::Fail(fault),
@@ -564,10 +575,15 @@ impl Cache {
             self.shared.store.purge(rule, soft);
         }
         let store = self.shared.store.clone();
-        tokio::task::spawn_local(async move {
-            // Memory comes back a little later; where too much waits, with the next purge.
-            let _ = crate::compute::run(move || store.sweep()).await;
-        });
+        if store.wants_sweep() {
+            tokio::task::spawn_local(async move {
+                let sweeping = store.clone();
+                // Memory comes back a little later; where too much waits, with the next purge.
+                if crate::compute::run(move || sweeping.sweep()).await.is_err() {
+                    store.sweep_fell_out();
+                }
+            });
+        }
         Response::text(exchange, 200, "text/plain; charset=utf-8", "purged\n")
     }
 

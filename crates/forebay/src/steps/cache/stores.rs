@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use forebay_config::{Arg, Call, Directive, Opt, Type};
 use forebay_store::{Options, Store};
+use rustc_hash::FxHashMap;
 
+use super::key::QuerySpec;
 use super::stored::Stored;
 
 /// `cache_store [NAME]`
@@ -38,11 +40,12 @@ pub struct Kept {
     pub store: Arc<Store<Stored>>,
 }
 
-/// The stores of a configuration.
+/// The stores of a configuration, and what is known of who uses them.
 #[derive(Default)]
 pub struct Stores {
     previous: Vec<Arc<Kept>>,
     made: Vec<Arc<Kept>>,
+    queries: FxHashMap<String, Arc<QuerySpec>>,
 }
 
 impl Stores {
@@ -50,13 +53,20 @@ impl Stores {
     pub fn new(previous: Vec<Arc<Kept>>) -> Stores {
         Stores {
             previous,
-            made: Vec::new(),
+            ..Stores::default()
         }
     }
 
-    /// Those that were declared, or are used.
-    pub fn all(self) -> Vec<Arc<Kept>> {
-        self.made
+    /// Those that were declared, or are used; and what caches make of queries.
+    pub fn all(self) -> (Vec<Arc<Kept>>, Vec<Arc<QuerySpec>>) {
+        (self.made, self.queries.into_values().collect())
+    }
+
+    /// Notes what a cache makes of queries: under other URLs than their own things are stored.
+    pub fn note_query(&mut self, query: &Arc<QuerySpec>) {
+        if let Some(form) = query.form() {
+            self.queries.entry(form).or_insert_with(|| query.clone());
+        }
     }
 
     /// The one that a `cache_store` declares.
