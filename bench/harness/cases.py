@@ -185,7 +185,7 @@ def _limit(bench, result, names):
     requests = [request("/").replace(b"\r\n\r\n", f"\r\nX-Client: client-{i}\r\n\r\n".encode())
                 for i in range(count)]
     answer = f'respond(200, "{TEXT}")'
-    limit = 'limit { rate = "1000000/s", by = "$headers.x_client" }'
+    limit = 'limit { rate = "100/h", by = "$headers.x_client" }'
     off = Contestant("no limit", "forebay", sites=f'site {{ "*", {answer} }}')
     on = Contestant("limit", "forebay", sites=f'site {{ "*", {limit}, {answer} }}')
     loads = Load(requests, len(TEXT), "/", grows=True)

@@ -182,8 +182,29 @@ const PLAIN: [bool; 256] = {
 
 /// Where the first byte is that does not stand for itself.
 fn plain_len(bytes: &[u8]) -> usize {
-    let first = bytes.iter().position(|byte| !PLAIN[usize::from(*byte)]);
-    first.unwrap_or(bytes.len())
+    // Most lines have none, and a browser's name alone is a hundred bytes: eight at a time cost a
+    // quarter of one by one.
+    let eights = bytes.chunks_exact(8).map_while(|eight| {
+        let eight = u64::from_ne_bytes(eight.try_into().ok()?);
+        are_plain(eight).then_some(8)
+    });
+    let sure: usize = eights.sum();
+    let rest = &bytes[sure..];
+    let first = rest.iter().position(|byte| !PLAIN[usize::from(*byte)]);
+    sure + first.unwrap_or(rest.len())
+}
+
+/// Whether each of eight bytes stands for itself, as [`PLAIN`] says of one. A byte is marked by its
+/// highest bit; a borrow can mark one too many only next to one that is marked.
+fn are_plain(eight: u64) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHEST: u64 = ONES << 7;
+    let is_zero = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes;
+    let below_blank = eight.wrapping_sub(ONES * 0x20) & !eight;
+    let quote = is_zero(eight ^ (ONES * u64::from(b'"')));
+    let backslash = is_zero(eight ^ (ONES * u64::from(b'\\')));
+    let delete = is_zero(eight ^ (ONES * 0x7f));
+    (eight | below_blank | quote | backslash | delete) & HIGHEST == 0
 }
 
 /// Appends bytes so that they can end neither a line nor a quoted text, nor drive a terminal:

@@ -286,6 +286,26 @@ fn what_waits_is_bounded_and_what_is_over_is_counted() {
 }
 
 #[test]
+fn every_byte_is_seen_wherever_it_stands() {
+    for byte in 0..=u8::MAX {
+        let is_plain = (b' '..b'\x7f').contains(&byte) && byte != b'"' && byte != b'\\';
+        for place in 0..19 {
+            let mut bytes = [b'a'; 19];
+            bytes[place] = byte;
+            let expected = match is_plain {
+                true => String::from_utf8(bytes.into()).expect("a text"),
+                false => format!(
+                    "{}\\x{byte:02X}{}",
+                    "a".repeat(place),
+                    "a".repeat(18 - place)
+                ),
+            };
+            assert_eq!(text(|out| push_escaped(out, &bytes)), expected);
+        }
+    }
+}
+
+#[test]
 fn lines_come_to_their_files_in_order() {
     let dir = tempfile::tempdir().expect("a directory");
     let sinks = ["a", "b"].map(|name| Arc::new(Sink::new(Target::Path(dir.path().join(name)))));
