@@ -171,7 +171,7 @@ def _access_log(bench, result, names):
     log = bench.work / "access.log"
     off = Contestant("no log", "forebay", sites=f'site {{ "*", {site} }}')
     on = Contestant("log and metrics", "forebay", sites=(
-        f'site {{ "metrics.example", metrics }} site {{ "*", access_log "{log}", {site} }}'))
+        f'site {{ "*", access_log "{log}", route "/metrics" {{ metrics }}, {site} }}'))
     if "forebay" not in names:
         return result
     loads = Load([request(path, browser=True)], SIZES["1k"], path)

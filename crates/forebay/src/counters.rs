@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use crate::exchange::Reason;
+use crate::exchange::{Cached, How, Reason, Why};
 use crate::worker::Worker;
 
 /// More kinds of steps than there are; those beyond would not be counted.
@@ -235,6 +235,8 @@ pub struct SiteCounts {
     pub name: Arc<str>,
     /// A row for each worker, made at the site's first request: of ten thousand sites most wait.
     rows: OnceLock<Box<[SiteRow]>>,
+    /// The same of its caches, made at the first request that comes to one.
+    cached: OnceLock<Box<[CacheRow]>>,
 }
 
 /// One worker's share, in a cache line of its own.
@@ -245,23 +247,95 @@ struct SiteRow {
     bytes: Counter,
 }
 
+/// One worker's share of what a site's caches do.
+#[repr(align(64))]
+struct CacheRow {
+    hows: [Counter; How::ALL.len()],
+    whys: [Counter; Why::COUNT],
+    store_bytes: Counter,
+    origin_bytes: Counter,
+}
+
+impl Default for CacheRow {
+    fn default() -> CacheRow {
+        CacheRow {
+            hows: Default::default(),
+            whys: std::array::from_fn(|_| Counter::default()),
+            store_bytes: Counter::default(),
+            origin_bytes: Counter::default(),
+        }
+    }
+}
+
+/// What the caches of a site have done.
+pub struct CacheTotal {
+    /// Requests, by the number of [`How`].
+    pub hows: [u64; How::ALL.len()],
+    /// Requests, by the number of [`Why`].
+    pub whys: [u64; Why::COUNT],
+    /// Bytes of bodies that clients got and no origin had to send for them.
+    pub store_bytes: u64,
+    /// Bytes of bodies that origins have sent.
+    pub origin_bytes: u64,
+}
+
+/// A row for each worker.
+fn rows<T: Default>(worker: &Worker) -> Box<[T]> {
+    let count = worker.process.workers.load(Relaxed).max(worker.index + 1);
+    std::iter::repeat_with(T::default).take(count).collect()
+}
+
 impl SiteCounts {
     /// Nothing counted yet.
     pub fn new(name: Arc<str>) -> SiteCounts {
         SiteCounts {
             name,
             rows: OnceLock::new(),
+            cached: OnceLock::new(),
         }
+    }
+
+    /// Counts what a cache has made of an exchange that is over.
+    pub fn note_cached(&self, worker: &Worker, cached: Cached, bytes: u64) {
+        let all = self.cached.get_or_init(|| rows(worker));
+        let Some(row) = all.get(worker.index) else {
+            return;
+        };
+        row.hows[cached.how as usize].add(1);
+        if cached.why != Why::Usual {
+            row.whys[cached.why.number()].add(1);
+        }
+        match cached.how {
+            how if how.is_from_store() => row.store_bytes.add(bytes),
+            // Counted as it comes in, by `note_fetched`.
+            How::Miss => {}
+            _ => row.origin_bytes.add(bytes),
+        }
+    }
+
+    /// Counts what an origin has sent to be stored.
+    pub fn note_fetched(&self, worker: &Worker, bytes: u64) {
+        let all = self.cached.get_or_init(|| rows(worker));
+        if let Some(row) = all.get(worker.index) {
+            row.origin_bytes.add(bytes);
+        }
+    }
+
+    /// What its caches have done; none if no request has come to one.
+    pub fn cached(&self) -> Option<CacheTotal> {
+        let all = self.cached.get()?;
+        let sum = |of: &dyn Fn(&CacheRow) -> u64| all.iter().map(of).sum::<u64>();
+        Some(CacheTotal {
+            hows: std::array::from_fn(|how| sum(&|row| row.hows[how].get())),
+            whys: std::array::from_fn(|why| sum(&|row| row.whys[why].get())),
+            store_bytes: sum(&|row| row.store_bytes.get()),
+            origin_bytes: sum(&|row| row.origin_bytes.get()),
+        })
     }
 
     /// Counts an exchange that is over.
     pub fn note(&self, worker: &Worker, status: u16, bytes: u64) {
-        let rows = self.rows.get_or_init(|| {
-            let count = worker.process.workers.load(Relaxed).max(worker.index + 1);
-            std::iter::repeat_with(SiteRow::default)
-                .take(count)
-                .collect()
-        });
+        let rows = self.rows.get_or_init(|| rows(worker));
         if let Some(row) = rows.get(worker.index) {
             // One that was cut before it had a response has none.
             if status != 0 {

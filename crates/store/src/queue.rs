@@ -74,7 +74,7 @@ impl<U: Unit> Queue<U> {
         self.len() == 0
     }
 
-    /// Another budget; what is too much goes with the next insertion.
+    /// Another budget; what is too much goes with the next insertion, or [`shrink`](Queue::shrink).
     pub fn set_budget(&mut self, budget: u64) {
         self.budget = budget;
     }
@@ -89,9 +89,20 @@ impl<U: Unit> Queue<U> {
             self.small_bytes += u64::from(weight);
             self.small.push_back(queued);
         }
+        self.shrink(usize::MAX, out);
+    }
+
+    /// Throws out what is too much, in so many moves at most. Whether nothing is too much any more.
+    pub fn shrink(&mut self, most: usize, out: &mut impl FnMut(U)) -> bool {
+        let mut moves = 0;
         while self.bytes() > self.budget && !self.is_empty() {
+            if moves == most {
+                return false;
+            }
+            moves += 1;
             self.evict(out);
         }
+        true
     }
 
     /// Moves one thing: out, or on.

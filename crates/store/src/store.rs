@@ -38,6 +38,12 @@ const MAX_SHARE: u64 = 8;
 /// At most so many keys in one shard are known not to be for all.
 const MAX_PASSES: usize = 4096;
 
+/// At most so many units in one shard are moved while others wait for it.
+const SHRINK_MOVES: usize = 512;
+
+/// Uses of at most so many keys in one shard are counted before anything is stored under them.
+const MAX_COUNTED: usize = 8192;
+
 /// A shard is worth its while from this size on.
 const SHARD_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -47,11 +53,12 @@ const MAX_SHARDS: u64 = 16;
 pub struct Store<M: Meta> {
     index: papaya::HashMap<u128, Entry<M>, BuildAsIs>,
     shards: Box<[Shard<M>]>,
-    memory_bytes: u64,
+    memory_bytes: AtomicU64,
     secret: Secret,
     next_id: AtomicU64,
     objects: AtomicUsize,
     evicted: AtomicU64,
+    fills: AtomicUsize,
     /// When that was asked for what is being filled and cannot be found yet.
     hidden: Mutex<Slab<u64>>,
     /// Somebody is about to sweep.
@@ -75,6 +82,9 @@ struct Flights<M: Meta> {
     /// Until when a key is not to be waited for.
     passes: FxHashMap<Hash, u64>,
     pass_order: VecDeque<Hash>,
+    /// How often keys were asked for under which nothing is stored.
+    uses: FxHashMap<u64, u32>,
+    use_order: VecDeque<u64>,
 }
 
 /// A unit of memory: an object of one block, or one block of a larger one.
@@ -95,8 +105,12 @@ pub struct Usage {
     pub bytes: u64,
     /// Units that were thrown out for others.
     pub evicted: u64,
+    /// Memory it may take, in bytes.
+    pub memory_bytes: u64,
     /// Questions under way.
     pub flights: usize,
+    /// Fills under way.
+    pub fills: usize,
     /// Purge rules in force.
     pub rules: usize,
 }
@@ -148,16 +162,19 @@ impl<M: Meta> Store<M> {
                 under_way: FxHashMap::default(),
                 passes: FxHashMap::default(),
                 pass_order: VecDeque::new(),
+                uses: FxHashMap::default(),
+                use_order: VecDeque::new(),
             }),
         };
         Arc::new(Store {
             index: papaya::HashMap::with_hasher(BuildAsIs::default()),
             shards: (0..shards).map(shard).collect(),
-            memory_bytes: options.memory_bytes,
+            memory_bytes: AtomicU64::new(options.memory_bytes),
             secret: Secret(options.secret),
             next_id: AtomicU64::new(1),
             objects: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
+            fills: AtomicUsize::new(0),
             hidden: Mutex::new(Slab::new()),
             to_be_swept: AtomicBool::new(false),
             rules: Rules::default(),
@@ -177,8 +194,29 @@ impl<M: Meta> Store<M> {
             objects: self.objects.load(Relaxed),
             bytes: self.shards.iter().map(bytes).sum(),
             evicted: self.evicted.load(Relaxed),
+            memory_bytes: self.memory_bytes.load(Relaxed),
             flights: self.shards.iter().map(flights).sum(),
+            fills: self.fills.load(Relaxed),
             rules: self.rules.len(),
+        }
+    }
+
+    /// Has more memory from now on, or less: then what is too much is thrown out, a few units at a
+    /// time, so that nobody waits for it for long.
+    pub fn set_memory(&self, memory_bytes: u64) {
+        self.memory_bytes.store(memory_bytes, Relaxed);
+        let each = memory_bytes / self.shards.len() as u64;
+        for shard in &self.shards {
+            shard.queue.lock().set_budget(each);
+            let mut fits = false;
+            while !fits {
+                let mut out: SmallVec<[Held<M>; 4]> = SmallVec::new();
+                fits = shard
+                    .queue
+                    .lock()
+                    .shrink(SHRINK_MOVES, &mut |held| out.push(held));
+                self.throw_out(out);
+            }
         }
     }
 
@@ -259,6 +297,27 @@ impl<M: Meta> Store<M> {
                 flights.passes.remove(&oldest);
             }
         }
+    }
+
+    /// How often this was asked for lately, now included. Bounded: what was counted first is
+    /// forgotten first.
+    pub fn count_use(&self, hash: Hash) -> u32 {
+        let mut flights = self.shard(hash).flights.lock();
+        let Flights {
+            uses, use_order, ..
+        } = &mut *flights;
+        let count = uses.entry(hash.half()).or_insert_with(|| {
+            use_order.push_back(hash.half());
+            0
+        });
+        *count = count.saturating_add(1);
+        let count = *count;
+        if use_order.len() > MAX_COUNTED
+            && let Some(oldest) = use_order.pop_front()
+        {
+            uses.remove(&oldest);
+        }
+        count
     }
 
     // --- Storing ---------------------------------------------------------------------------------
@@ -471,6 +530,10 @@ impl<M: Meta> Store<M> {
         let mut queue = self.shard(object.hash).queue.lock();
         queue.insert(hash, weight, held, &mut |held| out.push(held));
         drop(queue);
+        self.throw_out(out);
+    }
+
+    fn throw_out(&self, out: SmallVec<[Held<M>; 4]>) {
         self.evicted.fetch_add(out.len() as u64, Relaxed);
         for held in out {
             self.evict(&held);
@@ -663,6 +726,7 @@ impl<M: Meta> Filler<M> {
         range: Range<u64>,
         hidden: Option<usize>,
     ) -> Filler<M> {
+        store.fills.fetch_add(1, Relaxed);
         let mut filler = Filler {
             store: store.clone(),
             object,
@@ -701,7 +765,7 @@ impl<M: Meta> Filler<M> {
 
     /// A larger object is not kept as a whole.
     fn largest(&self) -> u64 {
-        self.store.memory_bytes / MAX_SHARE
+        self.store.memory_bytes.load(Relaxed) / MAX_SHARE
     }
 
     fn keep_window(&mut self) {
@@ -795,6 +859,7 @@ impl<M: Meta> Drop for Filler<M> {
         if !self.is_over {
             self.end(true, false);
         }
+        self.store.fills.fetch_sub(1, Relaxed);
         if let Some(ticket) = self.hidden {
             self.store.hidden.lock().try_remove(ticket);
         }

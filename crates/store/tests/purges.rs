@@ -94,6 +94,37 @@ fn a_rule_stays_for_what_is_under_way() {
 }
 
 #[test]
+fn memory_is_another_from_one_moment_to_the_next() {
+    let store = store(64 * MB);
+    for number in 0..40_000 {
+        let key = format!("http://a.example/{number}");
+        let hash = store.hash(key.as_bytes());
+        store.store(hash, key.as_bytes(), 0, head(0, ""), bytes(0..512));
+    }
+    let before = store.usage();
+    assert_eq!((before.objects, before.evicted), (40_000, 0));
+    store.set_memory(4 * MB);
+    let after = store.usage();
+    assert!(after.bytes <= 4 * MB && after.bytes > 3 * MB, "{after:?}");
+    assert!(after.objects > 1000, "{after:?}");
+    assert_eq!(after.memory_bytes, 4 * MB);
+    store.set_memory(64 * MB);
+    assert_eq!(store.usage().objects, after.objects);
+}
+
+#[test]
+fn uses_are_counted_for_as_many_keys_as_there_is_room_for() {
+    let store = store(MB);
+    let key = |number: u32| store.hash(&number.to_le_bytes());
+    assert_eq!((store.count_use(key(0)), store.count_use(key(0))), (1, 2));
+    for number in 1..20_000 {
+        assert_eq!(store.count_use(key(number)), 1);
+    }
+    assert_eq!(store.count_use(key(19_999)), 2);
+    assert_eq!(store.count_use(key(0)), 1, "it is forgotten");
+}
+
+#[test]
 fn memory_has_a_bound() {
     let store = store(4 * MB);
     for number in 0..20_000 {

@@ -81,6 +81,11 @@ fn json(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"site\":\"");
     push_json(out, exchange.site_name().as_bytes());
     out.push(b'"');
+    if let Some(cached) = exchange.outcome.cached {
+        member(out, "cache", |out| {
+            out.extend_from_slice(cached.how.name().as_bytes());
+        });
+    }
     if let Some(peer) = exchange.peer_label() {
         member(out, "peer", |out| push_json(out, peer.as_bytes()));
     }

@@ -1,5 +1,6 @@
 //! `forebay status`: how a running server is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -46,7 +47,40 @@ struct Status {
     requests: u64,
     memory_bytes: u64,
     upstreams: Vec<Upstream>,
+    #[serde(default)]
+    stores: Vec<Store>,
+    #[serde(default)]
+    caches: Vec<Cache>,
 }
+
+#[derive(Deserialize)]
+struct Store {
+    name: String,
+    memory_bytes: u64,
+    max_memory_bytes: u64,
+    objects: u64,
+    evicted: u64,
+    fills: u64,
+    purge_rules: u64,
+}
+
+#[derive(Deserialize)]
+struct Cache {
+    site: String,
+    hit: u64,
+    miss: u64,
+    stale: u64,
+    revalidated: u64,
+    collapsed: u64,
+    bypass: u64,
+    pass: u64,
+    store_bytes: u64,
+    origin_bytes: u64,
+    reasons: BTreeMap<String, u64>,
+}
+
+/// Of more sites only those whose caches are asked most are shown.
+const MAX_CACHES: usize = 10;
 
 #[derive(Deserialize)]
 struct Upstream {
@@ -116,6 +150,21 @@ impl Status {
         for upstream in &self.upstreams {
             upstream.show(&mut out);
         }
+        for store in &self.stores {
+            store.show(&mut out);
+        }
+        let mut caches: Vec<&Cache> = self.caches.iter().collect();
+        caches.sort_by_key(|cache| std::cmp::Reverse(cache.requests()));
+        for cache in caches.iter().take(MAX_CACHES) {
+            cache.show(&mut out);
+        }
+        if let Some(more) = caches
+            .len()
+            .checked_sub(MAX_CACHES)
+            .filter(|more| *more > 0)
+        {
+            let _ = writeln!(out, "\nand caches of {more} more sites: --json has all");
+        }
         out
     }
 
@@ -137,6 +186,69 @@ impl Status {
             );
         }
         text
+    }
+}
+
+impl Store {
+    fn show(&self, out: &mut String) {
+        let mb = |bytes: u64| bytes.div_ceil(1 << 20);
+        let _ = writeln!(
+            out,
+            "\ncache store {}\n  {} MB of {} MB, {} objects, {} evicted, {} fills, {} purge rules",
+            self.name,
+            mb(self.memory_bytes),
+            mb(self.max_memory_bytes),
+            self.objects,
+            self.evicted,
+            self.fills,
+            self.purge_rules
+        );
+    }
+}
+
+impl Cache {
+    fn requests(&self) -> u64 {
+        self.spared() + self.miss + self.bypass + self.pass
+    }
+
+    /// Requests for which no origin had to send a body.
+    fn spared(&self) -> u64 {
+        self.hit + self.stale + self.revalidated + self.collapsed
+    }
+
+    fn show(&self, out: &mut String) {
+        let tenths = (self.spared() * 1000)
+            .checked_div(self.requests())
+            .unwrap_or(0);
+        let mb = |bytes: u64| bytes.div_ceil(1 << 20);
+        let _ = writeln!(
+            out,
+            "\ncache of {}\n  {}.{} % of {} requests from the store, {} MB; {} MB from origins",
+            self.site,
+            tenths / 10,
+            tenths % 10,
+            self.requests(),
+            mb(self.store_bytes),
+            mb(self.origin_bytes)
+        );
+        let _ = writeln!(
+            out,
+            "  hit {}, stale {}, revalidated {}, collapsed {}, miss {}, bypass {}, pass {}",
+            self.hit,
+            self.stale,
+            self.revalidated,
+            self.collapsed,
+            self.miss,
+            self.bypass,
+            self.pass
+        );
+        if !self.reasons.is_empty() {
+            let reasons = self.reasons.iter();
+            let reasons: Vec<String> = reasons
+                .map(|(why, count)| format!("{why} {count}"))
+                .collect();
+            let _ = writeln!(out, "  because: {}", reasons.join(", "));
+        }
     }
 }
 
@@ -215,7 +327,12 @@ mod tests {
                   "addresses": ["192.0.2.1:80"] },
                 { "peer": "192.0.2.9:80", "state": "ejected", "in_flight": 0,
                   "addresses": ["192.0.2.9:80"] }
-            ]}]
+            ]}],
+            "stores": [{ "name": "default", "memory_bytes": 5000000, "max_memory_bytes": 268435456,
+                "objects": 12, "evicted": 3, "asking": 0, "fills": 1, "purge_rules": 2 }],
+            "caches": [{ "site": "a.test", "hit": 80, "stale": 2, "revalidated": 3, "collapsed": 4,
+                "miss": 6, "bypass": 3, "pass": 2, "store_bytes": 2000000, "origin_bytes": 10,
+                "reasons": { "set-cookie": 2 } }]
         }"#;
         let status: Status = serde_json::from_str(json).unwrap();
         let expected = "\
@@ -231,6 +348,14 @@ memory        11 MB
 upstream app, 2 requests wait
   app.test:80                    up         1 in flight  (192.0.2.1:80)
   192.0.2.9:80                   ejected    0 in flight
+
+cache store default
+  5 MB of 256 MB, 12 objects, 3 evicted, 1 fills, 2 purge rules
+
+cache of a.test
+  89.0 % of 100 requests from the store, 2 MB; 1 MB from origins
+  hit 80, stale 2, revalidated 3, collapsed 4, miss 6, bypass 3, pass 2
+  because: set-cookie 2
 ";
         assert_eq!(status.show(), expected);
     }

@@ -27,7 +27,8 @@ use super::sockets::{Inherited, bind_new, remove_files};
 use super::source::Source;
 use super::watch::{self, Made};
 use crate::access::Writer;
-use crate::counters::Counters;
+use crate::counters::{Counters, SiteCounts};
+use crate::exchange::{How, Why};
 use crate::helper::Helper;
 use crate::listen::ListenerId;
 use crate::snapshot::Generation;
@@ -191,6 +192,22 @@ fn open_logs(built: &Built, access: &Arc<Writer>) -> Result<(), String> {
 
 fn upstreams_of(built: &Built) -> impl Iterator<Item = &Upstream> {
     built.snapshot.upstreams.iter().map(|upstream| &**upstream)
+}
+
+/// What the caches of a site have done; none if no request has come to one.
+fn cache_status(site: &SiteCounts) -> Option<serde_json::Value> {
+    let total = site.cached()?;
+    let mut status = serde_json::json!({
+        "site": &*site.name,
+        "store_bytes": total.store_bytes,
+        "origin_bytes": total.origin_bytes,
+    });
+    for (how, count) in How::ALL.iter().zip(total.hows) {
+        status[how.name()] = count.into();
+    }
+    let whys = Why::all().zip(total.whys).filter(|(_, count)| *count > 0);
+    status["reasons"] = whys.map(|(why, count)| (why.token(), count)).collect();
+    Some(status)
 }
 
 /// Gives the memory back off this thread, which answers others meanwhile.
@@ -552,6 +569,11 @@ impl Server {
             "{warnings}generation {number} of {} is in service",
             self.source.name()
         );
+        let stores = built.snapshot.stores.clone();
+        // Off this thread: of much that is too much, it takes a while to throw it out.
+        tokio::task::spawn_blocking(move || {
+            stores.iter().for_each(|kept| kept.put_in_service());
+        });
         // What `forebay log` has said since holds no longer.
         crate::log::set_level(built.server.log);
         self.built = Arc::new(built);
@@ -580,6 +602,15 @@ impl Server {
             .iter()
             .map(|upstream| upstream.status(now))
             .collect();
+        let stores: Vec<serde_json::Value> = self
+            .built
+            .snapshot
+            .stores
+            .iter()
+            .map(|kept| kept.status())
+            .collect();
+        let sites = self.built.snapshot.sites.iter();
+        let caches: Vec<serde_json::Value> = sites.filter_map(|site| cache_status(site)).collect();
         let all = self.process.all.lock();
         let sum = |of: fn(&Counters) -> u64| all.iter().map(|counters| of(counters)).sum::<u64>();
         serde_json::json!({
@@ -599,6 +630,8 @@ impl Server {
             "requests": sum(|counters| counters.requests.get()),
             "memory_bytes": process::resident_memory().unwrap_or(0),
             "upstreams": upstreams,
+            "stores": stores,
+            "caches": caches,
         })
     }
 }

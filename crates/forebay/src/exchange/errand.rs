@@ -65,6 +65,13 @@ impl Errand {
         &self.worker
     }
 
+    /// Counts bytes that the origin has sent.
+    pub fn count_bytes(&self, bytes: usize) {
+        if let Some(site) = &self.site {
+            site.counts.note_fetched(&self.worker, bytes as u64);
+        }
+    }
+
     /// Its fields.
     pub fn fields(&self) -> &forebay_fields::Fields {
         &self.request.fields

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use forebay_sys::clock;
 
-use super::{Exchange, Reason};
+use super::{Cached, Exchange, Reason};
 use crate::access;
 use crate::counters::SiteCounts;
 use crate::upstream::Upstream;
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Why this is not what was asked for, if a failure was the cause.
     pub fault: Option<Reason>,
+    /// What a cache has made of it; none: it has come to none.
+    pub cached: Option<Cached>,
 }
 
 /// The peer that an exchange was passed on to.
@@ -122,6 +124,9 @@ impl Exchange {
             }
             if let Some(counts) = self.counts() {
                 counts.note(worker, self.outcome.status, self.outcome.bytes);
+                if let Some(cached) = self.outcome.cached {
+                    counts.note_cached(worker, cached, self.outcome.bytes);
+                }
             }
         }
         if !self.logs.is_empty() {

@@ -81,7 +81,14 @@ pub fn append_variable(
         Variable::Site => text(exchange.site_name().as_bytes()),
         Variable::Peer => text(exchange.peer_label().unwrap_or("").as_bytes()),
         Variable::Time => crate::access::push_time(exchange, out),
-        // No TLS listeners and no cache yet.
+        Variable::Cache => text(
+            exchange
+                .outcome
+                .cached
+                .map_or("", |c| c.how.name())
+                .as_bytes(),
+        ),
+        // No TLS listeners yet.
         _ => {}
     }
 }

@@ -16,8 +16,8 @@ use std::task::{Poll, ready};
 use bytes::Bytes;
 use forebay_cache_policy::{
     ContentRange, Origin, RangeAsk, RangeSpec, RequestFacts, ResponseFacts, StoredFacts, Time,
-    Times, Updated, Validation, Vary, WhyNot, make_conditional, make_range, prepare_fields,
-    storable, update,
+    Times, Updated, Validation, Vary, WhyNot, WhyStale, make_conditional, make_range,
+    prepare_fields, storable, update,
 };
 use forebay_fields::Known;
 use forebay_store::{BLOCK_BYTES, Filler, Hash, Lead, Outcome, Reader};
@@ -61,8 +61,12 @@ pub struct Filling {
 
 /// What came of asking the origin, for the one who did.
 pub enum Brought {
-    /// An object; somebody reads it already, so that its fill goes on.
+    /// An object that is new; somebody reads it already, so that its fill goes on.
     Object(Kept, Option<Reader<Stored>>),
+    /// What was there, and is right: the origin has said so.
+    Validated(Kept),
+    /// What was there, used for this reason although the origin has failed.
+    Stale(Kept, WhyStale),
     /// A response that is not stored, and why.
     Response(Response, Lease, WhyNot),
     /// A part that was asked for to be stored, and is not: not the one that the client wants.
@@ -151,7 +155,7 @@ impl Asking {
             (Validation::NotModified, Some(stored)) => {
                 let brought = self.not_modified(stored, &facts, &response, &times, &lead);
                 let outcome = match &brought {
-                    Brought::Object(object, _) => Outcome::Object(object.clone()),
+                    Brought::Validated(object) => Outcome::Object(object.clone()),
                     _ => Outcome::Dropped,
                 };
                 lead.land(outcome);
@@ -161,11 +165,11 @@ impl Asking {
             (Validation::Failed(origin), Some(stored)) => {
                 let fault = response.fault.as_deref().cloned();
                 match self.stale(stored, origin) {
-                    true => {
+                    Some(why) => {
                         lead.land(Outcome::Object(stored.clone()));
-                        let _ = tell.send(Brought::Object(stored.clone(), None));
+                        let _ = tell.send(Brought::Stale(stored.clone(), why));
                     }
-                    false => self.pass(lead, tell, exchange, response, fault, WhyNot::Own),
+                    None => self.pass(lead, tell, exchange, response, fault, WhyNot::Own),
                 }
             }
             _ => {
@@ -221,11 +225,11 @@ impl Asking {
         );
         let (facts, vary) = match updated {
             Ok(Updated::Stored { facts, vary }) => (facts, vary),
-            Ok(Updated::Left(_)) => return Brought::Object(stored.clone(), None),
+            Ok(Updated::Left(_)) => return Brought::Validated(stored.clone()),
             Ok(Updated::Dropped(_)) | Err(_) => {
                 // It answers those who asked, and nobody after them.
                 shared.store.remove(stored);
-                return Brought::Object(stored.clone(), None);
+                return Brought::Validated(stored.clone());
             }
         };
         let vary = match vary {
@@ -243,12 +247,11 @@ impl Asking {
             vary,
             tags: stored.meta.tags.clone(),
         };
-        let object = shared.store.refresh(stored, lead.asked_at(), meta);
-        Brought::Object(object, None)
+        Brought::Validated(shared.store.refresh(stored, lead.asked_at(), meta))
     }
 
     /// Whether the stored response is used although the origin has failed.
-    fn stale(&self, stored: &Kept, origin: Origin) -> bool {
+    fn stale(&self, stored: &Kept, origin: Origin) -> Option<WhyStale> {
         let Filling { shared, facts, .. } = &*self.filling;
         super::may_use_stale(&shared.policy, facts, stored, self.filling.now(), origin)
     }
@@ -486,6 +489,7 @@ async fn take_in(
                 Pulled::Abort(fault) => return Poll::Ready(Pumped::Broken(fault)),
             };
             turn += bytes.len();
+            filling.errand.count_bytes(bytes.len());
             if !filler.push(&bytes) || filler.position() > max {
                 let fault = Fault::with(Reason::BadResponse, "more than was announced");
                 return Poll::Ready(Pumped::Broken(fault));

@@ -11,7 +11,6 @@
 //! one and tells the other. Most requests end in `on_request`, out of memory, without a lock.
 
 mod answer;
-mod derived;
 mod fill;
 mod follow;
 mod key;
@@ -25,7 +24,7 @@ use std::sync::Arc;
 
 use forebay_cache_policy::{
     Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Target, Time,
-    Ttl, VaryNames, WhyAround, WhyNot, WhyValidate, invalidated, normalise_request,
+    Ttl, VaryNames, WhyAround, WhyNot, WhyStale, WhyValidate, invalidated, normalise_request,
     prepare_request, reuse,
 };
 use forebay_config::{
@@ -43,7 +42,9 @@ use self::stored::{Kept, Stored};
 use crate::control::build::Builder;
 use crate::exchange::errand::Errand;
 use crate::exchange::step::Rest;
-use crate::exchange::{Condition, Exchange, Flow, Local, Pipeline, Reason, Response, Step, Up};
+use crate::exchange::{
+    Cached, Condition, Exchange, Flow, How, Local, Pipeline, Reason, Response, Step, Up, Why,
+};
 use crate::explain::{Notes, Told};
 use crate::snapshot::resource_id;
 
@@ -129,6 +130,15 @@ pub static DIRECTIVE: Directive = Directive::filter(
         "Parameters in any order are the same; the origin sees them sorted.",
     )
     .default("false"),
+    Opt::new(
+        "min_uses",
+        Type::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+        "A response is stored at so many requests for it; before, they pass.",
+    )
+    .default("1"),
     Opt::new("max_object", Type::SIZE, "Larger ones pass.").default(r#""10GB""#),
     Opt::new(
         "purge",
@@ -200,6 +210,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         stale_while_revalidate: seconds("stale_while_revalidate"),
         stale_if_error: seconds("stale_if_error"),
         max_object: call.get("max_object"),
+        min_uses: call.get("min_uses"),
         ..Policy::default()
     };
     let tags: &[Node] = call.get("tags");
@@ -262,6 +273,8 @@ enum Around {
     Head,
     /// Found not to be for all a short while ago.
     Uncacheable,
+    /// Not asked for often enough yet.
+    TooFewUses,
 }
 
 impl Shared {
@@ -305,16 +318,18 @@ pub fn may_use_stale(
     stored: &Kept,
     now: Time,
     origin: Origin,
-) -> bool {
+) -> Option<WhyStale> {
     let moment = Moment {
         now,
         origin,
         invalidated: stored.is_gone(),
     };
-    matches!(
-        reuse(policy, request, &stored.meta.facts, &moment),
-        Reuse::Stale(_) | Reuse::Fresh
-    )
+    match reuse(policy, request, &stored.meta.facts, &moment) {
+        Reuse::Stale(why) => Some(why),
+        // It has become so meanwhile, by another who asked.
+        Reuse::Fresh => Some(WhyStale::Disconnected),
+        _ => None,
+    }
 }
 
 impl Cache {
@@ -365,8 +380,9 @@ impl Cache {
         });
         let Some(object) = found else {
             return match () {
-                () if facts.only_if_cached() => Flow::Fail(Reason::NotStored.into()),
+                () if facts.only_if_cached() => not_stored(exchange),
                 () if facts.is_head() => self.go_on(exchange, Around::Head),
+                () if !self.is_used_enough(exchange) => self.go_on(exchange, Around::TooFewUses),
                 () => self.ask_first(exchange, facts, None),
             };
         };
@@ -389,9 +405,9 @@ impl Cache {
                 if why.validate_in_background() {
                     self.refresh_behind(exchange, facts, &object);
                 }
-                self.answer(exchange, &object, facts, Some(why.token()), now)
+                self.answer(exchange, &object, facts, Some(why), now)
             }
-            Reuse::OnlyIfCached(_) | Reuse::Forbidden(_) => Flow::Fail(Reason::NotStored.into()),
+            Reuse::OnlyIfCached(_) | Reuse::Forbidden(_) => not_stored(exchange),
             Reuse::Validate(_) if facts.is_head() => self.go_on(exchange, Around::Head),
             Reuse::Validate(_) => self.ask_first(exchange, facts, Some(object)),
         }
@@ -402,24 +418,42 @@ impl Cache {
         exchange: &mut Exchange,
         object: &Kept,
         facts: RequestFacts,
-        detail: Option<&str>,
+        stale: Option<WhyStale>,
         now: Time,
     ) -> Flow {
+        exchange.outcome.cached = Some(match stale {
+            None => Cached::of(How::Hit),
+            Some(why) => Cached::because(How::Stale, Why::Stale(why)),
+        });
+        let detail = stale.map(WhyStale::token);
         let mut response = answer::answer(exchange, object, now, |exchange| {
             let key = Key::of(&self.shared, exchange);
             self.filling(exchange, facts, &key)
         });
-        if exchange.wants_kept {
-            response.kept = derived::beside(&self.shared.store, object, &exchange.worker);
-        }
         tell::object(&mut response, Status::Hit, object, now, detail);
         Flow::Answer(response)
     }
 
     /// The request goes on as it is; why is said when the response comes.
     fn go_on(&self, exchange: &mut Exchange, why: Around) -> Flow {
+        exchange.outcome.cached = Some(match why {
+            Around::Bypass => Cached::because(How::Bypass, Why::Around(WhyAround::Bypass)),
+            Around::Policy(why) => Cached::because(How::Bypass, Why::Around(why)),
+            Around::Head => Cached::because(How::Pass, Why::Head),
+            Around::Uncacheable => Cached::because(How::Pass, Why::HitForMiss),
+            Around::TooFewUses => Cached::because(How::Pass, Why::Not(WhyNot::TooFewUses)),
+        });
         exchange.keep(self.shared.id, why);
         Flow::Next
+    }
+
+    /// Whether this was asked for as often as `min_uses` says, now included.
+    fn is_used_enough(&self, exchange: &Exchange) -> bool {
+        let Shared { store, policy, .. } = &*self.shared;
+        policy.min_uses <= 1 || {
+            let uses = store.count_use(Key::of(&self.shared, exchange).hash);
+            policy.used_enough(uses).is_ok()
+        }
     }
 
     /// The origin has to be asked first.
@@ -494,12 +528,27 @@ impl Cache {
                                 true => forwarded(Forward::Stale, true, false),
                                 false => forwarded(Forward::UriMiss, true, false),
                             };
-                            let flow = self.answer_brought(exchange, &object, &filling, how);
+                            exchange.outcome.cached = Some(Cached::of(How::Miss));
+                            let flow = self.answer_brought(exchange, &object, &filling, how, None);
                             // Its own reader has taken this one's place.
                             drop(reader);
                             return flow;
                         }
+                        Ok(Brought::Validated(object)) => {
+                            exchange.outcome.cached = Some(Cached::of(How::Revalidated));
+                            let how = forwarded(Forward::Stale, true, false);
+                            return self.answer_brought(exchange, &object, &filling, how, None);
+                        }
+                        Ok(Brought::Stale(object, why)) => {
+                            let stale = Cached::because(How::Stale, Why::Stale(why));
+                            exchange.outcome.cached = Some(stale);
+                            let how = forwarded(Forward::Stale, false, false);
+                            let detail = Some(why.token());
+                            return self.answer_brought(exchange, &object, &filling, how, detail);
+                        }
                         Ok(Brought::Response(mut response, lease, why)) => {
+                            let passed = Cached::because(How::Pass, Why::Not(why));
+                            exchange.outcome.cached = Some(passed);
                             let forward = if asked {
                                 Forward::Stale
                             } else {
@@ -523,12 +572,17 @@ impl Cache {
                     }
                     Outcome::Object(object) => (object, forwarded(Forward::UriMiss, false, true)),
                     Outcome::Pass => return self.go_on(exchange, Around::Uncacheable),
-                    Outcome::Failed(fault) => return Flow::Fail(fault),
+                    Outcome::Failed(fault) => {
+                        let passed = Cached::because(How::Pass, Why::Not(WhyNot::Own));
+                        exchange.outcome.cached = Some(passed);
+                        return Flow::Fail(fault);
+                    }
                     Outcome::Dropped => continue,
                 },
             };
             if is_for(&object, &exchange.request.fields) {
-                return self.answer_brought(exchange, &object, &filling, how);
+                exchange.outcome.cached = Some(Cached::of(How::Collapsed));
+                return self.answer_brought(exchange, &object, &filling, how, None);
             }
             // It varies, and this is another variant.
             stored = None;
@@ -542,11 +596,12 @@ impl Cache {
         object: &Kept,
         filling: &Rc<Filling>,
         how: Status,
+        detail: Option<&str>,
     ) -> Flow {
         let now = now();
         let filling = filling.clone();
         let mut response = answer::answer(exchange, object, now, |_| filling);
-        tell::object(&mut response, how, object, now, None);
+        tell::object(&mut response, how, object, now, detail);
         Flow::Answer(response)
     }
 
@@ -640,6 +695,12 @@ const NOT_IN_KEY: [&str; 8] = [
     "X-Method-Override",
     "X-Original-Host",
 ];
+
+/// `only-if-cached`, and nothing would do.
+fn not_stored(exchange: &mut Exchange) -> Flow {
+    exchange.outcome.cached = Some(Cached::because(How::Pass, Why::OnlyIfCached));
+    Flow::Fail(Reason::NotStored.into())
+}
 
 fn forwarded(why: Forward, stored: bool, collapsed: bool) -> Status {
     Status::Forwarded {
@@ -740,6 +801,7 @@ impl Step for Cache {
                 Around::Policy(why) => (Forward::from(why), Some(why.token())),
                 Around::Head => (Forward::Miss, Some("head")),
                 Around::Uncacheable => (Forward::UriMiss, Some("hit-for-miss")),
+                Around::TooFewUses => (Forward::UriMiss, Some(WhyNot::TooFewUses.token())),
             };
             tell::plain(response, forwarded(forward, false, false), detail);
         }

@@ -31,13 +31,49 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 /// Without any declaration.
 const USUAL_MEMORY: u64 = 256 << 20;
 
-/// A store with what it was declared as: one that an equal declaration declares is taken over.
+/// A store with what it was declared as. One of the same name in the next configuration goes on
+/// with what is stored, also with another size.
 pub struct Kept {
     /// The name; empty for the one without.
     pub name: Box<str>,
     memory_bytes: u64,
-    /// What is in it.
+    /// What is in it; the one of the configuration in service, if one of this name was there.
+    ///
+    /// It has the memory of that until [`put_in_service`](Kept::put_in_service) is called: what is
+    /// being built may still turn out to have a mistake.
     pub store: Arc<Store<Stored>>,
+}
+
+impl Kept {
+    /// What people call it.
+    pub fn shown(&self) -> &str {
+        match &*self.name {
+            "" => "default",
+            name => name,
+        }
+    }
+
+    /// How it is.
+    pub fn status(&self) -> serde_json::Value {
+        let usage = self.store.usage();
+        serde_json::json!({
+            "name": self.shown(),
+            "memory_bytes": usage.bytes,
+            "max_memory_bytes": usage.memory_bytes,
+            "objects": usage.objects,
+            "evicted": usage.evicted,
+            "asking": usage.flights,
+            "fills": usage.fills,
+            "purge_rules": usage.rules,
+        })
+    }
+
+    /// Gives it the memory that it was declared with. Takes a while where that is much less.
+    pub fn put_in_service(&self) {
+        if self.store.usage().memory_bytes != self.memory_bytes {
+            self.store.set_memory(self.memory_bytes);
+        }
+    }
 }
 
 /// The stores of a configuration, and what is known of who uses them.
@@ -84,21 +120,22 @@ impl Stores {
     }
 
     fn make(&mut self, name: &str, memory_bytes: u64) -> Arc<Kept> {
-        let same = |kept: &&Arc<Kept>| *kept.name == *name && kept.memory_bytes == memory_bytes;
+        let same = |kept: &&Arc<Kept>| *kept.name == *name;
         if let Some(made) = self.made.iter().find(same) {
             return made.clone();
         }
-        let kept = match self.previous.iter().find(same) {
-            Some(kept) => kept.clone(),
-            None => Arc::new(Kept {
-                name: name.into(),
+        let store = match self.previous.iter().find(same) {
+            Some(kept) => kept.store.clone(),
+            None => Store::new(Options {
                 memory_bytes,
-                store: Store::new(Options {
-                    memory_bytes,
-                    secret: secret(),
-                }),
+                secret: secret(),
             }),
         };
+        let kept = Arc::new(Kept {
+            name: name.into(),
+            memory_bytes,
+            store,
+        });
         self.made.push(kept.clone());
         kept
     }

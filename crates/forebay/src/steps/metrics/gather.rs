@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use forebay_balance::{PeerState, Tick};
+use forebay_store::Usage;
 use forebay_sys::{clock, process};
 
 use super::text::{Dialect, Family, Kind, Seconds, Text};
 use crate::counters::{Counters, Histogram};
-use crate::exchange::Reason;
+use crate::exchange::{How, Reason, Why};
 use crate::snapshot::Snapshot;
 use crate::steps;
 use crate::upstream::state_name;
@@ -35,6 +36,8 @@ pub fn render(process: &Process, snapshot: &Snapshot, dialect: Dialect) -> Strin
     );
     lost_lines(&mut text, process);
     sites(&mut text, snapshot);
+    caches(&mut text, snapshot);
+    stores(&mut text, snapshot);
     upstreams(&mut text, snapshot);
     system(&mut text);
     text.finish()
@@ -189,6 +192,95 @@ fn sites(text: &mut Text, snapshot: &Snapshot) {
     for (name, (_, bytes)) in &seen {
         family.sample(&[("site", name)], bytes);
     }
+}
+
+/// Of sites whose caches had a request.
+fn caches(text: &mut Text, snapshot: &Snapshot) {
+    let seen = snapshot.sites.iter();
+    let mut seen: Vec<_> = seen
+        .filter_map(|site| Some((&*site.name, site.cached()?)))
+        .collect();
+    if seen.is_empty() {
+        return;
+    }
+    seen.sort_unstable_by_key(|(name, _)| *name);
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_cache_requests",
+        "Requests that came to a cache, by site and what it made of them.",
+    );
+    for (name, total) in &seen {
+        for (how, count) in How::ALL.iter().zip(total.hows) {
+            family.sample(&[("site", name), ("cache", how.name())], count);
+        }
+    }
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_cache_reasons",
+        "Why requests went round a cache, responses were not stored, or stale ones were used.",
+    );
+    for (name, total) in &seen {
+        // Of each site only the few that it has.
+        let whys = Why::all().zip(total.whys).filter(|(_, count)| *count > 0);
+        for (why, count) in whys {
+            family.sample(&[("site", name), ("reason", why.token())], count);
+        }
+    }
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_cache_body_bytes",
+        "Bytes of bodies: those that clients got out of the store, and those that origins sent.",
+    );
+    for (name, total) in &seen {
+        family.sample(&[("site", name), ("from", "store")], total.store_bytes);
+        family.sample(&[("site", name), ("from", "origin")], total.origin_bytes);
+    }
+}
+
+fn stores(text: &mut Text, snapshot: &Snapshot) {
+    if snapshot.stores.is_empty() {
+        return;
+    }
+    let usages = snapshot.stores.iter();
+    let usages: Vec<_> = usages
+        .map(|kept| (kept.shown(), kept.store.usage()))
+        .collect();
+    let mut each = |kind, name: &str, help: &str, value: &dyn Fn(&Usage) -> u64| {
+        let mut family = text.family(kind, &format!("forebay_cache_store_{name}"), help);
+        for (store, usage) in &usages {
+            family.sample(&[("store", store)], value(usage));
+        }
+    };
+    let gauge = Kind::Gauge;
+    each(gauge, "memory_bytes", "Memory that objects take.", &|u| {
+        u.bytes
+    });
+    each(
+        gauge,
+        "memory_max_bytes",
+        "Memory that objects may take.",
+        &|u| u.memory_bytes,
+    );
+    each(gauge, "objects", "Objects that are stored.", &|u| {
+        u.objects as u64
+    });
+    let help = "Objects, and blocks of large ones, thrown out for others.";
+    each(Kind::Counter, "evictions", help, &|u| u.evicted);
+    each(
+        gauge,
+        "asking",
+        "Questions to origins without an answer yet.",
+        &|u| u.flights as u64,
+    );
+    each(gauge, "fills", "Transfers that bring objects in.", &|u| {
+        u.fills as u64
+    });
+    each(
+        gauge,
+        "purge_rules",
+        "Purges that something old may still be about.",
+        &|u| u.rules as u64,
+    );
 }
 
 /// What is known of a peer. Pools of one name are told together: a target that is given to two
