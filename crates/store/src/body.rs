@@ -179,6 +179,14 @@ impl Body {
         self.whole.get()
     }
 
+    /// One block of it, if that is in memory.
+    pub fn block(&self, number: u64) -> Option<Bytes> {
+        match self.row.get() {
+            Some(_) => self.slot(number)?.block.load().as_deref().cloned(),
+            None => self.whole.get().filter(|_| number == 0).cloned(),
+        }
+    }
+
     /// Whether every byte of it is in memory.
     pub fn is_complete(&self) -> bool {
         match self.row.get() {

@@ -39,7 +39,7 @@ pub use outcome::{CLIENT_LEFT, Outcome, Peered};
 pub use page::{dress, prefers_json};
 pub use remains::Remains;
 pub use request::{Captures, Request};
-pub use response::Response;
+pub use response::{CodeAll, Keeps, Response};
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
 pub use template::{
     append_ip, append_variable, expand, expand_path, expand_url, form_decoded, query_pairs,
@@ -124,6 +124,8 @@ pub struct Exchange {
     counts: Option<Arc<SiteCounts>>,
     /// Who runs pipelines in the middle of others, if not the usual loop.
     pub aside: Option<Rc<dyn step::Aside>>,
+    /// A step above would keep what it makes of a stored response beside that.
+    pub wants_kept: bool,
     /// It is one of the server's own, on behalf of another: not counted as a client's.
     is_errand: bool,
     /// Its place in the pipeline.
@@ -222,6 +224,7 @@ impl Exchange {
             peer: None,
             counts: None,
             aside: None,
+            wants_kept: false,
             is_errand: false,
             course: step::Course::default(),
         }
@@ -246,6 +249,7 @@ impl Exchange {
         self.peer = None;
         self.counts = None;
         self.aside = None;
+        self.wants_kept = false;
         self.is_errand = false;
         self.course.clear();
     }

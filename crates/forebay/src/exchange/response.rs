@@ -1,9 +1,12 @@
 //! The response as steps see it, whatever protocol will carry it.
 
+use std::io;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use forebay_fields::{Fields, Known};
 
-use super::{Body, Exchange, Fault, Reason};
+use super::{Body, Coding, Exchange, Fault, Reason};
 
 /// A response on its way up.
 ///
@@ -25,9 +28,24 @@ pub struct Response {
     pub fault: Option<Box<Fault>>,
     /// An application made it; `errors` leaves such ones alone unless told otherwise.
     pub from_upstream: bool,
+    /// Where it is stored, if a step has said that it would keep something beside it.
+    pub kept: Option<Rc<dyn Keeps>>,
     /// It has no body of its own: where the status is an error, a built-in page stands in.
     pub wants_page: bool,
 }
+
+/// A response that is stored: what is made of its body is kept beside it, and goes with it.
+pub trait Keeps {
+    /// The whole body in a coding, if it has been put into that; and how long it is, in bytes.
+    fn coded(&self, coding: Coding) -> Option<(Body, u64)>;
+
+    /// Has the whole body put into a coding, behind everything else there is to do, if it is all
+    /// there and nobody does so already.
+    fn code(&self, coding: Coding, code: CodeAll);
+}
+
+/// Puts a body, which comes in pieces, into a coding.
+pub type CodeAll = fn(Coding, &[Bytes]) -> io::Result<Vec<u8>>;
 
 impl Response {
     /// A response of this status, without a body.

@@ -11,6 +11,7 @@
 //! one and tells the other. Most requests end in `on_request`, out of memory, without a lock.
 
 mod answer;
+mod derived;
 mod fill;
 mod follow;
 mod key;
@@ -430,6 +431,9 @@ impl Cache {
             let key = Key::of(&self.shared, exchange);
             self.filling(exchange, facts, &key)
         });
+        if exchange.wants_kept {
+            response.kept = derived::beside(&self.shared.store, object, &exchange.worker);
+        }
         tell::object(&mut response, Status::Hit, object, now, detail);
         Flow::Answer(response)
     }

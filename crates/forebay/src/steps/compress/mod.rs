@@ -3,6 +3,7 @@
 //! Who may get a coded response and who may not has to be told apart by every cache on the way, so
 //! `Vary` is set wherever another client would have got another coding.
 
+mod best;
 mod encoder;
 mod stream;
 #[cfg(test)]
@@ -96,6 +97,7 @@ impl Step for Compress {
         {
             return Flow::Fail(Reason::NotAcceptable.into());
         }
+        exchange.wants_kept = true;
         Flow::Next
     }
 
@@ -287,9 +289,19 @@ fn transforms_are_refused(fields: &Fields, response: &Response) -> bool {
 
 /// Puts the body into a coding.
 fn code(exchange: &Exchange, response: &mut Response, coding: Coding, is_head: bool) {
-    response.body = if is_head {
+    let kept = response.kept.take();
+    let coded = kept.as_ref().and_then(|kept| kept.coded(coding));
+    response.announced_len = None;
+    response.body = if let Some((body, len)) = coded {
+        response.announced_len = is_head.then_some(len);
+        if is_head { Body::Empty } else { body }
+    } else if is_head {
         Body::Stream(Box::new(Unmeasured))
     } else {
+        // What is asked for again is worth more work, once and for all.
+        if let Some(kept) = kept {
+            kept.code(coding, best::code_all);
+        }
         // Too many are being coded, or there is no memory: then it stays as it is.
         let Ok(encoder) = Encoder::new(coding, response.body.len_bytes()) else {
             return;
@@ -299,7 +311,6 @@ fn code(exchange: &Exchange, response: &mut Response, coding: Coding, is_head: b
             body => Body::Stream(Box::new(Coded::new(&exchange.worker, body, encoder))),
         }
     };
-    response.announced_len = None;
     response.fields.remove_all(OF_BYTES);
     for name in DIGESTS {
         response.fields.remove(name);
