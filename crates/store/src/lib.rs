@@ -15,6 +15,7 @@
 //! nothing is ever taken for complete.
 
 mod body;
+pub mod disk;
 mod flight;
 pub mod key;
 mod object;

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
+use crate::disk::Written;
 use crate::key::host_of;
 
 /// What a purge is about.
@@ -75,8 +76,8 @@ pub struct Rules {
 impl Marks {
     fn note(&mut self, number: u64, soft: bool) {
         match soft {
-            true => self.soft = number,
-            false => self.hard = number,
+            true => self.soft = self.soft.max(number),
+            false => self.hard = self.hard.max(number),
         }
     }
 
@@ -134,6 +135,51 @@ impl Rules {
         verdict
     }
 
+    /// Puts rules in force that were kept, with the numbers that they had; `newest` is the newest
+    /// number that was ever given.
+    pub fn restore<'r>(
+        &self,
+        newest: u64,
+        rules: impl IntoIterator<Item = (u64, &'r Rule, bool)>,
+    ) {
+        let mut tables = self.tables.write();
+        let before = tables.newest;
+        for (number, rule, soft) in rules {
+            tables.note(number, rule, soft);
+        }
+        let newest = newest.max(before).max(tables.newest);
+        tables.newest = newest;
+        self.newest.store(newest, Release);
+    }
+
+    /// All of them, as they are to be kept.
+    pub fn all(&self) -> Vec<Written> {
+        let tables = self.tables.read();
+        let mut all = Vec::new();
+        let mut see = |rule: Rule, marks: &Marks| {
+            for (number, soft) in [(marks.hard, false), (marks.soft, true)] {
+                if number > 0 {
+                    let rule = rule.clone();
+                    all.push(Written { number, rule, soft });
+                }
+            }
+        };
+        see(Rule::All, &tables.all);
+        let kinds: [(&FxHashMap<_, _>, fn(Box<[u8]>) -> Rule); 4] = [
+            (&tables.urls, Rule::Url),
+            (&tables.prefixes, Rule::Prefix),
+            (&tables.hosts, Rule::Host),
+            (&tables.tags, Rule::Tag),
+        ];
+        for (table, kind) in kinds {
+            for (text, marks) in table {
+                see(kind(text.clone()), marks);
+            }
+        }
+        all.sort_unstable_by_key(|rule| rule.number);
+        all
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         let tables = self.tables.read();
@@ -168,7 +214,7 @@ impl Rules {
 
 impl Tables {
     fn note(&mut self, number: u64, rule: &Rule, soft: bool) {
-        self.newest = number;
+        self.newest = self.newest.max(number);
         let (table, what) = match rule {
             Rule::All => return self.all.note(number, soft),
             Rule::Url(url) => (&mut self.urls, url),

@@ -1,0 +1,251 @@
+//! What waits to be written to a disk. Nobody waits for it: what finds no room is not stored.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashMap;
+
+use crate::key::Hash;
+
+/// An object to be written: all but the blocks that were sent before.
+pub(crate) struct Put {
+    pub(crate) id: u64,
+    pub(crate) hash: Hash,
+    pub(crate) asked_at: u64,
+    pub(crate) variant: u16,
+    pub(crate) key: Bytes,
+    pub(crate) meta: Bytes,
+    pub(crate) body_bytes: u64,
+    /// The whole body, if it is one block.
+    pub(crate) body: Bytes,
+}
+
+/// One piece of work.
+pub(crate) enum Job {
+    Put(Box<Put>),
+    /// One block of a body of several; the `Put` comes behind them all.
+    Block {
+        id: u64,
+        tag: u64,
+        number: u32,
+        bytes: Bytes,
+    },
+    /// No `Put` comes behind the blocks with this id.
+    Abandon(u64),
+    /// What is stored under this is gone.
+    Gone(Hash),
+    /// Says when all before it is written; also saves the index if so asked.
+    Flush(SyncSender<()>, bool),
+}
+
+/// Why something was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Too much waits.
+    Full,
+    /// More than may be written in this time.
+    Rate,
+    /// Nothing is written any more.
+    Closed,
+}
+
+/// Work that waits beyond this number is not taken, however small it is.
+const MAX_JOBS: usize = 64 * 1024;
+
+/// Words that something is gone are never lost while this many fit: what is to be written makes
+/// way for them.
+const MAX_GONE: usize = 1024 * 1024;
+
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    bell: Condvar,
+    max_bytes: usize,
+    /// 0: as much as can be.
+    bytes_per_second: u64,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    gone: usize,
+    /// Tags of what waits, or is being written and not in the index yet.
+    pending: FxHashMap<u64, u32>,
+    /// Bytes that may be taken now.
+    allowance: u64,
+    filled_up: Instant,
+    is_closed: bool,
+}
+
+/// What one round of work takes on.
+const ROUND_BYTES: usize = 1024 * 1024;
+const ROUND_JOBS: usize = 1024;
+
+fn weight(job: &Job) -> usize {
+    match job {
+        Job::Put(put) => size_of::<Put>() + put.key.len() + put.meta.len() + put.body.len(),
+        Job::Block { bytes, .. } => size_of::<Job>() + bytes.len(),
+        _ => 0,
+    }
+}
+
+fn tag(job: &Job) -> Option<u64> {
+    match job {
+        Job::Put(put) => Some(put.hash.half()),
+        Job::Block { tag, .. } => Some(*tag),
+        _ => None,
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(max_bytes: usize, bytes_per_second: u64) -> Queue {
+        Queue {
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                bytes: 0,
+                gone: 0,
+                pending: FxHashMap::default(),
+                allowance: bytes_per_second,
+                filled_up: Instant::now(),
+                is_closed: false,
+            }),
+            bell: Condvar::new(),
+            max_bytes,
+            bytes_per_second,
+        }
+    }
+
+    /// Takes work on, if there is room for all of it.
+    pub(crate) fn offer(&self, jobs: Vec<Job>) -> Result<(), Refused> {
+        let bytes: usize = jobs.iter().map(weight).sum();
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Err(Refused::Closed);
+        }
+        if state.bytes + bytes > self.max_bytes || state.jobs.len() + jobs.len() > MAX_JOBS {
+            return Err(Refused::Full);
+        }
+        if self.bytes_per_second > 0 {
+            state.fill_up(self.bytes_per_second);
+            // What is more than a second's worth may go when nothing else has gone for a second.
+            let cost = (bytes as u64).min(self.bytes_per_second);
+            match state.allowance.checked_sub(cost) {
+                Some(left) => state.allowance = left,
+                None => return Err(Refused::Rate),
+            }
+        }
+        state.bytes += bytes;
+        for job in jobs {
+            if let Some(tag) = tag(&job) {
+                *state.pending.entry(tag).or_default() += 1;
+            }
+            state.jobs.push_back(job);
+        }
+        drop(state);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Work that costs nothing and is not refused.
+    pub(crate) fn tell(&self, job: Job) {
+        let mut state = self.state.lock();
+        if !state.is_closed {
+            state.jobs.push_back(job);
+            drop(state);
+            self.bell.notify_one();
+        }
+    }
+
+    /// What is stored, or waits to be stored, under this is gone. `Err`: that cannot be kept in mind.
+    pub(crate) fn gone(&self, hash: Hash, was_there: bool) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        if !was_there && !state.pending.contains_key(&hash.half()) {
+            return Ok(());
+        }
+        if state.is_closed {
+            return Err(Refused::Closed);
+        }
+        if state.gone >= MAX_GONE {
+            return Err(Refused::Full);
+        }
+        state.gone += 1;
+        state.jobs.push_back(Job::Gone(hash));
+        drop(state);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// The next work; empty after `patience`. `None`: all is done, and nothing comes any more.
+    pub(crate) fn take(&self, patience: Duration) -> Option<Vec<Job>> {
+        let mut state = self.state.lock();
+        if state.jobs.is_empty() {
+            if state.is_closed {
+                return None;
+            }
+            self.bell.wait_for(&mut state, patience);
+        }
+        let mut jobs = Vec::new();
+        let mut bytes = 0;
+        while bytes < ROUND_BYTES
+            && jobs.len() < ROUND_JOBS
+            && let Some(job) = state.jobs.pop_front()
+        {
+            bytes += weight(&job);
+            state.gone -= usize::from(matches!(job, Job::Gone(_)));
+            jobs.push(job);
+        }
+        state.bytes -= bytes;
+        Some(jobs)
+    }
+
+    /// What these jobs were about is in the index now, or never will be.
+    pub(crate) fn settled(&self, tags: impl IntoIterator<Item = u64>) {
+        let mut state = self.state.lock();
+        for tag in tags {
+            if let Some(count) = state.pending.get_mut(&tag) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pending.remove(&tag);
+                }
+            }
+        }
+    }
+
+    /// Takes nothing any more.
+    pub(crate) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.bell.notify_all();
+    }
+
+    /// Forgets what waits.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state.lock();
+        state.jobs.clear();
+        state.pending.clear();
+        state.bytes = 0;
+        state.gone = 0;
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+}
+
+/// The tags of jobs that [`Queue::settled`] is to be told of.
+pub(crate) fn tags(jobs: &[Job]) -> Vec<u64> {
+    jobs.iter().filter_map(tag).collect()
+}
+
+impl State {
+    fn fill_up(&mut self, bytes_per_second: u64) {
+        let now = Instant::now();
+        let millis = u64::try_from((now - self.filled_up).as_millis()).unwrap_or(u64::MAX);
+        let more = millis.saturating_mul(bytes_per_second) / 1000;
+        if more > 0 {
+            self.allowance = self.allowance.saturating_add(more).min(bytes_per_second);
+            self.filled_up = now;
+        }
+    }
+}
