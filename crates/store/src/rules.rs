@@ -137,11 +137,7 @@ impl Rules {
 
     /// Puts rules in force that were kept, with the numbers that they had; `newest` is the newest
     /// number that was ever given.
-    pub fn restore<'r>(
-        &self,
-        newest: u64,
-        rules: impl IntoIterator<Item = (u64, &'r Rule, bool)>,
-    ) {
+    pub fn restore<'r>(&self, newest: u64, rules: impl IntoIterator<Item = (u64, &'r Rule, bool)>) {
         let mut tables = self.tables.write();
         let before = tables.newest;
         for (number, rule, soft) in rules {
@@ -165,17 +161,24 @@ impl Rules {
             }
         };
         see(Rule::All, &tables.all);
-        let kinds: [(&FxHashMap<_, _>, fn(Box<[u8]>) -> Rule); 4] = [
-            (&tables.urls, Rule::Url),
-            (&tables.prefixes, Rule::Prefix),
-            (&tables.hosts, Rule::Host),
-            (&tables.tags, Rule::Tag),
-        ];
-        for (table, kind) in kinds {
-            for (text, marks) in table {
-                see(kind(text.clone()), marks);
-            }
-        }
+        let Tables {
+            urls,
+            prefixes,
+            hosts,
+            tags,
+            ..
+        } = &*tables;
+        let text = |text: &[u8]| text.into();
+        urls.iter()
+            .for_each(|(url, marks)| see(Rule::Url(text(url)), marks));
+        prefixes
+            .iter()
+            .for_each(|(prefix, marks)| see(Rule::Prefix(text(prefix)), marks));
+        hosts
+            .iter()
+            .for_each(|(host, marks)| see(Rule::Host(text(host)), marks));
+        tags.iter()
+            .for_each(|(tag, marks)| see(Rule::Tag(text(tag)), marks));
         all.sort_unstable_by_key(|rule| rule.number);
         all
     }

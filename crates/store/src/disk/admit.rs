@@ -26,7 +26,10 @@ impl Seen {
     }
 
     /// Whether it was asked for before; from now on it was.
-    #[expect(clippy::cast_possible_truncation, reason = "parts of a hash are asked for")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "parts of a hash are asked for"
+    )]
     pub(crate) fn before(&self, hash: Hash) -> bool {
         let at = hash.0 as usize % PLACES;
         // Other bits than those of the place; 0 is an empty one.

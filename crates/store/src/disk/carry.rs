@@ -67,7 +67,10 @@ impl Writer {
 
     fn read_used(&self, entry: &Entry) -> Option<ReadHead> {
         let segment = self.volume.segments.read().at(entry.slot).cloned()?;
-        match self.volume.read_head(segment.generation, entry, None, How::Wait) {
+        match self
+            .volume
+            .read_head(segment.generation, entry, None, How::Wait)
+        {
             Got::Here(read) => Some(read),
             Got::Absent | Got::Wait => None,
         }
@@ -99,12 +102,16 @@ impl Writer {
         };
         for block in mine {
             let at = usize::try_from(block.number).unwrap_or(usize::MAX);
-            let Some(place) = refs.get_mut(at).filter(|r| r.generation == segment.generation)
+            let Some(place) = refs
+                .get_mut(at)
+                .filter(|r| r.generation == segment.generation)
             else {
                 continue;
             };
             let len = block.payload_bytes;
-            let read = self.volume.read_block_at(*place, id, block.number, len, How::Wait);
+            let read = self
+                .volume
+                .read_block_at(*place, id, block.number, len, How::Wait);
             *place = match read {
                 Got::Here(bytes) => {
                     let ids = (id, used.entry.tag, block.number);

@@ -212,7 +212,8 @@ pub(crate) fn load(
     let mut bytes = BytesMut::new();
     file.read_at(0, HEADER_BYTES, &mut bytes).ok()?;
     let len = start_bytes(&bytes)?;
-    file.read_at(HEADER_BYTES as u64, len - HEADER_BYTES, &mut bytes).ok()?;
+    file.read_at(HEADER_BYTES as u64, len - HEADER_BYTES, &mut bytes)
+        .ok()?;
     let start = parse_start(&bytes).filter(|start| start.store == store)?;
     begin(&start);
     let mut at = len as u64;

@@ -85,7 +85,10 @@ impl Identity {
     }
 
     /// Reads that of a directory. `None`: it has none.
-    pub(crate) fn read(layer: &dyn Layer, dir: &Path) -> io::Result<Option<Result<Identity, Unread>>> {
+    pub(crate) fn read(
+        layer: &dyn Layer,
+        dir: &Path,
+    ) -> io::Result<Option<Result<Identity, Unread>>> {
         let file = match layer.open(&dir.join(NAME)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

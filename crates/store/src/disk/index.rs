@@ -71,7 +71,10 @@ impl Entry {
         ]
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "each field is cut to its own bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each field is cut to its own bits"
+    )]
     pub(crate) fn from_words(words: [u64; 3]) -> Entry {
         let [tag, place, rest] = words;
         Entry {
@@ -123,7 +126,11 @@ impl Table {
     }
 
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.places.len() { 0 } else { at + 1 }
+        if at + 1 == self.places.len() {
+            0
+        } else {
+            at + 1
+        }
     }
 
     /// Every place with this tag.
@@ -224,7 +231,9 @@ impl Index {
     pub(crate) fn find(&self, tag: u64) -> SmallVec<[Entry; 1]> {
         let tag = tag.max(1);
         let mut found = SmallVec::new();
-        self.shard(tag).read().each(tag, |_, entry| found.push(entry));
+        self.shard(tag)
+            .read()
+            .each(tag, |_, entry| found.push(entry));
         found
     }
 
@@ -367,7 +376,10 @@ impl Index {
 
     /// The memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        let tables = self.shards.iter().map(|shard| size_of_val(&*shard.read().places));
+        let tables = self
+            .shards
+            .iter()
+            .map(|shard| size_of_val(&*shard.read().places));
         tables.sum::<usize>() + size_of_val(&*self.shards)
     }
 }
@@ -449,9 +461,15 @@ mod tests {
         let index = Index::default();
         let mut tag = 1_u64;
         for offset in 0..1_000_000 {
-            tag = tag.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            tag = tag
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             index.insert(entry(tag ^ tag >> 29, 0, offset));
         }
-        assert!(index.memory_bytes() / index.len() <= 42, "{}", index.memory_bytes());
+        assert!(
+            index.memory_bytes() / index.len() <= 42,
+            "{}",
+            index.memory_bytes()
+        );
     }
 }

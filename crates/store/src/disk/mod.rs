@@ -235,7 +235,11 @@ impl Notice {
 impl Disk {
     /// Opens the tier in these directories. Those that cannot be used are left out; the notices say
     /// why. This waits for the disks.
-    pub fn open(layer: &Arc<dyn Layer>, dirs: &[PathBuf], options: &Options) -> (Arc<Disk>, Opened) {
+    pub fn open(
+        layer: &Arc<dyn Layer>,
+        dirs: &[PathBuf],
+        options: &Options,
+    ) -> (Arc<Disk>, Opened) {
         let recovered = recover::open(layer, dirs, options, random());
         let mut volumes = Vec::new();
         let mut threads = Vec::new();
@@ -293,7 +297,9 @@ impl Disk {
         };
         let there = self.volumes.iter().zip(0_u64..);
         let there = there.filter(|(volume, _)| !volume.is_off());
-        there.max_by_key(|(_, at)| weight(*at)).map(|(volume, _)| volume)
+        there
+            .max_by_key(|(_, at)| weight(*at))
+            .map(|(volume, _)| volume)
     }
 
     // --- Storing ---------------------------------------------------------------------------------
@@ -346,7 +352,10 @@ impl Disk {
             let was_there = volume.index.remove(tag, |_| true) > 0;
             if let Err(Refused::Full) = volume.queue.gone(hash, was_there) {
                 // What was gone must not come back.
-                volume.fail("cannot write", &io::Error::other("too much is gone at once"));
+                volume.fail(
+                    "cannot write",
+                    &io::Error::other("too much is gone at once"),
+                );
             }
         }
     }
@@ -489,7 +498,9 @@ impl Disk {
     pub fn oldest_asked(&self) -> u64 {
         let mut oldest = u64::MAX;
         for volume in &self.volumes {
-            volume.index.each(|entry| oldest = oldest.min(entry.asked_at));
+            volume
+                .index
+                .each(|entry| oldest = oldest.min(entry.asked_at));
         }
         oldest
     }
@@ -497,7 +508,9 @@ impl Disk {
     /// Whether files of rules are so long that it is worth while to write them anew.
     pub fn has_old_rules(&self, rules: usize) -> bool {
         let long = 64 * 1024 + rules as u64 * 512;
-        self.volumes.iter().any(|volume| !volume.is_off() && volume.rules.lock().len_bytes() > long)
+        self.volumes
+            .iter()
+            .any(|volume| !volume.is_off() && volume.rules.lock().len_bytes() > long)
     }
 
     /// What was asked for before this number is of no use any more, so rules up to it can be
@@ -510,7 +523,11 @@ impl Disk {
 
     /// See [`set_floor`](Disk::set_floor).
     pub fn floor(&self) -> u64 {
-        self.volumes.iter().map(|volume| volume.index.floor()).max().unwrap_or(0)
+        self.volumes
+            .iter()
+            .map(|volume| volume.index.floor())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Lets go of all written rules but these. No rule may be added meanwhile, and only such may be
@@ -544,7 +561,9 @@ impl Disk {
             usage.refused_queue += counters.refused_queue.load(Relaxed);
             usage.refused_rate += counters.refused_rate.load(Relaxed);
             usage.damaged += counters.damaged.load(Relaxed);
-            usage.errors.extend(volume.error().map(|failure| failure.text));
+            usage
+                .errors
+                .extend(volume.error().map(|failure| failure.text));
         }
         usage
     }

@@ -80,7 +80,9 @@ impl Header {
         (id, tag, number): (u64, u64, u32),
         parts: &[&[u8]],
     ) -> Header {
-        let payload_crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+        let payload_crc = parts
+            .iter()
+            .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
         let payload_bytes = parts.iter().map(|part| len32(part)).sum();
         Header {
             kind,

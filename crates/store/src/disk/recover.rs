@@ -93,11 +93,22 @@ pub(crate) fn open(
         }
     }
     let asked = found.iter().map(|(_, contents)| contents.asked);
-    let oldest = asked.clone().map(|(oldest, _)| oldest).min().unwrap_or(u64::MAX);
+    let oldest = asked
+        .clone()
+        .map(|(oldest, _)| oldest)
+        .min()
+        .unwrap_or(u64::MAX);
     // Not only rules have numbers: what is here may have been asked for after the last one.
-    let newest = asked.map(|(_, newest)| newest).max().unwrap_or(0).max(log_newest);
+    let newest = asked
+        .map(|(_, newest)| newest)
+        .max()
+        .unwrap_or(0)
+        .max(log_newest);
     let floor = oldest.min(newest).max(floor);
-    let rules: Vec<Written> = rules.into_iter().filter(|rule| rule.number > floor).collect();
+    let rules: Vec<Written> = rules
+        .into_iter()
+        .filter(|rule| rule.number > floor)
+        .collect();
 
     let mut volumes = Vec::new();
     let mut ready = Vec::new();
@@ -153,10 +164,12 @@ fn limits(options: &Options) -> Limits {
 /// Locks a directory and reads whose it is; what nobody can read is put aside.
 fn candidate(layer: &dyn Layer, dir: &Path, notices: &mut Vec<Notice>) -> io::Result<Candidate> {
     layer.make_dir(dir)?;
-    let lock = layer.lock(&dir.join("lock")).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::other("another process uses this directory"),
-        _ => error,
-    })?;
+    let lock = layer
+        .lock(&dir.join("lock"))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::other("another process uses this directory"),
+            _ => error,
+        })?;
     let names = layer.list(dir)?;
     let has = |name: &str| names.iter().any(|one| one == name);
     let whose: Whose = Identity::read(layer, dir)?;
@@ -184,7 +197,10 @@ fn candidate(layer: &dyn Layer, dir: &Path, notices: &mut Vec<Notice>) -> io::Re
         }
         Some(Err(Unread::Damaged)) => "its file `store` is damaged".to_owned(),
         Some(Err(Unread::Version(version))) => {
-            format!("it has format {version}, and this is format {}", record::VERSION)
+            format!(
+                "it has format {version}, and this is format {}",
+                record::VERSION
+            )
         }
         Some(Ok(identity)) => match RuleLog::read(layer, dir)? {
             Some(log) if log.store == identity.store => {
@@ -330,11 +346,20 @@ fn contents(
     }
     there.sort_unstable();
     // Those of a smaller store than it was before go at once, the oldest first.
-    let known = load_index(&**layer, &one.dir, identity, options, &contents.index, &there);
+    let known = load_index(
+        &**layer,
+        &one.dir,
+        identity,
+        options,
+        &contents.index,
+        &there,
+    );
     for generation in there {
         add_segment(layer, &one.dir, identity, &known, generation, &mut contents)?;
     }
-    contents.index.retain(|entry| contents.segments.at(entry.slot).is_some());
+    contents
+        .index
+        .retain(|entry| contents.segments.at(entry.slot).is_some());
     let (mut oldest, mut newest) = (u64::MAX, 0);
     contents.index.each(|entry| {
         oldest = oldest.min(entry.asked_at);
@@ -371,7 +396,11 @@ fn load_index(
         }
     };
     match checkpoint::load(layer, dir, identity.store, begin, insert) {
-        Some(start) => start.segments.into_iter().map(|one| (one.generation, one)).collect(),
+        Some(start) => start
+            .segments
+            .into_iter()
+            .map(|one| (one.generation, one))
+            .collect(),
         None => {
             index.retain(|_| false);
             FxHashMap::default()
@@ -441,7 +470,9 @@ fn add_segment(
 /// those of another one.
 fn free_slot(contents: &Contents) -> Option<u16> {
     let mut taken = vec![false; 1 << 16];
-    contents.index.each(|entry| taken[usize::from(entry.slot)] = true);
+    contents
+        .index
+        .each(|entry| taken[usize::from(entry.slot)] = true);
     for segment in contents.segments.all() {
         taken[usize::from(segment.slot)] = true;
     }

@@ -248,7 +248,12 @@ impl Volume {
 
     /// Reads where a block is.
     fn read_ref(&self, table: Ref, id: u64, number: u32, how: How) -> Got<Ref> {
-        let Some(segment) = self.segments.read().with_generation(table.generation).cloned() else {
+        let Some(segment) = self
+            .segments
+            .read()
+            .with_generation(table.generation)
+            .cloned()
+        else {
             return Got::Absent;
         };
         let at = u64::from(table.offset) * UNIT
@@ -284,7 +289,11 @@ impl Volume {
 
     /// Reads where all blocks of a body are.
     pub(crate) fn read_table(&self, table: Ref, id: u64, count: usize) -> Option<Vec<Ref>> {
-        let segment = self.segments.read().with_generation(table.generation).cloned()?;
+        let segment = self
+            .segments
+            .read()
+            .with_generation(table.generation)
+            .cloned()?;
         let len = HEADER_BYTES + count.checked_mul(REF_BYTES)?;
         let at = u64::from(table.offset) * UNIT;
         let Got::Here(bytes) = self.read(&segment, at, len, How::Wait) else {
@@ -311,7 +320,12 @@ impl Volume {
         len: u32,
         how: How,
     ) -> Got<Bytes> {
-        let Some(segment) = self.segments.read().with_generation(place.generation).cloned() else {
+        let Some(segment) = self
+            .segments
+            .read()
+            .with_generation(place.generation)
+            .cloned()
+        else {
             return Got::Absent;
         };
         // At most a block.
@@ -479,7 +493,13 @@ pub(crate) fn generation_of(name: &str) -> Option<u32> {
 /// Whether a file of this name is the store's.
 pub(crate) fn is_ours(name: &str) -> bool {
     let base = name.strip_suffix(".new").unwrap_or(name);
-    [identity::NAME, super::rule_log::NAME, checkpoint::NAME, DIRTY].contains(&base)
+    [
+        identity::NAME,
+        super::rule_log::NAME,
+        checkpoint::NAME,
+        DIRTY,
+    ]
+    .contains(&base)
         || generation_of(name).is_some()
 }
 

@@ -185,7 +185,13 @@ impl Writer {
     }
 
     /// Writes where blocks are. `None`: it does not fit into a segment.
-    fn table(&mut self, id: u64, tag: u64, body_bytes: u64, refs: &[Ref]) -> io::Result<Option<Ref>> {
+    fn table(
+        &mut self,
+        id: u64,
+        tag: u64,
+        body_bytes: u64,
+        refs: &[Ref],
+    ) -> io::Result<Option<Ref>> {
         let count = u32::try_from(body_bytes.div_ceil(crate::body::BLOCK_BYTES));
         let Ok(count) = count else {
             return Ok(None);
@@ -390,7 +396,9 @@ impl Writer {
     /// Whether so much more fits into the segment that is written to.
     pub(super) fn fits(&self, len: u64) -> bool {
         let room = self.volume.limits.segment_bytes;
-        self.active.as_ref().is_some_and(|active| active.end() + len <= room)
+        self.active
+            .as_ref()
+            .is_some_and(|active| active.end() + len <= room)
     }
 
     pub(super) fn carry_head(&mut self, from: Entry, id: u64, head: &Head) -> io::Result<()> {
@@ -441,7 +449,13 @@ impl Writer {
         }
         let volume = &self.volume;
         let known = volume.known();
-        checkpoint::save(&*volume.layer, &volume.dir, volume.store, &known, &volume.index)?;
+        checkpoint::save(
+            &*volume.layer,
+            &volume.dir,
+            volume.store,
+            &known,
+            &volume.index,
+        )?;
         self.unsaved_bytes = 0;
         self.saved_at = Instant::now();
         Ok(())

@@ -20,7 +20,9 @@ fn a_slow_disk_loses_what_is_new_and_delays_nobody() {
     disk.flush(false);
     let gate = layer.faults.gate.write();
     let begin = Instant::now();
-    let taken = (0..200).filter(|at| put(&disk, &format!("k{at}"), 0, 1, 30_000, 0)).count();
+    let taken = (0..200)
+        .filter(|at| put(&disk, &format!("k{at}"), 0, 1, 30_000, 0))
+        .count();
     // All the time nothing is written at all.
     assert!((30..=110).contains(&taken), "{taken}");
     assert_eq!(version(&disk, "before"), Some(1));
@@ -40,14 +42,20 @@ fn a_full_disk_is_left_alone() {
     let (disk, _) = open(&layer, &options());
     put(&disk, "before", 0, 1, 1000, 0);
     disk.flush(true);
-    layer.faults.room.store(layer.faults.used.load(SeqCst) + 100_000, SeqCst);
+    layer
+        .faults
+        .room
+        .store(layer.faults.used.load(SeqCst) + 100_000, SeqCst);
     for at in 0..20 {
         put(&disk, &format!("k{at}"), 0, 1, 30_000, 0);
     }
     disk.flush(false);
     let usage = disk.usage();
     assert_eq!(usage.errors.len(), 1, "{usage:?}");
-    assert!(usage.errors[0].starts_with("/disk: cannot write"), "{usage:?}");
+    assert!(
+        usage.errors[0].starts_with("/disk: cannot write"),
+        "{usage:?}"
+    );
     assert_eq!(usage.objects, 0);
     assert!(!put(&disk, "after", 0, 1, 1000, 0));
     assert_eq!(version(&disk, "before"), None);
@@ -84,7 +92,12 @@ fn a_purge_that_cannot_be_written_fails_and_holds() {
         disk.close();
         drop(disk);
         let (disk, opened) = open(&layer, &options());
-        assert!(opened.notices.iter().any(|notice| notice.what == What::Discarded));
+        assert!(
+            opened
+                .notices
+                .iter()
+                .any(|notice| notice.what == What::Discarded)
+        );
         assert_eq!(version(&disk, "k"), None);
     }
 }
@@ -108,7 +121,14 @@ fn a_damaged_record_is_a_miss_and_forgotten() {
     let layer = Memory::default();
     let (disk, _) = open(&layer, &options());
     for key in ["one", "two", "large"] {
-        put(&disk, key, 0, 1, if key == "large" { 150_000 } else { 1000 }, 0);
+        put(
+            &disk,
+            key,
+            0,
+            1,
+            if key == "large" { 150_000 } else { 1000 },
+            0,
+        );
     }
     disk.close();
     drop(disk);
@@ -123,7 +143,10 @@ fn a_damaged_record_is_a_miss_and_forgotten() {
         let mut whole = 0;
         for key in ["one", "two", "large"] {
             // Every byte that comes is compared by this.
-            whole += crate::read(&disk, key).iter().filter(|read| read.absent == 0).count();
+            whole += crate::read(&disk, key)
+                .iter()
+                .filter(|read| read.absent == 0)
+                .count();
         }
         // Zeros behind a record belong to nothing.
         assert!(whole >= 2, "{at}");

@@ -149,7 +149,11 @@ impl Memory {
     /// All files together, in bytes.
     pub fn total(&self) -> u64 {
         let names = self.names.lock();
-        names.now.values().map(|inode| inode.0.lock().now.len() as u64).sum()
+        names
+            .now
+            .values()
+            .map(|inode| inode.0.lock().now.len() as u64)
+            .sum()
     }
 
     /// What is there when the power comes back: of what was not synced, pages at random, and of
@@ -240,7 +244,11 @@ impl Layer for Memory {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.faults.write(0)?;
         let mut names = self.names.lock();
-        let inode = names.now.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let inode = names
+            .now
+            .get(from)
+            .cloned()
+            .ok_or(io::ErrorKind::NotFound)?;
         names.change(Change::Take(from.to_owned()));
         names.change(Change::Set(to.to_owned(), inode));
         Ok(())

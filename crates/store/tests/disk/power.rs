@@ -28,7 +28,10 @@ fn rule(dice: &mut Dice) -> Rule {
 fn restored(opened: &Opened) -> Rules {
     let rules = Rules::default();
     let written = opened.rules.iter();
-    rules.restore(opened.newest, written.map(|one| (one.number, &one.rule, one.soft)));
+    rules.restore(
+        opened.newest,
+        written.map(|one| (one.number, &one.rule, one.soft)),
+    );
     rules
 }
 
@@ -45,8 +48,16 @@ struct Known {
 impl Known {
     fn judge(&self, asked_at: u64, number: u64) -> Verdict {
         let rules = Rules::default();
-        let newest = self.acknowledged.iter().map(|(number, ..)| *number).max().unwrap_or(0);
-        let all = self.acknowledged.iter().map(|(number, rule, soft)| (*number, rule, *soft));
+        let newest = self
+            .acknowledged
+            .iter()
+            .map(|(number, ..)| *number)
+            .max()
+            .unwrap_or(0);
+        let all = self
+            .acknowledged
+            .iter()
+            .map(|(number, rule, soft)| (*number, rule, *soft));
         rules.restore(newest, all);
         judge(&rules, asked_at, number)
     }
@@ -61,7 +72,11 @@ fn check(disk: &Disk, opened: &Opened, known: &Known, seed: u64) {
         for read in read(disk, &key(number)) {
             let now = judge(&rules, read.asked_at, number);
             let then = known.judge(read.asked_at, number);
-            assert!(now >= then, "seed {seed}: {} {read:?}: {now:?}, {then:?}", key(number));
+            assert!(
+                now >= then,
+                "seed {seed}: {} {read:?}: {now:?}, {then:?}",
+                key(number)
+            );
             assert!(read.asked_at <= rules.newest(), "seed {seed}");
         }
     }

@@ -13,7 +13,16 @@ use crate::{DIR, SEGMENT, open, open_in, options, put, read, version};
 fn what_is_stored_is_found_again() {
     let layer = Memory::default();
     let block = usize::try_from(BLOCK_BYTES).unwrap();
-    let lens = [0, 1, 1000, block - 1, block, block + 1, 3 * block, 5 * block + 7];
+    let lens = [
+        0,
+        1,
+        1000,
+        block - 1,
+        block,
+        block + 1,
+        3 * block,
+        5 * block + 7,
+    ];
     let (disk, opened) = open(&layer, &options());
     assert!(opened.notices.is_empty(), "{:?}", opened.notices);
     for (at, len) in lens.into_iter().enumerate() {
@@ -96,7 +105,11 @@ fn the_size_is_held_and_the_oldest_goes() {
     let usage = disk.usage();
     assert!(usage.evicted > 400 && usage.errors.is_empty(), "{usage:?}");
     // Most of it is used.
-    assert!(layer.total() >= options.size_bytes - 3 * SEGMENT, "{}", layer.total());
+    assert!(
+        layer.total() >= options.size_bytes - 3 * SEGMENT,
+        "{}",
+        layer.total()
+    );
     // With less room than before it becomes as small as it must.
     disk.close();
     drop(disk);
@@ -158,7 +171,10 @@ fn a_body_can_be_sent_as_it_comes() {
     let (disk, _) = open(&Memory::default(), &options());
     let len = 3 * usize::try_from(BLOCK_BYTES).unwrap() + 5;
     let bytes = crate::body("k", 1, len);
-    let blocks: Vec<_> = bytes.chunks(1 << 16).map(bytes::Bytes::copy_from_slice).collect();
+    let blocks: Vec<_> = bytes
+        .chunks(1 << 16)
+        .map(bytes::Bytes::copy_from_slice)
+        .collect();
     let object = forebay_store::disk::Object {
         hash: crate::hash("k"),
         key: b"k",
@@ -203,7 +219,9 @@ fn no_more_is_written_than_may_be() {
     options.write_bytes_per_second = 100_000;
     let (disk, _) = open(&Memory::default(), &options);
     let begin = std::time::Instant::now();
-    let taken = (0..100).filter(|at| put(&disk, &format!("k{at}"), 0, 1, 10_000, 0)).count();
+    let taken = (0..100)
+        .filter(|at| put(&disk, &format!("k{at}"), 0, 1, 10_000, 0))
+        .count();
     // A second's worth at once, and what a slow machine has had time for.
     let most = 10 + usize::try_from(begin.elapsed().as_millis()).unwrap() / 90;
     assert!(taken >= 5 && taken <= most, "{taken} of at most {most}");
@@ -224,7 +242,11 @@ fn several_disks_share_what_is_stored() {
     for dir in dirs {
         let inside = |path: &&std::path::PathBuf| path.starts_with(dir);
         let paths = layer.paths();
-        let bytes: usize = paths.iter().filter(inside).map(|p| layer.bytes(p).unwrap().len()).sum();
+        let bytes: usize = paths
+            .iter()
+            .filter(inside)
+            .map(|p| layer.bytes(p).unwrap().len())
+            .sum();
         assert!(bytes > 300_000, "{dir}: {bytes}");
     }
     disk.purge(1, &Rule::Tag((*b"t").into()), false).unwrap();
@@ -239,7 +261,10 @@ fn several_disks_share_what_is_stored() {
     // It has missed one.
     let (disk, opened) = open_in(&layer, &dirs, &options());
     let notices = &opened.notices;
-    assert!(notices.len() == 1 && notices[0].what == What::Discarded, "{notices:?}");
+    assert!(
+        notices.len() == 1 && notices[0].what == What::Discarded,
+        "{notices:?}"
+    );
     assert_eq!(notices[0].dir, Path::new("/b"));
     assert!(opened.rules.iter().any(|rule| rule.rule == Rule::All));
     assert!(disk.usage().objects < 90);
@@ -260,7 +285,8 @@ fn what_cannot_be_read_is_kept_aside() {
         let (disk, _) = open(&layer, &options());
         put(&disk, "k", 0, 1, 100, 0);
         for number in 1..4 {
-            disk.purge(number, &Rule::Tag((*b"tag").into()), false).unwrap();
+            disk.purge(number, &Rule::Tag((*b"tag").into()), false)
+                .unwrap();
         }
         disk.close();
         drop(disk);
@@ -269,7 +295,10 @@ fn what_cannot_be_read_is_kept_aside() {
         layer.set(&file(name), bytes.clone());
         let (disk, opened) = open(&layer, &options());
         let notices = &opened.notices;
-        assert!(notices.len() == 1 && notices[0].what == What::Refused, "{notices:?}");
+        assert!(
+            notices.len() == 1 && notices[0].what == What::Refused,
+            "{notices:?}"
+        );
         assert!(notices[0].text.contains(says), "{notices:?}");
         assert_eq!(layer.bytes(&file(ASIDE).join(name)), Some(bytes));
         assert_eq!(version(&disk, "k"), None);
@@ -308,7 +337,11 @@ fn a_directory_has_one_user() {
     let (_disk, _) = open(&layer, &options());
     let (other, opened) = open(&layer, &options());
     assert_eq!(opened.notices[0].what, What::Failed);
-    assert!(opened.notices[0].text.contains("another process"), "{:?}", opened.notices);
+    assert!(
+        opened.notices[0].text.contains("another process"),
+        "{:?}",
+        opened.notices
+    );
     assert!(!put(&other, "k", 0, 1, 100, 0));
 }
 
@@ -319,10 +352,16 @@ fn a_worker_does_not_wait() {
     put(&disk, "k", 0, 1, 100, 0);
     disk.flush(false);
     let place = disk.find(crate::hash("k"))[0];
-    layer.faults.cold.store(true, std::sync::atomic::Ordering::SeqCst);
+    layer
+        .faults
+        .cold
+        .store(true, std::sync::atomic::Ordering::SeqCst);
     assert!(matches!(disk.try_read(&place, b"k"), Got::Wait));
     assert!(disk.read(&place, b"k").is_some());
-    layer.faults.cold.store(false, std::sync::atomic::Ordering::SeqCst);
+    layer
+        .faults
+        .cold
+        .store(false, std::sync::atomic::Ordering::SeqCst);
     assert!(matches!(disk.try_read(&place, b"k"), Got::Here(_)));
     assert!(matches!(disk.try_read(&place, b"x"), Got::Absent));
 }
