@@ -347,7 +347,7 @@ fn helpers_give_plain_values() {
 #[test]
 fn what_is_not_built_is_an_unknown_name() {
     for name in [
-        "cache",
+        "dashboard",
         "fastcgi \"unix:/x\"",
         "cgi \"/x\"",
         "functions \"/x\"",
