@@ -103,6 +103,23 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// Lets a process have so many descriptors at once from now on, whatever it has; gives the limit that
+/// it had. With fewer than it has, it gets no more.
+///
+/// # Panics
+/// When there is no such process.
+pub fn limit_descriptors(pid: u32, limit: u64) -> u64 {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let (_, hard) = descriptor_limits(pid);
+    let new = Rlimit {
+        current: Some(limit),
+        maximum: hard.parse().ok(),
+    };
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    let before = prlimit(pid, Resource::Nofile, new).expect("RLIMIT_NOFILE");
+    before.current.unwrap_or(u64::MAX)
+}
+
 /// How many sockets listen on this TCP port.
 #[must_use]
 pub fn listening_sockets(port: u16) -> usize {

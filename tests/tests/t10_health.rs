@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay_tests::certs::Authority;
+use forebay_tests::origin::script::Act;
 use forebay_tests::peers::Nginx;
 use forebay_tests::port::Reserved;
-use forebay_tests::{Origin, Request, Script, Server, wait};
+use forebay_tests::{Origin, Request, Script, Server, proc, wait};
 
 /// An origin whose `/up` says what the switch says; everything else is answered with its name.
 fn origin(name: &'static str, well: &Arc<AtomicBool>, body: &'static str) -> Origin {
@@ -72,6 +73,61 @@ fn a_peer_whose_checks_fail_is_left_alone_until_they_pass() {
         status.matches(" down ").count() == 2
     });
     assert_eq!(who(&server), "a b");
+}
+
+#[test]
+fn a_peer_that_fails_is_left_alone_for_a_while_and_that_is_logged() {
+    let good = Origin::always(Script::ok("good"));
+    let bad = Origin::always(Script::new().then(Act::Reset));
+    let config = r#"local pool = upstream "pool" { "@bad@", "@good@", balance = "round_robin",
+             eject = { errors = 3, time = "1h" } }
+           site { "*", proxy(pool) { retry_budget = "100%" } }"#;
+    let server = Server::builder(config)
+        .origin("bad", &bad)
+        .origin("good", &good)
+        .start();
+    // Nobody sees the failures but the log.
+    for _ in 0..20 {
+        assert_eq!(server.client().get("/").expect(200).text(), "good");
+    }
+    assert_eq!(bad.connections().len(), 3);
+    server.wait_stderr("the peer is ejected");
+    let log = server.stderr();
+    let line = log.lines().find(|line| line.contains("ejected"));
+    let line = line.unwrap_or_default();
+    for part in [&*bad.target(), "pool", "3600s", "broke off"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let status = server.command("status").expect(0).stdout;
+    assert_eq!(status.matches(" ejected ").count(), 1, "{status}");
+}
+
+#[test]
+fn without_descriptors_no_peer_is_to_blame() {
+    let on = switch(true);
+    let (a, b) = (origin("a", &on, "ok"), origin("b", &on, "ok"));
+    let config = r#"local pool = upstream "pool" { "@a@", "@b@", balance = "round_robin",
+             idle_connections = 0, eject = { errors = 2, time = "1h" },
+             health = { path = "/up", every = "20ms", up = 1, down = 1 } }
+           site { "*", proxy(pool) { retry_budget = "100%" } }"#;
+    let server = Server::builder(config)
+        .origin("a", &a)
+        .origin("b", &b)
+        .start();
+    let mut conn = server.client().connect();
+    conn.send(&Request::get("/"));
+    let _ = conn.read_response().expect(200);
+    let limit = proc::limit_descriptors(server.pid(), 3);
+    server.wait_stderr("peers cannot be checked");
+    for _ in 0..8 {
+        conn.send(&Request::get("/"));
+        let refused = conn.read_response().expect(503);
+        assert_eq!(refused.field("retry-after"), Some("1"));
+    }
+    proc::limit_descriptors(server.pid(), limit);
+    assert_eq!(who(&server), "a b");
+    let log = server.stderr();
+    assert!(!log.contains("down") && !log.contains("ejected"), "{log}");
 }
 
 #[test]

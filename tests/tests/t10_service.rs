@@ -124,6 +124,19 @@ fn signs_of_life_come_twice_in_the_watchdogs_time() {
     drop(server);
 }
 
+#[test]
+fn without_descriptors_it_is_alive() {
+    let manager = Manager::new();
+    let server = watched(&manager);
+    assert!(manager.next().starts_with("READY=1\n"));
+    forebay_tests::proc::limit_descriptors(server.pid(), 3);
+    manager.drain();
+    for _ in 0..2 {
+        let sign = manager.next_within(wait::PATIENCE);
+        assert_eq!(sign.as_deref(), Some(ALIVE));
+    }
+}
+
 /// Long enough for a machine that is busy with other tests.
 const WATCHDOG: Duration = Duration::from_millis(1000);
 

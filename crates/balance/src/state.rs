@@ -107,7 +107,10 @@ impl Pool {
             return None;
         }
         let errors = cold.errors.fetch_add(1, Relaxed).saturating_add(1);
-        (errors >= eject.errors.max(1)).then(|| self.eject(peer, eject.time, now))
+        if errors < eject.errors.max(1) {
+            return None;
+        }
+        self.eject(peer, eject.time, now)
     }
 
     /// Tells what the health checks of a peer say. Returns whether it goes or comes by that.
@@ -228,14 +231,15 @@ impl Pool {
         before
     }
 
-    fn eject(&self, peer: usize, time: Duration, now: Tick) -> Ejection {
+    /// None if another worker was faster, to which it is told.
+    fn eject(&self, peer: usize, time: Duration, now: Tick) -> Option<Ejection> {
         // Those whose time is over must not keep this one in.
         for other in 0..self.len() {
             self.flags_at(other, now);
         }
         let room = |ejected: u32| (ejected < self.max_ejected).then_some(ejected + 1);
         if self.ejected.fetch_update(Relaxed, Relaxed, room).is_err() {
-            return Ejection::Spared;
+            return Some(Ejection::Spared);
         }
         let cold = &self.cold[peer];
         let until = now + time;
@@ -244,11 +248,12 @@ impl Pool {
         if self.flag(peer, EJECTED, 0) & EJECTED != 0 {
             // Another worker was faster; the room it took is enough.
             self.ejected.fetch_sub(1, Relaxed);
-        } else {
-            cold.ejections.fetch_add(1, Relaxed);
+            self.due.fetch_min(until.as_millis(), Release);
+            return None;
         }
+        cold.ejections.fetch_add(1, Relaxed);
         self.due.fetch_min(until.as_millis(), Release);
-        Ejection::Ejected { until }
+        Some(Ejection::Ejected { until })
     }
 
     /// Sets and takes off flags of a peer in one step; whoever changes one counts. Returns the flags

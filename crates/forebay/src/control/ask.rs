@@ -102,13 +102,13 @@ impl Answer {
 }
 
 /// Connects to the first of these that can be reached.
-pub async fn connect(addresses: &[SocketAddr]) -> Result<Transport, String> {
-    let mut last = "its name has no address".to_owned();
+pub async fn connect(addresses: &[SocketAddr]) -> io::Result<Transport> {
+    let mut last = io::Error::other("its name has no address");
     for address in addresses {
         match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(Transport::Tcp(stream)),
-            Ok(Err(error)) => last = said(error),
-            Err(_) => last = format!("no connection within {CONNECT_TIME:?}"),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::other(format!("no connection within {CONNECT_TIME:?}")),
         }
     }
     Err(last)

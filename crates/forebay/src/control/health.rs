@@ -1,15 +1,18 @@
 //! Active health checks: one task per peer, once per process.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use forebay_balance::{Checked, Health as State, HealthCounter, Tick, hash_key};
+use forebay_sys::net::is_exhausted;
 use rustc_hash::FxHashMap;
 use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::ask::{Question, connect, said};
+use crate::log::Throttle;
 use crate::transport::Transport;
 use crate::upstream::{Ask, Health, Kind, Peer, Place, Upstream};
 
@@ -54,41 +57,56 @@ async fn keep_checking(upstream: Weak<Upstream>, peer: usize, health: Health) {
     // first check comes at once, so that what is down at the start is soon known.
     let mut pause = spread(&upstream, peer, health.every);
     loop {
-        let checked = {
-            // Held for the check only: a pool that is gone ends its checks.
-            let Some(upstream) = upstream.upgrade() else {
-                return;
-            };
-            check(&upstream, peer, &health).await
-        };
-        let Some(upstream) = upstream.upgrade() else {
+        // Held for the check only: a pool that is gone ends its checks.
+        let Some(held) = upstream.upgrade() else {
             return;
         };
-        let changed = counter.handle_check(checked.is_ok());
-        let now = Tick::from_millis(forebay_sys::clock::coarse_ms());
-        // One that is down may come to be there, or be no longer, without being well.
-        if changed.is_some() || counter.state() == State::Down {
-            let says = match &checked {
-                _ if counter.state() == State::Up => Checked::Well,
-                Err(wrong) if wrong.is_gone => Checked::Gone,
-                _ => Checked::Unwell,
-            };
-            if upstream.pool.set_health(peer, says, now) && says == Checked::Well {
-                upstream.wake_some(peer);
-            }
-        }
-        if changed.is_some() {
-            let (upstream, peer) = (&*upstream.definition.name, &*upstream.peers[peer].label);
-            match checked {
-                Ok(()) => tracing::info!(upstream, peer, "the peer is up: its checks pass"),
-                Err(Wrong { why, .. }) => {
-                    tracing::warn!(upstream, peer, why, "the peer is down: its checks fail");
-                }
-            }
-        }
-        drop(upstream);
+        let checked = check(&held, peer, &health).await;
+        handle_check(&held, peer, &mut counter, checked);
+        drop(held);
         tokio::time::sleep(pause).await;
         pause = health.every;
+    }
+}
+
+/// What comes of a check.
+fn handle_check(
+    upstream: &Upstream,
+    peer: usize,
+    counter: &mut HealthCounter,
+    checked: Result<(), Wrong>,
+) {
+    static UNCHECKED: Throttle = Throttle::new();
+    if let Err(wrong) = &checked
+        && wrong.with == With::Us
+    {
+        if let Some(dropped) = UNCHECKED.pass() {
+            let (upstream, why) = (&*upstream.definition.name, &*wrong.why);
+            tracing::error!(upstream, why, dropped, "peers cannot be checked");
+        }
+        return;
+    }
+    let changed = counter.handle_check(checked.is_ok());
+    let now = Tick::from_millis(forebay_sys::clock::coarse_ms());
+    // One that is down may come to be there, or be no longer, without being well.
+    if changed.is_some() || counter.state() == State::Down {
+        let says = match &checked {
+            _ if counter.state() == State::Up => Checked::Well,
+            Err(wrong) if wrong.with == With::Nobody => Checked::Gone,
+            _ => Checked::Unwell,
+        };
+        if upstream.pool.set_health(peer, says, now) && says == Checked::Well {
+            upstream.wake_some(peer);
+        }
+    }
+    if changed.is_some() {
+        let (upstream, peer) = (&*upstream.definition.name, &*upstream.peers[peer].label);
+        match checked {
+            Ok(()) => tracing::info!(upstream, peer, "the peer is up: its checks pass"),
+            Err(Wrong { why, .. }) => {
+                tracing::warn!(upstream, peer, why, "the peer is down: its checks fail");
+            }
+        }
     }
 }
 
@@ -101,23 +119,38 @@ fn spread(upstream: &Weak<Upstream>, peer: usize, every: Duration) -> Duration {
     every * part / 1_000
 }
 
-/// What was wrong with a peer.
+/// What was wrong.
 struct Wrong {
-    /// There is nobody to speak to: it is of no use even where all others are worse.
-    is_gone: bool,
+    with: With,
     /// In words.
     why: String,
 }
 
+/// With whom.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    /// There is nobody to speak to: the peer is of no use even where all others are worse.
+    Nobody,
+    /// The peer.
+    Peer,
+    /// This process, which has nothing left to ask with. To take out peers for that would take out all.
+    Us,
+}
+
 impl Wrong {
     fn gone(why: String) -> Wrong {
-        let is_gone = true;
-        Wrong { is_gone, why }
+        let with = With::Nobody;
+        Wrong { with, why }
     }
 
     fn unwell(why: String) -> Wrong {
-        let is_gone = false;
-        Wrong { is_gone, why }
+        let with = With::Peer;
+        Wrong { with, why }
+    }
+
+    fn ours(why: String) -> Wrong {
+        let with = With::Us;
+        Wrong { with, why }
     }
 }
 
@@ -128,7 +161,8 @@ async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), 
     let until = Instant::now() + health.timeout;
     let late = |what: &str| format!("no {what} within {:?}", health.timeout);
     let io = match timeout_at(until, open(peer)).await {
-        Ok(opened) => opened.map_err(Wrong::gone)?,
+        Ok(Err(error)) if is_exhausted(&error) => return Err(Wrong::ours(said(error))),
+        Ok(opened) => opened.map_err(|error| Wrong::gone(said(error)))?,
         Err(_) => return Err(Wrong::gone(late("connection"))),
     };
     let host = match &health.kind {
@@ -155,12 +189,9 @@ async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), 
     }
 }
 
-async fn open(peer: &Peer) -> Result<Transport, String> {
+async fn open(peer: &Peer) -> io::Result<Transport> {
     match &peer.place {
-        Place::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(said)?;
-            Ok(Transport::Unix(stream))
-        }
+        Place::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
         Place::Address(address) => connect(&[*address]).await,
         Place::Name(..) => connect(&peer.addresses.load_full()).await,
     }

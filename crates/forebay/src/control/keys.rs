@@ -122,7 +122,7 @@ async fn fetch(url: &Url, resolver: Option<&TokioResolver>) -> Result<Vec<u8>, S
         Endpoint::Name(name, port) => (resolve(name, *port, resolver).await?, name.to_string()),
         _ => return Err("it is no URL".to_owned()),
     };
-    let mut io = connect(&addresses).await?;
+    let mut io = connect(&addresses).await.map_err(said)?;
     if url.scheme == Scheme::Https {
         io = upstream::secure(io, &name).await.map_err(said)?;
     }

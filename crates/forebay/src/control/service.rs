@@ -42,7 +42,7 @@ impl Service {
     /// The one that the environment names. Nothing is told yet.
     pub fn of_environment() -> Service {
         let manager = ServiceManager::of_environment().unwrap_or_else(|error| {
-            tracing::warn!(%error, "NOTIFY_SOCKET is no address");
+            tracing::warn!(%error, "NOTIFY_SOCKET cannot be used");
             None
         });
         Service {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use forebay_sys::net::is_exhausted;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::pool::PeerConn;
@@ -128,8 +129,14 @@ async fn to_address(address: SocketAddr) -> io::Result<Transport> {
     Ok(Transport::Tcp(stream))
 }
 
+/// Where nothing is left to connect with, that is no fault of the peer, and another one would not be
+/// reached either.
 fn refused(peer: &Peer, error: &io::Error) -> Fault {
-    Fault::with(Reason::ConnectFailed, format!("{}: {error}", peer.label))
+    let reason = match is_exhausted(error) {
+        true => Reason::Overloaded,
+        false => Reason::ConnectFailed,
+    };
+    Fault::with(reason, format!("{}: {error}", peer.label))
 }
 
 fn too_slow(peer: &Peer) -> Fault {

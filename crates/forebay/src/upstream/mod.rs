@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use forebay_balance::{Duty, PeerState, Pool, PoolSpec, Tick, WaitQueue};
+use forebay_balance::{Duty, Ejection, Outcome, PeerState, Pool, PoolSpec, Tick, WaitQueue};
 use forebay_config::Template;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -34,6 +34,9 @@ pub use seat::Seat;
 pub use session::{Session, Times};
 use sticky::Sticky;
 pub use tls::{TlsSpec, secure};
+
+use crate::exchange::Fault;
+use crate::log::Throttle;
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +172,20 @@ impl Upstream {
     pub fn order(&self, peer: usize, duty: Duty, now: Tick) {
         if self.pool.set_duty(peer, duty, now) && duty == Duty::Serve {
             self.wake_some(peer);
+        }
+    }
+
+    /// Counts a failure of a peer's, which may eject it. That is told in the log: the requests that
+    /// failed may all have been answered by other peers.
+    pub fn handle_failure(&self, peer: usize, fault: &Fault, now: Tick) {
+        static LOG: Throttle = Throttle::new();
+        let ejection = self.pool.report(peer, Outcome::Failure, now);
+        if let Some(Ejection::Ejected { until }) = ejection
+            && let Some(dropped) = LOG.pass()
+        {
+            let (upstream, peer) = (&*self.definition.name, &*self.peers[peer].label);
+            let time = until.since(now);
+            tracing::warn!(upstream, peer, ?time, dropped, last = %fault, "the peer is ejected");
         }
     }
 

@@ -43,6 +43,15 @@ pub fn abort(socket: impl AsFd) -> io::Result<()> {
     Ok(set_socket_linger(socket, Some(Duration::ZERO))?)
 }
 
+/// Whether this machine or process has run out of descriptors or memory: nobody at the other end has
+/// anything to do with it.
+#[must_use]
+pub fn is_exhausted(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// What a failed `accept` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptFault {
@@ -76,7 +85,6 @@ impl AcceptFault {
             // A firewall's rule on the connection.
             Errno::PERM,
         ];
-        const EXHAUSTED: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
         let Some(code) = error.raw_os_error().map(Errno::from_raw_os_error) else {
             return Self::Broken;
         };
@@ -84,7 +92,7 @@ impl AcceptFault {
             Self::Empty
         } else if GONE.contains(&code) {
             Self::Gone
-        } else if EXHAUSTED.contains(&code) {
+        } else if is_exhausted(error) {
             Self::Exhausted
         } else {
             Self::Broken

@@ -14,6 +14,9 @@ pub use sd_notify::NotifyState;
 #[derive(Debug)]
 pub struct ServiceManager {
     address: SocketAddr,
+    /// One for good: a process that has no descriptor left is alive and must be able to say so. It is
+    /// not connected, because the manager may be started anew.
+    socket: UnixDatagram,
     watchdog: Option<Duration>,
 }
 
@@ -21,15 +24,23 @@ impl ServiceManager {
     /// The one that the environment names (`NOTIFY_SOCKET`), if any.
     ///
     /// # Errors
-    /// What it names is no address of a Unix socket.
+    /// What it names is no address of a Unix socket; or there is no socket to be had.
     pub fn of_environment() -> io::Result<Option<ServiceManager>> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
-        Ok(Some(ServiceManager {
-            address: address(&name)?,
-            watchdog: sd_notify::watchdog_enabled().filter(|time| !time.is_zero()),
-        }))
+        let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
+        ServiceManager::at(&name, watchdog).map(Some)
+    }
+
+    fn at(name: &OsStr, watchdog: Option<Duration>) -> io::Result<ServiceManager> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(ServiceManager {
+            address: address(name)?,
+            socket,
+            watchdog,
+        })
     }
 
     /// It ends the process when it hears nothing of it for so long (`WATCHDOG_USEC`).
@@ -39,18 +50,13 @@ impl ServiceManager {
     }
 
     /// Tells it, as one message. Never waits: what does not fit into its queue is an error.
-    ///
-    /// Each message has a socket of its own: they are rare, and the manager may have been started
-    /// anew meanwhile.
     pub fn tell(&self, news: &[NotifyState<'_>]) -> io::Result<()> {
         let mut text = String::new();
         for one in news {
             // Writing to a text cannot fail.
             let _ = writeln!(text, "{one}");
         }
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        socket.send_to_addr(text.as_bytes(), &self.address)?;
+        self.socket.send_to_addr(text.as_bytes(), &self.address)?;
         Ok(())
     }
 }
@@ -77,10 +83,7 @@ mod tests {
     }
 
     fn at(name: &OsStr) -> ServiceManager {
-        ServiceManager {
-            address: address(name).unwrap(),
-            watchdog: None,
-        }
+        ServiceManager::at(name, None).unwrap()
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 
 use forebay_sys::files::{Facts, Kind, is_link_refused};
+use forebay_sys::net::is_exhausted;
 use rustix::io::Errno;
 
 use super::path::Hide;
@@ -261,13 +262,6 @@ pub fn is_absent(error: &io::Error) -> bool {
     is_link_refused(error)
         || error.kind() == io::ErrorKind::InvalidInput
         || ABSENT.into_iter().any(|errno| is(error, errno))
-}
-
-/// Whether the machine has run out of something, so that what is in memory is the best there is.
-pub fn is_exhausted(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
-        .into_iter()
-        .any(|errno| is(error, errno))
 }
 
 fn is(error: &io::Error, errno: Errno) -> bool {

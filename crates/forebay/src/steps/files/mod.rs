@@ -32,6 +32,7 @@ use forebay_config::{Part, PathTemplate, Template, Variable};
 use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
 use forebay_sys::files::{Facts, Links};
+use forebay_sys::net::is_exhausted;
 
 use crate::exchange::{Accepts, Coding, Exchange, Fault, Flow, Local, Reason};
 use crate::exchange::{Response, Step};
@@ -688,7 +689,7 @@ impl FilesStep {
         if find::is_absent(error) {
             return Flow::Next;
         }
-        if find::is_exhausted(error) {
+        if is_exhausted(error) {
             // Out of descriptors: what is in memory is better than nothing, for another second.
             self.touch(exchange, number);
             if let Some(response) = self.remembered(exchange, number) {

@@ -15,7 +15,7 @@ use forebay_balance::{
 use forebay_config::{Arg, Call, Directive, Node, Opt, Template, Type};
 
 use crate::control::build::Builder;
-use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step, expand};
+use crate::exchange::{Body, Exchange, Fault, Flow, Local, Party, Reason, Response, Step, expand};
 use crate::explain::{Notes, Told};
 use crate::upstream::sticky::Sticky;
 use crate::upstream::{Idle, Seat, Session, Times, Upstream, connect};
@@ -205,6 +205,17 @@ struct Failed {
 }
 
 impl Failed {
+    /// The peer has seen nothing of the request.
+    fn unsent(fault: Fault, failure: Failure, body: Option<Body>) -> Failed {
+        Failed {
+            fault,
+            failure,
+            sent: false,
+            body,
+            response: None,
+        }
+    }
+
     /// The peer has answered with something that is no answer.
     fn garbage(detail: impl Into<String>) -> Failed {
         Failed {
@@ -299,8 +310,8 @@ impl Proxy {
                 }
                 Err(failed) => failed,
             };
-            // What the client did wrong says nothing about the peer.
-            if failed.fault.reason.by() == crate::exchange::Party::Client {
+            // What the client did wrong, or we cannot do, says nothing about the peer.
+            if failed.fault.reason.by() != Party::Upstream {
                 return Flow::Fail(failed.fault);
             }
             let decision = self.decide(exchange, peer, &failed, retries, now());
@@ -337,7 +348,7 @@ impl Proxy {
         if !matches!(failed.failure, Failure::Stale | Failure::Status(_)) {
             let counted = &self.upstream.peers[peer];
             counted.failures.fetch_add(1, Relaxed);
-            self.upstream.pool.report(peer, Outcome::Failure, now);
+            self.upstream.handle_failure(peer, &failed.fault, now);
         }
         let attempt = Attempt {
             failure: failed.failure,
@@ -430,17 +441,7 @@ impl Proxy {
                 let time = self.times.connect;
                 match connect(&worker, &self.upstream, peer, &remote, tls_name, time).await {
                     Ok(conn) => conn,
-                    Err(fault) => {
-                        let failure = Failure::Connect;
-                        let body = Some(body);
-                        return Err(Failed {
-                            fault,
-                            failure,
-                            sent: false,
-                            body,
-                            response: None,
-                        });
-                    }
+                    Err(fault) => return Err(Failed::unsent(fault, Failure::Connect, Some(body))),
                 }
             }
         };
@@ -456,16 +457,7 @@ impl Proxy {
         let out = session.request();
         let chunked = match head::write(exchange, host, cookie, &body, offer, out) {
             Ok(chunked) => chunked,
-            Err(fault) => {
-                let failure = Failure::Garbage;
-                return Err(Failed {
-                    fault,
-                    failure,
-                    sent: false,
-                    body: None,
-                    response: None,
-                });
-            }
+            Err(fault) => return Err(Failed::unsent(fault, Failure::Garbage, None)),
         };
         session.send_body(body, chunked);
         let interim = exchange.interim.as_ref();
@@ -486,16 +478,27 @@ impl Proxy {
                 response: None,
             });
         }
+        self.answer(&worker, session, offer)
+    }
+
+    /// What the head of a peer's response comes to.
+    #[expect(clippy::result_large_err, reason = "handed on once, and taken apart")]
+    fn answer(
+        &self,
+        worker: &Worker,
+        mut session: Box<Session>,
+        offer: Option<&[u8]>,
+    ) -> Result<Response, Failed> {
         let status = session.head.status;
         if status == 101 {
-            return tunnel(&worker, session, offer).map_err(Failed::garbage);
+            return tunnel(worker, session, offer).map_err(Failed::garbage);
         }
         if status > 599 {
             return Err(Failed::garbage(format!("status {status}")));
         }
         let listed = self.policy.on.lists(Failure::Status(status));
         let body = if listed { session.take_body() } else { None };
-        let response = response_of(&worker, session);
+        let response = response_of(worker, session);
         if listed {
             let fault = Reason::StatusRetried.into();
             let failure = Failure::Status(response.status);
