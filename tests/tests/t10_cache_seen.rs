@@ -236,3 +236,55 @@ fn a_configuration_that_is_refused_changes_no_store() {
     let memory = &status(&server)["stores"][0]["max_memory_bytes"];
     assert_eq!(memory.as_u64(), Some(256 << 20));
 }
+
+#[test]
+fn a_running_server_tells_what_it_has_stored() {
+    let fields = "Cache-Control: max-age=600\r\nETag: \"v1\"\r\nxkey: red blue\r\n\
+                  Vary: Accept-Language\r\n";
+    let origin = Origin::always(Script::with_fields(200, fields, vec![b'x'; 70_000]));
+    let config = "cache { key = \"$cookies.c\", ignore_query = \"utm_*\" }, proxy \"@origin@\"";
+    let server = Server::before(&origin, config);
+    let explain = |url: &str| server.command(&format!("explain --live {url}"));
+    let said = explain("http://a.test/x").expect(0).stdout;
+    assert_eq!(said, "nothing is stored for http://a.test/x\n");
+    for (cookie, language) in [("c=1", "de"), ("c=2", "de"), ("c=1", "fr")] {
+        let request = Request::get("/x?a=1").host("a.test");
+        let request = request
+            .field("Cookie", cookie)
+            .field("Accept-Language", language);
+        assert_eq!(server.client().request(&request).status(), 200);
+    }
+    let json = explain("http://a.test/x?a=1&utm_id=7 --json")
+        .expect(0)
+        .stdout;
+    let found: Value = serde_json::from_str(&json).expect("JSON");
+    let list = found.as_array().expect("a list");
+    assert_eq!(list.len(), 3, "{json}");
+    let first = &list[0];
+    assert_eq!(first["key"], "http://a.test/x?a=1\n1:1");
+    assert_eq!(first["vary"][0], "accept-language:de");
+    assert_eq!(
+        (&first["tags"][0], &first["tags"][1]),
+        (&"red".into(), &"blue".into())
+    );
+    assert_eq!(
+        (&first["bytes"], &first["blocks_in_all"]),
+        (&70_000.into(), &2.into())
+    );
+    assert_eq!(first["lifetime"], 600);
+    assert!(first["ttl"].as_i64() > Some(500), "{json}");
+    let said = explain("a.test/x?a=1").expect(0).stdout;
+    for line in [
+        "  body      70000 bytes, 2 of 2 blocks are there\n",
+        "  lifetime  600 s: max-age (RFC 9111 §5.2.2.1)\n",
+        "  ETag      \"v1\"\n",
+        "  now       it is used: it is fresh (RFC 9111 §4.2)\n",
+    ] {
+        assert_eq!(said.matches(line).count(), 3, "no {line:?} in\n{said}");
+    }
+    let _ = server.command("purge --soft --all").expect(0);
+    let said = explain("a.test/x?a=1").expect(0).stdout;
+    assert_eq!(said.matches("a soft purge has met it").count(), 3, "{said}");
+    let wrong = explain("http://a.test/%zz").expect(2);
+    assert!(wrong.stderr.contains("is no URL"), "{}", wrong.stderr);
+}

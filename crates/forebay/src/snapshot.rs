@@ -17,6 +17,7 @@ use crate::counters::{ListenerCounts, SiteCounts};
 use crate::exchange::{Pipeline, Remote, Trust};
 use crate::listen::{ListenerId, Times};
 use crate::steps::RemoteKeys;
+use crate::steps::cache::Caches;
 use crate::upstream::Upstream;
 
 /// What answers for a set of host names.
@@ -73,10 +74,8 @@ pub struct Snapshot {
     pub resources: FxHashSet<u64>,
     /// Its upstreams, for `status` and metrics.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// The stores of its caches.
-    pub stores: Vec<Arc<crate::steps::cache::stores::Kept>>,
-    /// What its caches make of queries, each once; without those that leave them as they are.
-    pub queries: Vec<Arc<crate::steps::cache::QuerySpec>>,
+    /// Its caches and their stores.
+    pub caches: Caches,
     /// Where its access logs go.
     pub sinks: Vec<Arc<Sink>>,
     /// The sets of keys that are fetched for it.

@@ -240,6 +240,14 @@ impl<M: Meta> Store<M> {
         }
     }
 
+    /// What is stored under these keys, `most` objects at most. Looks at every object.
+    pub fn find(&self, wanted: impl Fn(&[u8]) -> bool, most: usize) -> Vec<Arc<Object<M>>> {
+        let index = self.index.pin();
+        let all = index.iter().flat_map(|(_, Entry(objects))| objects);
+        let found = all.filter(|object| wanted(&object.key));
+        found.take(most).cloned().collect()
+    }
+
     /// Whether an object may be used: no purge has met it. One that is dead goes.
     pub fn is_alive(&self, object: &Arc<Object<M>>) -> bool {
         let newest = self.rules.newest();

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use forebay_config::Report;
 use serde_json::Value;
 
-use super::{WRONG, failed, print, wrong};
+use super::live::{self, Why};
+use super::{WRONG, admin, failed, print, wrong};
 use crate::control::build::build_apart;
 use crate::control::source::Source;
 use crate::explain::{Asked, Explanation, explain, render};
@@ -23,13 +24,14 @@ const DEFAULT: &str = "forebay.lua";
 /// URL is http://HOST/PATH, https://HOST/PATH, or /PATH if there is one site.
 #[derive(clap::Args)]
 #[command(
-    override_usage = "forebay explain [OPTIONS] [FILE] <URL>",
+    override_usage = "forebay explain [OPTIONS] [FILE] <URL>\n       forebay explain --live [--json] <URL>",
     after_help = "\
 Examples:
   forebay explain http://example.com/a/b           with ./forebay.lua
   forebay explain forebay.lua /index.html -H \"Accept-Encoding: gzip\"
   forebay explain forebay.lua https://example.com/login -X POST --client 192.0.2.7
   forebay explain forebay.lua /x --json            for scripts; docs/explain.md has the names
+  forebay explain --live https://example.com/a     what the running server has stored of it
 
 Exit status: 0 whatever the answer is, 2 a mistake in the configuration or in what was asked."
 )]
@@ -52,11 +54,24 @@ pub struct Args {
     /// Print one JSON document with the same facts
     #[arg(long)]
     json: bool,
+    /// Ask the running server instead what its caches have stored of the URL, as a plain request
+    /// for it would find it
+    #[arg(long, conflicts_with_all = ["second", "fields", "method", "client"])]
+    live: bool,
+    #[command(flatten)]
+    admin: admin::Admin,
 }
 
 impl Args {
     /// Explains.
     pub fn run(self) -> ExitCode {
+        if self.live {
+            return match live::ask(&self.admin, &self.first, self.json) {
+                Ok(text) => print(&text),
+                Err(Why::Wrong(what)) => wrong(what),
+                Err(Why::Failed(why)) => failed(why),
+            };
+        }
         let (file, url) = match &self.second {
             Some(url) => (PathBuf::from(&self.first), url),
             None => (PathBuf::from(DEFAULT), &self.first),

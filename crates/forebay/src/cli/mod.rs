@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod doctor;
 mod explain;
+mod live;
 mod log;
 mod lua;
 mod man;

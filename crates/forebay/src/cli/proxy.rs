@@ -18,14 +18,20 @@ Examples:
   forebay proxy http://127.0.0.1:3000
   forebay proxy localhost:3000 --listen 127.0.0.1:8000
   forebay proxy unix:/run/app.sock --public
+  forebay proxy http://127.0.0.1:3000 --cache
 
 The configuration file that does the same:
   listen \"127.0.0.1:8080\"
-  site { \"*\", proxy \"http://127.0.0.1:3000\" }")]
+  site { \"*\", proxy \"http://127.0.0.1:3000\" }
+
+With --cache, `cache` stands before `proxy`.")]
 pub struct Args {
     /// The server: http://HOST:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "URL", value_parser = parse_target)]
     target: String,
+    /// Keep answers that may be shared, in 256 MB of memory, and ask for each of them once
+    #[arg(long)]
+    cache: bool,
     #[command(flatten)]
     listen: start::Listen,
 }
@@ -38,7 +44,7 @@ impl Args {
         if let Err(error) = start::expect_free(&address, remedy) {
             return failed(error);
         }
-        let source = Source::Text(configuration(&self.target, &address));
+        let source = Source::Text(configuration(&self.target, &address, self.cache));
         // A scheme that is not built yet, for one: told as a mistake in what was asked, and before
         // anything is started.
         if let Err(report) = source.build(None) {
@@ -46,7 +52,12 @@ impl Args {
             let said: Vec<_> = mistakes.iter().map(|one| one.message.as_str()).collect();
             return wrong(said.join("\n"));
         }
-        start::start(source, format!("what {} answers", self.target))
+        let how = if self.cache {
+            ", cached in 256 MB of memory"
+        } else {
+            ""
+        };
+        start::start(source, format!("what {} answers{how}", self.target))
     }
 }
 
@@ -61,10 +72,11 @@ fn parse_target(url: &str) -> Result<String, String> {
 }
 
 /// A site that this server answers, at this address.
-fn configuration(target: &str, address: &Address) -> String {
+fn configuration(target: &str, address: &Address, cache: bool) -> String {
+    let cache = if cache { "cache, " } else { "" };
     let address = quote(&address.to_string());
     format!(
-        "listen({address})\nsite {{ \"*\", proxy({}) }}\n",
+        "listen({address})\nsite {{ \"*\", {cache}proxy({}) }}\n",
         quote(target)
     )
 }
@@ -83,13 +95,15 @@ mod tests {
             ("unix:/run/app.sock", "unix:/run/app.sock"),
         ] {
             assert_eq!(parse_target(url).as_deref(), Ok(target), "{url}");
-            let text = configuration(target, &Address::Port(8080));
+            let text = configuration(target, &Address::Port(8080), false);
             let loaded = Source::Text(text)
                 .load()
                 .unwrap_or_else(|r| panic!("{}", r.render()));
             let site = loaded.by("site").next().unwrap();
             let got: &Target = site.steps[0].get("TARGET");
             assert_eq!(&*got.text, target);
+            let text = configuration(target, &Address::Port(8080), true);
+            assert!(text.contains("\"*\", cache, proxy("), "{text}");
         }
         for url in [
             "http://127.0.0.1:3000/app",

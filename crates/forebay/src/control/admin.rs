@@ -9,6 +9,7 @@
 //! | `GET /log`, `POST /log/LEVEL` | the level of the error log |
 //! | `POST /reload` | 200 and a summary, or 422 and the mistakes |
 //! | `POST /upstream?name=…&peer=…&state=…` | 200, or 422 and what is wrong |
+//! | `GET /cached?url=…` | JSON: what is stored under this URL, or 422 and what is wrong |
 //! | `POST /purge?url=…` (or `prefix`, `host`, `tag`, `all`; with `soft`, `store`) | JSON, or 422 and what is wrong |
 //! | `POST /stop` | 200 once everything under way has ended |
 
@@ -26,9 +27,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::declarations::Server;
 use super::orders::Order;
-use super::purge::Purge;
+use super::purge::{self, Purge};
 use super::server::{Command, Commands};
+use crate::exchange::query_pairs;
 use crate::log;
+use crate::steps::cache::{live, now};
 
 /// At most this many admin connections at once; more wait.
 const MAX_CLIENTS: usize = 32;
@@ -158,7 +161,8 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
             (200, TEXT, format!("{level}, was {before}\n"))
         }
         (Method::Post, target) if target.starts_with("/upstream?") => order(target, commands).await,
-        (Method::Post, target) if target.starts_with("/purge?") => purge(target, commands).await,
+        (Method::Get, target) if target.starts_with("/cached?") => cached(target, commands).await,
+        (Method::Post, target) if target.starts_with("/purge?") => purged(target, commands).await,
         (Method::Post, "/stop") => {
             // Ends with the process at the latest.
             ask(commands, Command::Stop).await;
@@ -166,7 +170,7 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
         }
         _ => {
             let known = "GET /status, GET /metrics, GET /log, POST /log/LEVEL, POST /reload, \
-                         POST /upstream?name=…&peer=…&state=…, POST /purge?url=…, POST /stop\n";
+                         GET /cached?url=…, POST /upstream?name=…&peer=…&state=…, POST /purge?url=…, POST /stop\n";
             (404, TEXT, format!("unknown request; there are {known}"))
         }
     };
@@ -208,8 +212,37 @@ async fn order(target: &str, commands: &Commands) -> (u16, &'static str, String)
     }
 }
 
+/// What is stored under a URL.
+async fn cached(target: &str, commands: &Commands) -> (u16, &'static str, String) {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let mut pairs = query_pairs(query);
+    let Some((_, url)) = pairs.find(|(name, _)| **name == *b"url") else {
+        return (400, TEXT, "expected ?url=URL\n".to_owned());
+    };
+    let urls = match purge::urls(&String::from_utf8_lossy(&url), false) {
+        Ok(urls) => urls,
+        Err(wrong) => return (422, TEXT, format!("{wrong}\n")),
+    };
+    let Some(snapshot) = ask(commands, Command::Snapshot).await else {
+        return gone();
+    };
+    let look = move || {
+        let caches = &snapshot.caches;
+        let keyed = urls.iter().map(|url| purge::keyed(url, &caches.queries));
+        let wanted: Vec<Vec<u8>> = keyed.flatten().collect();
+        let stores = caches.stores.iter();
+        let found = stores.flat_map(|kept| live::look(kept, &wanted, &caches.policies, now()));
+        serde_json::to_string_pretty(&found.collect::<Vec<_>>())
+    };
+    match crate::compute::run(look).await {
+        Ok(Ok(found)) => (200, JSON, format!("{found}\n")),
+        Ok(Err(error)) => (500, TEXT, format!("{error}\n")),
+        Err(fault) => (503, TEXT, format!("{fault}\n")),
+    }
+}
+
 /// What a purge came to.
-async fn purge(target: &str, commands: &Commands) -> (u16, &'static str, String) {
+async fn purged(target: &str, commands: &Commands) -> (u16, &'static str, String) {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let purge = match Purge::parse(query) {
         Ok(purge) => purge,

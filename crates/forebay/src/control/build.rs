@@ -111,7 +111,7 @@ fn build_all(
         ..
     } = builder;
     let upstreams = upstreams.all();
-    let (stores, queries) = stores.all();
+    let caches = stores.all();
     resources.extend(upstreams.iter().map(|upstream| upstream.id));
     if report.has_mistakes() {
         return None;
@@ -136,8 +136,7 @@ fn build_all(
         served,
         resources,
         upstreams,
-        stores,
-        queries,
+        caches,
         carried,
         sinks: sinks.into_values().collect(),
         key_sets: key_sets.into_values().collect(),
@@ -306,7 +305,9 @@ impl<'a> Builder<'a> {
         Builder {
             report,
             upstreams: Upstreams::new(previous),
-            stores: Stores::new(previous.map_or_else(Vec::new, |snapshot| snapshot.stores.clone())),
+            stores: Stores::new(
+                previous.map_or_else(Vec::new, |snapshot| snapshot.caches.stores.clone()),
+            ),
             redact: Arc::default(),
             sinks: FxHashMap::default(),
             sites: FxHashMap::default(),

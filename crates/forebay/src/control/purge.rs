@@ -75,9 +75,15 @@ impl Purge {
         let named = |kept: &&std::sync::Arc<Kept>| {
             self.store.as_deref().is_none_or(|name| *kept.name == *name)
         };
-        let stores: Vec<_> = snapshot.stores.iter().filter(named).cloned().collect();
+        let stores: Vec<_> = snapshot
+            .caches
+            .stores
+            .iter()
+            .filter(named)
+            .cloned()
+            .collect();
         if let (true, Some(name)) = (stores.is_empty(), &self.store) {
-            let names = snapshot.stores.iter().map(|kept| &*kept.name);
+            let names = snapshot.caches.stores.iter().map(|kept| &*kept.name);
             return Err(unknown("cache_store", name, names));
         }
         if stores.is_empty() {
@@ -145,7 +151,7 @@ impl What {
             }
             What::Url(url) => {
                 for url in urls(url, false)? {
-                    let mut keyed = keyed(&url, &snapshot.queries);
+                    let mut keyed = keyed(&url, &snapshot.caches.queries);
                     rules.extend(keyed.drain(..).map(|url| Rule::Url(url.into())));
                 }
             }

@@ -31,7 +31,7 @@ use crate::counters::{Counters, SiteCounts};
 use crate::exchange::{How, Why};
 use crate::helper::Helper;
 use crate::listen::ListenerId;
-use crate::snapshot::Generation;
+use crate::snapshot::{Generation, Snapshot};
 use crate::steps::{Dialect, render_metrics};
 use crate::upstream::Upstream;
 use crate::worker::{self, Mail, Mailbox, Process, Start};
@@ -54,6 +54,8 @@ pub enum Command {
     Order(Order, oneshot::Sender<Result<String, String>>),
     /// Have the caches forget something; answers how much it was, or what is wrong.
     Purge(Purge, oneshot::Sender<Result<serde_json::Value, String>>),
+    /// The configuration in service.
+    Snapshot(oneshot::Sender<Arc<Snapshot>>),
     /// Finish what is under way and end.
     Stop(oneshot::Sender<()>),
 }
@@ -370,6 +372,9 @@ impl Server {
                             Err(wrong) => _ = answer.send(Err(wrong)),
                         }
                     }
+                    Some(Command::Snapshot(answer)) => {
+                        let _ = answer.send(self.built.snapshot.clone());
+                    }
                     Some(Command::Stop(answer)) => break Some(answer),
                     None => break None,
                 },
@@ -569,7 +574,7 @@ impl Server {
             "{warnings}generation {number} of {} is in service",
             self.source.name()
         );
-        let stores = built.snapshot.stores.clone();
+        let stores = built.snapshot.caches.stores.clone();
         // Off this thread: of much that is too much, it takes a while to throw it out.
         tokio::task::spawn_blocking(move || {
             stores.iter().for_each(|kept| kept.put_in_service());
@@ -605,6 +610,7 @@ impl Server {
         let stores: Vec<serde_json::Value> = self
             .built
             .snapshot
+            .caches
             .stores
             .iter()
             .map(|kept| kept.status())

@@ -43,9 +43,7 @@ impl Errand {
     /// On behalf of this exchange, through the rest of its pipeline.
     pub fn of(exchange: &Exchange, rest: Rest) -> Errand {
         let mut request = exchange.request.without_body();
-        request.fields.remove_hop_by_hop();
-        request.fields.remove_all(OWN);
-        request.offers_upgrade = false;
+        derive(&mut request);
         if request.method == Method::Head {
             request.method = Method::Get;
         }
@@ -93,6 +91,13 @@ impl Errand {
         exchange.course.start(self.rest.clone());
         exchange
     }
+}
+
+/// Takes out of a request what is its client's alone.
+pub fn derive(request: &mut Request) {
+    request.fields.remove_hop_by_hop();
+    request.fields.remove_all(OWN);
+    request.offers_upgrade = false;
 }
 
 /// Runs such an exchange until there is a response. What it holds — a place at a peer, a permit — it

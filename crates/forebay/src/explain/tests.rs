@@ -676,3 +676,67 @@ fn pages_that_are_missing() {
     expect(&told, "errors", &["/nowhere/404.html: No such file"]);
     assert_eq!(told.answer.status, Some(404));
 }
+
+#[test]
+fn a_cache_tells_its_key_and_what_is_stored() {
+    let config = r#"cache { ignore_query = "utm_*", ttl = "10m", stale_if_error = "1h", key = "$cookies.c" },
+        respond(200, "hello") { headers = { cache_tag = "a b", vary = "Accept-Language" } }"#;
+    let answer = steps(config, "GET http://x.test/a?utm_id=1&b=2\nCookie: c=red");
+    expect(
+        &answer,
+        "cache",
+        &[
+            "key: http://x.test/a?b=2",
+            "store: default",
+            "one request brings it in for all",
+            "uri: /a?utm_id=1&b=2 → /a?b=2",
+            "stored: yes: the configured ttl is for this status (configuration)",
+            "fresh: for 600 s: the configured ttl, since the response states none (configuration)",
+            "variants: one for each value of accept-language (RFC 9111 §4.1)",
+            "tags: a b",
+        ],
+    );
+    for (request, said) in [
+        (
+            "POST http://x.test/a",
+            "goes round it: this method is not cached (RFC 9111 §3)",
+        ),
+        (
+            "GET http://x.test/a\nIf-Match: \"1\"",
+            "goes round it: If-Match",
+        ),
+        ("HEAD http://x.test/a", "HEAD is answered from a stored GET"),
+        (
+            "GET http://x.test/a\nCache-Control: no-store",
+            "the request says no-store (RFC 9111 §5.2.1.5)",
+        ),
+        (
+            "GET http://x.test/a\nCache-Control: only-if-cached",
+            "only-if-cached: 504",
+        ),
+    ] {
+        expect(&steps(config, request), "cache", &[said]);
+    }
+    let unshared = r#"cache, respond(200, "x") { headers = { cache_control = "private" } }"#;
+    let answer = steps(unshared, "GET http://x.test/");
+    let said = "stored: no: the response is for its user alone (RFC 9111 §5.2.2.7)";
+    expect(&answer, "cache", &[said]);
+    let elsewhere =
+        r#"cache { bypass = cookie "s", stale_while_revalidate = "1m" }, proxy "127.0.0.1:1""#;
+    let answer = steps(elsewhere, "GET http://x.test/");
+    expect(
+        &answer,
+        "cache",
+        &[
+            "stored: unless it says no-store or private",
+            "(RFC 9111 §4.2.1)",
+            "stale: used for 60 s more while it is validated (RFC 5861 §3)",
+        ],
+    );
+    let answer = steps(elsewhere, "GET http://x.test/\nCookie: s=1");
+    expect(
+        &answer,
+        "cache",
+        &["goes round it: a condition of bypass is true (configuration)"],
+    );
+}

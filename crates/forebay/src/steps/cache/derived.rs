@@ -19,6 +19,12 @@ use crate::worker::Worker;
 /// Larger bodies are coded as they go: keeping them twice costs more than it saves.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// The coding of such an object, by its key.
+pub fn coding(key: &[u8]) -> Option<&[u8]> {
+    let at = memchr::memmem::find(key, b"\n\0")?;
+    key[at + 2..].split(|byte| *byte == 0).next()
+}
+
 struct Beside {
     store: Arc<Store<Stored>>,
     object: Kept,

@@ -12,9 +12,12 @@
 
 mod answer;
 mod derived;
+mod explain;
 mod fill;
 mod follow;
 mod key;
+pub mod live;
+mod purge;
 mod stored;
 pub mod stores;
 mod tell;
@@ -24,16 +27,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use forebay_cache_policy::{
-    Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Target, Time,
-    Ttl, VaryNames, WhyAround, WhyNot, WhyStale, WhyValidate, invalidated, normalise_request,
-    prepare_request, reuse,
+    Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Time, Ttl,
+    VaryNames, WhyAround, WhyNot, WhyStale, WhyValidate, normalise_request, prepare_request, reuse,
 };
 use forebay_config::{
     Call, Code, Directive, Node, Opt, Report, Status as StatusType, Type, Vars, When,
 };
 use forebay_fields::Fields;
 use forebay_http1::Method;
-use forebay_store::rules::Rule;
 use forebay_store::{Begin, Hash, Outcome, Store};
 use forebay_sys::clock;
 
@@ -44,13 +45,14 @@ use crate::control::build::Builder;
 use crate::exchange::errand::Errand;
 use crate::exchange::step::Rest;
 use crate::exchange::{
-    Cached, Condition, Exchange, Flow, How, Local, Pipeline, Reason, Response, Step, Up, Why,
+    Cached, Condition, Exchange, Flow, How, Local, Pipeline, Reason, Request, Response, Step, Up,
+    Why,
 };
 use crate::explain::{Notes, Told};
 use crate::snapshot::resource_id;
 
 pub use key::QuerySpec;
-pub use stores::Stores;
+pub use stores::{Caches, Stores};
 
 const SECONDS: Type = Type::Duration {
     min: std::time::Duration::ZERO,
@@ -186,6 +188,8 @@ pub struct Cache {
 pub struct Shared {
     /// Under which an exchange keeps what is known of it.
     id: u64,
+    /// What people call the store.
+    store_name: Box<str>,
     /// Where objects are.
     pub store: Arc<Store<Stored>>,
     /// What the operator has laid down.
@@ -216,7 +220,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
     };
     let tags: &[Node] = call.get("tags");
     let key = KeyRules::of(call);
-    builder.stores.note_query(key.query());
+    builder.stores.note_cache(&kept, &policy, key.query());
     let condition = |builder: &mut Builder<'_>, option: &str| {
         let calls = call.find::<&[Arc<Call>]>(option)?;
         builder.condition(calls)
@@ -227,6 +231,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         purge: condition(builder, "purge"),
         shared: Arc::new(Shared {
             id: resource_id(),
+            store_name: kept.shown().into(),
             store: kept.store.clone(),
             policy,
             key,
@@ -477,14 +482,7 @@ impl Cache {
         let rest = exchange.course.rest();
         let rest = rest.unwrap_or_else(|| Rest::from(Pipeline::new(Vec::new())));
         let mut errand = Errand::of(exchange, rest);
-        let request = errand.request_mut();
-        self.shared.key.derive(request);
-        prepare_request(&self.shared.policy, &mut request.fields);
-        for name in NOT_IN_KEY {
-            request.fields.remove(name);
-        }
-        // Refused only if far too much was added before; then the fields stay as they came.
-        let _ = normalise_request(&mut request.fields);
+        self.derive(errand.request_mut());
         Rc::new(Filling {
             shared: self.shared.clone(),
             errand,
@@ -492,6 +490,17 @@ impl Cache {
             hash: key.hash,
             key: key.bytes.clone(),
         })
+    }
+
+    /// Makes of a client's request the one that brings in what is for all.
+    fn derive(&self, request: &mut Request) {
+        self.shared.key.derive(request);
+        prepare_request(&self.shared.policy, &mut request.fields);
+        for name in NOT_IN_KEY {
+            request.fields.remove(name);
+        }
+        // Refused only if far too much was added before; then the fields stay as they came.
+        let _ = normalise_request(&mut request.fields);
     }
 
     /// Has a stale object validated, if nobody does already.
@@ -613,70 +622,6 @@ impl Cache {
         let store = &self.shared.store;
         store.with(key.hash, &key.bytes, |objects| objects.last().cloned())
     }
-
-    /// `PURGE`.
-    fn purge(&self, exchange: &mut Exchange) -> Response {
-        let fields = &exchange.request.fields;
-        let soft = fields.has_token("Purge", "soft");
-        let key = Key::of(&self.shared, exchange);
-        let url = forebay_store::key::url_of(&key.bytes);
-        let mut rules = Vec::new();
-        for name in &self.shared.tag_fields {
-            for line in fields.all(&**name) {
-                let words = line.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
-                let words = words.filter(|word| !word.is_empty());
-                rules.extend(words.take(MAX_TAGS).map(|tag| Rule::Tag(tag.into())));
-            }
-        }
-        if rules.is_empty() {
-            rules.push(match fields.has_token("Purge", "prefix") {
-                true => Rule::Prefix(url.into()),
-                false => Rule::Url(url.into()),
-            });
-        }
-        for rule in &rules {
-            self.shared.store.purge(rule, soft);
-        }
-        let store = self.shared.store.clone();
-        if store.wants_sweep() {
-            tokio::task::spawn_local(async move {
-                let sweeping = store.clone();
-                // Memory comes back a little later; where too much waits, with the next purge.
-                if crate::compute::run(move || sweeping.sweep()).await.is_err() {
-                    store.sweep_fell_out();
-                }
-            });
-        }
-        Response::text(exchange, 200, "text/plain; charset=utf-8", "purged\n")
-    }
-
-    /// What a request that changes something makes invalid (RFC 9111 §4.4).
-    fn invalidate(&self, exchange: &Exchange, response: &Response) {
-        let shared = &*self.shared;
-        let request = &exchange.request;
-        let facts = self.facts(exchange);
-        let mut uri = Vec::new();
-        request.write_uri(&mut uri);
-        let target = Target {
-            scheme: exchange.scheme(),
-            host: request.host(),
-            port: exchange.port(),
-            path_and_query: &uri,
-        };
-        for uri in invalidated(&facts, response.status, &target, &response.fields) {
-            let Some(key) = Key::of_other(shared, exchange, &uri) else {
-                continue;
-            };
-            match shared.key.has_extra() {
-                // Under one URL there are keys that this request does not have.
-                true => {
-                    let url = forebay_store::key::url_of(&key.bytes);
-                    shared.store.purge(&Rule::Url(url.into()), false);
-                }
-                false => shared.store.invalidate(key.hash, &key.bytes),
-            }
-        }
-    }
 }
 
 /// So often a request that waited for another one begins anew.
@@ -764,24 +709,16 @@ impl Step for Cache {
     }
 
     fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
-        let facts = self.facts(exchange);
-        let key = Key::of(&self.shared, exchange);
-        if self
-            .bypass
-            .as_ref()
-            .is_some_and(|bypass| bypass.holds(exchange))
-        {
-            notes.add("cache", "goes round it: `bypass` holds".to_owned());
-        } else if let Some(why) = facts.around() {
-            notes.add("cache", format!("goes round it: {why}"));
-        } else {
-            notes.add("key", String::from_utf8_lossy(&key.bytes).into_owned());
-            notes.add(
-                "cache",
-                "nothing is stored, as far as is known here".to_owned(),
-            );
-        }
-        Told::Does(Flow::Next)
+        self.tell_request(exchange, notes)
+    }
+
+    fn explain_response(
+        &self,
+        exchange: &Exchange,
+        response: Option<&Response>,
+        notes: &mut Notes<'_>,
+    ) {
+        self.tell_response(exchange, response, notes);
     }
 
     fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use forebay_cache_policy::Policy;
 use forebay_config::{Arg, Call, Directive, Opt, Type};
 use forebay_store::{Options, Store};
 use rustc_hash::FxHashMap;
@@ -82,6 +83,17 @@ pub struct Stores {
     previous: Vec<Arc<Kept>>,
     made: Vec<Arc<Kept>>,
     queries: FxHashMap<String, Arc<QuerySpec>>,
+    policies: FxHashMap<String, (Arc<str>, Policy)>,
+}
+
+/// What the caches of a configuration are, each thing once.
+pub struct Caches {
+    /// The stores that were declared, or are used.
+    pub stores: Vec<Arc<Kept>>,
+    /// What caches make of queries; without those that leave them as they are.
+    pub queries: Vec<Arc<QuerySpec>>,
+    /// By what caches decide, with the names of their stores.
+    pub policies: Vec<(Arc<str>, Policy)>,
 }
 
 impl Stores {
@@ -93,13 +105,22 @@ impl Stores {
         }
     }
 
-    /// Those that were declared, or are used; and what caches make of queries.
-    pub fn all(self) -> (Vec<Arc<Kept>>, Vec<Arc<QuerySpec>>) {
-        (self.made, self.queries.into_values().collect())
+    /// All of them.
+    pub fn all(self) -> Caches {
+        Caches {
+            stores: self.made,
+            queries: self.queries.into_values().collect(),
+            policies: self.policies.into_values().collect(),
+        }
     }
 
-    /// Notes what a cache makes of queries: under other URLs than their own things are stored.
-    pub fn note_query(&mut self, query: &Arc<QuerySpec>) {
+    /// Notes by what a cache decides, and what it makes of queries: under other URLs than their own
+    /// things are stored.
+    pub fn note_cache(&mut self, kept: &Kept, policy: &Policy, query: &Arc<QuerySpec>) {
+        let form = format!("{} {policy:?}", kept.name);
+        self.policies
+            .entry(form)
+            .or_insert_with(|| (kept.name.as_ref().into(), policy.clone()));
         if let Some(form) = query.form() {
             self.queries.entry(form).or_insert_with(|| query.clone());
         }

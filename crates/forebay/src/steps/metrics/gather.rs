@@ -238,10 +238,10 @@ fn caches(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn stores(text: &mut Text, snapshot: &Snapshot) {
-    if snapshot.stores.is_empty() {
+    if snapshot.caches.stores.is_empty() {
         return;
     }
-    let usages = snapshot.stores.iter();
+    let usages = snapshot.caches.stores.iter();
     let usages: Vec<_> = usages
         .map(|kept| (kept.shown(), kept.store.usage()))
         .collect();
