@@ -22,14 +22,13 @@ Examples:
 
 The configuration file that does the same:
   listen \"127.0.0.1:8080\"
-  site { \"*\", proxy \"http://127.0.0.1:3000\" }
-
-With --cache, `cache` stands before `proxy`.")]
+  site { \"*\", proxy \"http://127.0.0.1:3000\" }")]
 pub struct Args {
     /// The server: http://HOST:PORT, HOST:PORT or unix:PATH
     #[arg(value_name = "URL", value_parser = parse_target)]
     target: String,
-    /// Keep answers that may be shared, in 256 MB of memory, and ask for each of them once
+    /// Keep answers that may be shared, in 256 MB of memory, and ask for each of them once: `cache`
+    /// before `proxy`
     #[arg(long)]
     cache: bool,
     #[command(flatten)]
