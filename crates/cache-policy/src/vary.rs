@@ -72,6 +72,14 @@ impl VaryNames {
         &self.0
     }
 
+    /// The same without these names, which are in lower case: of fields that no request which fills
+    /// the cache has. `None` if nothing is left.
+    #[must_use]
+    pub fn without(&self, is_left_out: impl Fn(&[u8]) -> bool) -> Option<Self> {
+        let left: Vec<&[u8]> = self.iter().filter(|name| !is_left_out(name)).collect();
+        (!left.is_empty()).then(|| Self(left.join(b",".as_slice()).into()))
+    }
+
     /// Appends the secondary key of a request: what it says in these fields, in normal form. Two
     /// requests match (RFC 9111 §4.1) if and only if these bytes are equal.
     ///
@@ -241,5 +249,19 @@ mod tests {
         assert_eq!(vary(&[&list(MAX_NAMES + 1)]), Vary::TooLong);
         assert_eq!(vary(&[&"x".repeat(MAX_BYTES + 1)]), Vary::TooLong);
         assert_eq!(vary(&[&(list(MAX_NAMES + 1) + "*")]), Vary::Star);
+    }
+
+    #[test]
+    fn names_that_no_fill_has_are_left_out() {
+        let mut fields = Fields::new();
+        fields.append("Vary", "Cookie, X-Host, Accept").unwrap();
+        let Vary::Names(names) = Vary::of(&fields) else {
+            panic!("it has names");
+        };
+        let without = |names: &VaryNames, out: &[&[u8]]| names.without(|name| out.contains(&name));
+        let left = without(&names, &[b"cookie", b"x-host"]).unwrap();
+        assert_eq!(left.as_bytes(), b"accept");
+        assert_eq!(without(&left, &[]), Some(left.clone()));
+        assert_eq!(without(&left, &[b"accept"]), None);
     }
 }

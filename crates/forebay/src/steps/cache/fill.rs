@@ -232,21 +232,10 @@ impl Asking {
                 return Brought::Validated(stored.clone());
             }
         };
-        let vary = match vary {
-            Some(vary) => self.variant(&vary),
-            None => stored.meta.vary.as_ref().map(|variant| {
-                Box::new(Variant {
-                    names: variant.names.clone(),
-                    key: variant.key.clone(),
-                })
-            }),
-        };
-        let meta = Stored {
-            facts,
-            fields: fields.settled(),
-            vary,
-            tags: stored.meta.tags.clone(),
-        };
+        let mut meta = stored.meta.renewed(facts, fields.settled());
+        if let Some(vary) = vary {
+            meta.vary = self.variant(&vary);
+        }
         Brought::Validated(shared.store.refresh(stored, lead.asked_at(), meta))
     }
 
@@ -291,9 +280,11 @@ impl Asking {
         let Vary::Names(names) = vary else {
             return None;
         };
+        // By what was not asked with nothing can have been chosen.
+        let names = names.without(|name| self.filling.shared.is_left_out(name))?;
         Some(Box::new(Variant {
-            names: names.clone(),
-            key: super::variant_key(names, self.filling.errand.fields()),
+            key: super::variant_key(&names, self.filling.errand.fields()),
+            names,
         }))
     }
 

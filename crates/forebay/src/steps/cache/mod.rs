@@ -15,6 +15,7 @@ mod derived;
 mod explain;
 mod fill;
 mod follow;
+mod head;
 mod key;
 pub mod live;
 mod purge;
@@ -287,6 +288,14 @@ impl Shared {
     /// Whether what made a response unfit will make the next one unfit, too, as far as one can know.
     pub fn is_lasting(&self, why: WhyNot) -> bool {
         !why.is_of_request() && !matches!(why, WhyNot::Own | WhyNot::BadRange)
+    }
+
+    /// Whether fills are asked for without this field, whose name is in lower case.
+    pub fn is_left_out(&self, name: &[u8]) -> bool {
+        (self.policy.strip_cookies && name == b"cookie")
+            || NOT_IN_KEY
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Takes the tags out of a response's fields.
@@ -622,6 +631,16 @@ impl Cache {
         let store = &self.shared.store;
         store.with(key.hash, &key.bytes, |objects| objects.last().cloned())
     }
+
+    fn learn(&self, exchange: &Exchange, response: &Response) {
+        let key = Key::of(&self.shared, exchange);
+        let fields = &exchange.request.fields;
+        let select = |objects: &[Kept]| self.select(objects, fields);
+        if let Some(stored) = self.shared.store.with(key.hash, &key.bytes, select) {
+            let facts = self.facts(exchange);
+            head::learn(&self.shared, exchange, &facts, &stored, response);
+        }
+    }
 }
 
 /// So often a request that waited for another one begins anew.
@@ -736,6 +755,9 @@ impl Step for Cache {
                 && !exchange.request.method.is_safe()
             {
                 self.invalidate(exchange, response);
+            }
+            if let Around::Head = why {
+                self.learn(exchange, response);
             }
             let (forward, detail) = match why {
                 Around::Bypass => (Forward::Bypass, None),

@@ -29,6 +29,24 @@ pub struct Variant {
     pub key: Box<[u8]>,
 }
 
+impl Stored {
+    /// The same variant under another head.
+    pub fn renewed(&self, facts: StoredFacts, fields: Fields) -> Stored {
+        let vary = self.vary.as_ref().map(|variant| {
+            Box::new(Variant {
+                names: variant.names.clone(),
+                key: variant.key.clone(),
+            })
+        });
+        Stored {
+            facts,
+            fields,
+            vary,
+            tags: self.tags.clone(),
+        }
+    }
+}
+
 /// A stored response.
 pub type Kept = Arc<Object<Stored>>;
 
