@@ -12,10 +12,15 @@
 //! are all you need for cache eviction", SOSP 2023): they pass through the small queue and
 //! disturb nothing. A hit changes two bits at most and takes no lock; all order is made when
 //! something is thrown out.
+//!
+//! What the queue itself takes is part of its budget: 24 bytes a thing, ghosts included, where
+//! things stand in the queue as a reference of 16.
 
-use std::collections::VecDeque;
+mod fifo;
+mod ghost;
 
-use rustc_hash::FxHashSet;
+use self::fifo::Fifo;
+use self::ghost::Ghost;
 
 /// A use is counted up to this.
 pub const MAX_USES: u8 = 3;
@@ -28,40 +33,70 @@ pub trait Unit {
 
     /// Forgets uses.
     fn set_uses(&self, uses: u8);
+
+    /// By what it is recognised when it comes back; asked only of what is not gone.
+    fn hash(&self) -> u64;
+}
+
+/// What was measured to be best; see `examples/hit_ratio.rs`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// The share of the small queue, in hundredths.
+    pub small_percent: u64,
+    /// So often a thing must have been used in the small queue to go on to the main one.
+    pub uses_to_stay: u8,
+    /// As many ghosts as there are things in memory, in hundredths.
+    pub ghost_percent: usize,
+}
+
+impl Tuning {
+    /// As the server has it.
+    pub const USUAL: Tuning = Tuning {
+        small_percent: 10,
+        uses_to_stay: 1,
+        ghost_percent: 100,
+    };
 }
 
 struct Queued<U> {
     unit: U,
-    hash: u64,
     weight: u32,
 }
 
 /// The order of one shard's memory.
 pub struct Queue<U> {
-    small: VecDeque<Queued<U>>,
-    main: VecDeque<Queued<U>>,
+    small: Fifo<Queued<U>>,
+    main: Fifo<Queued<U>>,
     small_bytes: u64,
     main_bytes: u64,
     budget: u64,
     ghost: Ghost,
+    tuning: Tuning,
 }
 
 impl<U: Unit> Queue<U> {
     /// An empty one for so many bytes.
     pub fn new(budget: u64) -> Queue<U> {
+        Queue::tuned(budget, Tuning::USUAL)
+    }
+
+    /// The same, otherwise tuned.
+    pub fn tuned(budget: u64, tuning: Tuning) -> Queue<U> {
         Queue {
-            small: VecDeque::new(),
-            main: VecDeque::new(),
+            small: Fifo::default(),
+            main: Fifo::default(),
             small_bytes: 0,
             main_bytes: 0,
             budget,
             ghost: Ghost::default(),
+            tuning,
         }
     }
 
-    /// All that is in it, in bytes.
+    /// All that is in it, and what it takes itself, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.small_bytes + self.main_bytes
+        let own = self.small.heap_bytes() + self.main.heap_bytes() + self.ghost.heap_bytes();
+        self.small_bytes + self.main_bytes + own as u64
     }
 
     /// How many units it holds, with those that are gone for another reason.
@@ -80,14 +115,15 @@ impl<U: Unit> Queue<U> {
     }
 
     /// Takes something in; what has to go for it is passed to `out`.
-    pub fn insert(&mut self, hash: u64, weight: u32, unit: U, out: &mut impl FnMut(U)) {
-        let queued = Queued { unit, hash, weight };
+    pub fn insert(&mut self, weight: u32, unit: U, out: &mut impl FnMut(U)) {
+        let hash = unit.hash();
+        let queued = Queued { unit, weight };
         if self.ghost.take(hash) {
             self.main_bytes += u64::from(weight);
-            self.main.push_back(queued);
+            self.main.push(queued);
         } else {
             self.small_bytes += u64::from(weight);
-            self.small.push_back(queued);
+            self.small.push(queued);
         }
         self.shrink(usize::MAX, out);
     }
@@ -107,12 +143,13 @@ impl<U: Unit> Queue<U> {
 
     /// Moves one thing: out, or on.
     fn evict(&mut self, out: &mut impl FnMut(U)) {
-        let small_first = self.small_bytes * 10 >= self.budget || self.main.is_empty();
+        let small_most = self.budget / 100 * self.tuning.small_percent;
+        let small_first = self.small_bytes >= small_most || self.main.len() == 0;
         let from = match small_first {
             true => &mut self.small,
             false => &mut self.main,
         };
-        let Some(queued) = from.pop_front() else {
+        let Some(queued) = from.pop() else {
             return;
         };
         let weight = u64::from(queued.weight);
@@ -120,14 +157,14 @@ impl<U: Unit> Queue<U> {
         if small_first {
             self.small_bytes -= weight;
             match uses {
-                Some(uses) if uses > 0 => {
+                Some(uses) if uses >= self.tuning.uses_to_stay => {
                     queued.unit.set_uses(0);
                     self.main_bytes += weight;
-                    self.main.push_back(queued);
+                    self.main.push(queued);
                 }
                 Some(_) => {
-                    self.ghost
-                        .put(queued.hash, self.main.len() + self.small.len());
+                    let most = self.len() * self.tuning.ghost_percent / 100;
+                    self.ghost.put(queued.unit.hash(), most);
                     out(queued.unit);
                 }
                 None => {}
@@ -138,7 +175,7 @@ impl<U: Unit> Queue<U> {
                 Some(uses) if uses > 0 => {
                     queued.unit.set_uses(uses - 1);
                     self.main_bytes += weight;
-                    self.main.push_back(queued);
+                    self.main.push(queued);
                 }
                 Some(_) => out(queued.unit),
                 None => {}
@@ -157,34 +194,6 @@ impl<U: Unit> Queue<U> {
         };
         self.small.retain(|queued| keep(&mut small_bytes, queued));
         self.main.retain(|queued| keep(&mut main_bytes, queued));
-        self.small.shrink_to_fit();
-        self.main.shrink_to_fit();
         (self.small_bytes, self.main_bytes) = (small_bytes, main_bytes);
-    }
-}
-
-/// The hashes of what has gone through the small queue, as many as there are things in memory.
-#[derive(Default)]
-struct Ghost {
-    order: VecDeque<u64>,
-    known: FxHashSet<u64>,
-}
-
-impl Ghost {
-    /// Whether it was here; not any more.
-    fn take(&mut self, hash: u64) -> bool {
-        // Its place in the order stays, and is passed over when its turn comes.
-        self.known.remove(&hash)
-    }
-
-    fn put(&mut self, hash: u64, most: usize) {
-        if self.known.insert(hash) {
-            self.order.push_back(hash);
-        }
-        while self.order.len() > most.max(16) {
-            if let Some(old) = self.order.pop_front() {
-                self.known.remove(&old);
-            }
-        }
     }
 }

@@ -149,6 +149,17 @@ impl<M: Meta> Unit for Held<M> {
             slot.uses.store(uses, Relaxed);
         }
     }
+
+    fn hash(&self) -> u64 {
+        let Some(object) = self.object.upgrade() else {
+            return 0;
+        };
+        match self.block {
+            WHOLE => object.hash.half(),
+            // Blocks of one object are remembered each by itself.
+            block => object.hash.half() ^ u64::from(block + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        }
+    }
 }
 
 impl<M: Meta> Store<M> {
@@ -529,14 +540,9 @@ impl<M: Meta> Store<M> {
             object: Arc::downgrade(object),
             block,
         };
-        // Blocks of one object are remembered each by itself.
-        let hash = match block {
-            WHOLE => object.hash.half(),
-            block => object.hash.half() ^ u64::from(block + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-        };
         let mut out: SmallVec<[Held<M>; 4]> = SmallVec::new();
         let mut queue = self.shard(object.hash).queue.lock();
-        queue.insert(hash, weight, held, &mut |held| out.push(held));
+        queue.insert(weight, held, &mut |held| out.push(held));
         drop(queue);
         self.throw_out(out);
     }

@@ -62,7 +62,8 @@ fn a_sweep_gives_memory_and_rules_back() {
     assert_eq!(store.sweep().gone, 5_000);
     let after = store.usage();
     assert_eq!((after.objects, after.rules), (5_000, 0));
-    assert!(after.bytes <= before.bytes / 2 + 1);
+    // Queues stand in pieces of their own.
+    assert!(after.bytes <= before.bytes / 2 + 32 * 1024);
     assert!(found(&store, b"http://a.example/7").is_some());
 }
 
