@@ -45,6 +45,7 @@ pub mod wire;
 
 pub use client::{Client, Conn, Request};
 pub use origin::Origin;
+pub use origin::asset::{Asset, Shelf};
 pub use origin::script::{Gate, Script};
 pub use server::{Builder, Server};
 pub use wire::{Response, Trouble};

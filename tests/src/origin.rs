@@ -3,6 +3,7 @@
 //! A thread accepts; every connection has a thread of its own, which reads a request, asks the
 //! handler for a [`Script`] and acts it out, until the script or the other side ends the connection.
 
+pub mod asset;
 mod link;
 pub mod script;
 

@@ -29,6 +29,18 @@ pub fn is_connected(server_port: u16, client_port: u16) -> bool {
     })
 }
 
+/// Whether any connection to this TCP port of this machine is open at both of its ends.
+#[must_use]
+pub fn is_in_use(port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    let end = format!(":{port:04X}");
+    let text = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    text.lines().skip(1).any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&end)) && words.nth(1) == Some(ESTABLISHED)
+    })
+}
+
 /// A line of `/proc/net/tcp`: number, local, remote, state, `tx_queue:rx_queue`, all in hex.
 fn holds_unread(line: &str, ports: &[u16]) -> bool {
     let mut words = line.split_ascii_whitespace().skip(2);

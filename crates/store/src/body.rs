@@ -37,6 +37,13 @@ pub const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// At most so many fills of one body at once: a far range has its own.
 pub const MAX_FILLS: usize = 4;
 
+/// A reader that wants what a fill will bring only after so much else is far from it: another fill
+/// may bring that.
+pub const FAR_BYTES: u64 = 1024 * 1024;
+
+/// So many fills that have failed are remembered, for those who waited for them.
+const MAX_FAILED: usize = 2 * MAX_FILLS;
+
 /// A body, or what is there of it.
 pub struct Body {
     /// All of it, where it is one block.
@@ -79,8 +86,10 @@ struct Work {
     filler: Vec<Waker>,
     /// How far the fastest reader is.
     fastest: u64,
-    /// A fill has failed, and nothing brings these bytes any more.
-    failed: bool,
+    /// Of a window, the first block that may still be there.
+    kept_from: u64,
+    /// The fills that have failed last. Who has not waited for one of them may try another.
+    failed: SmallVec<[u32; MAX_FAILED]>,
 }
 
 /// A run of bytes that is being brought in.
@@ -91,13 +100,24 @@ struct Run {
     /// What is there of that block.
     pieces: Vec<Bytes>,
     pieces_bytes: u64,
+    /// The first byte that this fill was to bring.
+    start: u64,
     /// One past the last byte that this fill brings; `UNKNOWN` where that is the end.
     end: u64,
+    /// What `end` was before another fill took a part of it over.
+    asked_end: u64,
 }
 
-/// Where a reader waits: in which round, and its place among those who wait.
+/// Where a reader waits.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Place(Option<(u64, usize)>);
+pub(crate) struct Place {
+    /// In which round, and its place among those who wait.
+    round: Option<(u64, usize)>,
+    /// For which fill.
+    run: Option<u32>,
+    /// It knows that it is far ahead of that.
+    knows_far: bool,
+}
 
 /// What a look at a body brings.
 pub(crate) enum Look {
@@ -107,10 +127,33 @@ pub(crate) enum Look {
     End,
     /// A fill will bring it.
     Wait,
+    /// A fill will bring it, but much else before; said once.
+    Far,
     /// No fill brings it.
     Absent,
     /// The fill that would have brought it has failed.
     Failed,
+}
+
+/// Why no fill was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotFilled {
+    /// It is there, or coming: look again.
+    Needless,
+    /// There are too many fills, or what came would not stay: who wants it has to fetch it for
+    /// himself.
+    Refused,
+}
+
+/// What a fill's bytes were to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// More is to come.
+    More,
+    /// The rest is brought by another fill: this one is at its end.
+    Enough,
+    /// More came than was to come.
+    TooMuch,
 }
 
 /// What a fill has made of some bytes.
@@ -127,6 +170,15 @@ impl Run {
 
     fn covers(&self, at: u64) -> bool {
         at >= self.block_at && at < self.end
+    }
+
+    fn is_far(&self, at: u64) -> bool {
+        at > self.at() + FAR_BYTES
+    }
+
+    /// All that is left to it has come, and what else was asked for is brought by another.
+    fn has_enough(&self) -> bool {
+        self.end < self.asked_end && self.at() >= self.end
     }
 }
 
@@ -286,7 +338,7 @@ impl Body {
                 _ => Look::Absent,
             };
         };
-        let look = work.look(at);
+        let look = work.look(at, place, self.is_windowed());
         if let Look::Wait = look {
             work.wait(place, self.round.load(Relaxed), cx);
         }
@@ -318,29 +370,50 @@ impl Body {
     // --- Filling ---------------------------------------------------------------------------------
 
     /// Begins a fill of the absent bytes from the block on in which `at` is, up to `end`, or to the
-    /// next block that is there or under way. `None`: there is nothing to bring, too many do
-    /// already, or what came would not stay.
-    pub(crate) fn begin(&self, at: u64, end: Option<u64>) -> Option<(u32, std::ops::Range<u64>)> {
+    /// next block that is there or under way. What a fill that is far behind was to bring of that
+    /// is taken over from it.
+    pub(crate) fn begin(
+        &self,
+        at: u64,
+        end: Option<u64>,
+    ) -> Result<(u32, std::ops::Range<u64>), NotFilled> {
         let mut guard = self.work.lock();
         let len = self.len_bytes.load(Acquire);
-        if self.whole.get().is_some() || at >= len || self.is_windowed() {
-            return None;
+        if self.whole.get().is_some() || at >= len {
+            return Err(NotFilled::Needless);
+        }
+        if self.is_windowed() {
+            return Err(NotFilled::Refused);
         }
         let work = guard.get_or_insert_default();
+        let first = at - at % BLOCK_BYTES;
         let is_full = match len {
-            // Nobody knows where a second one would have to end.
-            UNKNOWN => !work.runs.is_empty(),
-            _ => work.runs.len() == MAX_FILLS,
+            // Nobody knows where a second one would have to end, nor which block comes next behind
+            // what is gone.
+            UNKNOWN => !work.runs.is_empty() || first > 0,
+            _ => work.runs.len() >= MAX_FILLS,
         };
-        if is_full || work.runs.iter().any(|run| run.covers(at)) {
-            return None;
+        let coming = work.runs.iter().position(|run| run.covers(at));
+        let slow = match coming {
+            Some(number) if !is_full && work.runs[number].is_far(first) => Some(number),
+            Some(_) => return Err(NotFilled::Needless),
+            None => None,
+        };
+        if self
+            .slot(first / BLOCK_BYTES)
+            .is_some_and(Slot::is_resident)
+        {
+            return Err(NotFilled::Needless);
         }
-        let at = at - at % BLOCK_BYTES;
-        let wanted = end.unwrap_or(UNKNOWN).min(len);
-        let mut stop = at;
+        if is_full {
+            return Err(NotFilled::Refused);
+        }
+        let limit = slow.map_or(len, |number| work.runs[number].end);
+        let wanted = end.unwrap_or(UNKNOWN).min(limit);
+        let mut stop = first;
         while stop < wanted {
             let is_there = self.slot(stop / BLOCK_BYTES).is_some_and(Slot::is_resident);
-            let is_coming = work.runs.iter().any(|run| run.covers(stop));
+            let is_coming = slow.is_none() && work.runs.iter().any(|run| run.covers(stop));
             if is_there || is_coming {
                 break;
             }
@@ -350,35 +423,49 @@ impl Body {
             }
             stop = (stop + BLOCK_BYTES).min(len);
         }
-        if stop == at {
-            return None;
+        if let Some(number) = slow {
+            work.runs[number].end = first;
         }
         let id = work.next_run;
         work.next_run += 1;
-        work.failed = false;
         work.runs.push(Run {
             id,
-            block_at: at,
+            block_at: first,
             pieces: Vec::new(),
             pieces_bytes: 0,
+            start: first,
             end: stop,
+            asked_end: stop,
         });
         self.filling.store(true, Release);
-        Some((id, at..stop))
+        // Who waits for what the slow one will not bring any more has to find that out.
+        let waiting = match slow {
+            Some(_) => self.wake_all(work),
+            None => Vec::new(),
+        };
+        drop(guard);
+        wake(waiting);
+        Ok((id, first..stop))
     }
 
-    /// Takes what a fill has received. `None`: more than it was to bring.
-    pub(crate) fn push(&self, run: u32, bytes: &Bytes, landed: &mut Vec<Landed>) -> Option<()> {
+    /// Takes what a fill has received.
+    pub(crate) fn push(&self, run: u32, bytes: &Bytes, landed: &mut Vec<Landed>) -> Pushed {
         let mut guard = self.work.lock();
-        let work = (*guard).as_deref_mut()?;
-        let at = work.runs.iter().position(|r| r.id == run)?;
+        let Some(work) = guard.as_deref_mut() else {
+            return Pushed::TooMuch;
+        };
+        let Some(at) = work.runs.iter().position(|r| r.id == run) else {
+            return Pushed::TooMuch;
+        };
+        let mut pushed = Pushed::More;
         let mut rest = bytes.clone();
         while !rest.is_empty() {
             let run = &mut work.runs[at];
             let block_end = (run.block_at + BLOCK_BYTES).min(run.end);
             let room = usize::try_from(block_end - run.at()).unwrap_or(usize::MAX);
             if room == 0 {
-                return None;
+                pushed = Pushed::TooMuch;
+                break;
             }
             let piece = rest.split_to(rest.len().min(room));
             run.pieces_bytes += piece.len() as u64;
@@ -387,13 +474,16 @@ impl Body {
                 self.land(work, at, landed);
             }
         }
+        if work.runs[at].has_enough() {
+            pushed = Pushed::Enough;
+        }
         if self.is_windowed() {
             self.drop_behind(work);
         }
         let waiting = self.wake_all(work);
         drop(guard);
         wake(waiting);
-        Some(())
+        pushed
     }
 
     /// A block is complete.
@@ -432,7 +522,10 @@ impl Body {
         if is_whole && self.len_bytes() == Some(0) {
             self.set_empty();
         }
-        work.failed |= !is_whole;
+        if !is_whole {
+            let id = run.id;
+            work.note_failed(id);
+        }
         let waiting = self.wake_all(work);
         self.filling.store(!work.runs.is_empty(), Release);
         if work.runs.is_empty() && is_whole {
@@ -476,8 +569,21 @@ impl Body {
         let Some(work) = &mut *guard else {
             return;
         };
-        work.runs.retain(|r| r.id != run);
-        work.failed |= failed;
+        let given_up = work.runs.iter().position(|r| r.id == run);
+        if let Some(given_up) = given_up.map(|at| work.runs.remove(at)) {
+            if failed {
+                work.note_failed(run);
+            }
+            // Who it was taken over from still brings it, if nothing has come of it.
+            let is_before = |one: &&mut Run| {
+                one.end == given_up.start && one.asked_end >= given_up.end && one.at() < one.end
+            };
+            if given_up.at() == given_up.start
+                && let Some(before) = work.runs.iter_mut().find(is_before)
+            {
+                before.end = given_up.end;
+            }
+        }
         if work.runs.is_empty() {
             // Of an unknown length without a fill nothing can be made any more.
             work.early.clear();
@@ -517,6 +623,15 @@ impl Body {
         Poll::Pending
     }
 
+    /// One past the last byte that a fill is to bring; `u64::MAX` where that is the body's end and
+    /// not known.
+    pub(crate) fn end(&self, run: u32) -> u64 {
+        let guard = self.work.lock();
+        let work = guard.as_ref();
+        work.and_then(|w| w.runs.iter().find(|r| r.id == run))
+            .map_or(0, |run| run.end)
+    }
+
     /// How far a fill is.
     pub(crate) fn position(&self, run: u32) -> u64 {
         let guard = self.work.lock();
@@ -533,14 +648,17 @@ impl Body {
 
     fn drop_behind(&self, work: &mut Work) {
         let keep_from = work.fastest.saturating_sub(WINDOW_BYTES) / BLOCK_BYTES;
-        // Those before these were dropped when the reader was less far.
-        for block in keep_from.saturating_sub(WINDOW_BYTES / BLOCK_BYTES)..keep_from {
+        // Only as far as there is something: a reader may have begun anywhere.
+        let there = work.runs.iter().map(|run| run.block_at / BLOCK_BYTES).max();
+        let keep_from = keep_from.min(there.unwrap_or(0));
+        for block in work.kept_from..keep_from {
             self.evict(block);
             let early = usize::try_from(block).ok();
             if let Some(early) = early.and_then(|number| work.early.get_mut(number)) {
                 *early = None;
             }
         }
+        work.kept_from = work.kept_from.max(keep_from);
     }
 
     /// Takes a block out of memory. True if it was there.
@@ -563,7 +681,7 @@ impl Slot {
 
 impl Work {
     fn wait(&mut self, place: &mut Place, now: u64, cx: &mut Context<'_>) {
-        match place.0 {
+        match place.round {
             // It is polled again, for another reason than this.
             Some((round, at)) if round == now => {
                 if let Some(waker) = self.waiting.get_mut(at) {
@@ -571,7 +689,7 @@ impl Work {
                 }
             }
             _ => {
-                place.0 = Some((now, self.waiting.len()));
+                place.round = Some((now, self.waiting.len()));
                 self.waiting.push(cx.waker().clone());
             }
         }
@@ -584,7 +702,14 @@ impl Work {
         }
     }
 
-    fn look(&self, at: u64) -> Look {
+    fn note_failed(&mut self, run: u32) {
+        if self.failed.len() == MAX_FAILED {
+            self.failed.remove(0);
+        }
+        self.failed.push(run);
+    }
+
+    fn look(&self, at: u64, place: &mut Place, windowed: bool) -> Look {
         let early = usize::try_from(at / BLOCK_BYTES).ok();
         if let Some(Some(block)) = early.and_then(|number| self.early.get(number)) {
             // A block's offset is less than its length, which is that of every early block.
@@ -592,11 +717,21 @@ impl Work {
             return Look::Data(block.slice(within.min(block.len())..));
         }
         let Some(run) = self.runs.iter().find(|run| run.covers(at)) else {
-            return match self.failed {
-                true => Look::Failed,
-                false => Look::Absent,
+            return match place.run.take() {
+                Some(run) if self.failed.contains(&run) => Look::Failed,
+                _ => Look::Absent,
             };
         };
+        if run.is_far(at) {
+            if windowed {
+                // It would only make the fill leave the others behind.
+                return Look::Absent;
+            }
+            if !place.knows_far {
+                place.knows_far = true;
+                return Look::Far;
+            }
+        }
         let mut skip = at - run.block_at;
         for piece in &run.pieces {
             let len = piece.len() as u64;
@@ -606,6 +741,7 @@ impl Work {
             }
             skip -= len;
         }
+        place.run = Some(run.id);
         Look::Wait
     }
 }

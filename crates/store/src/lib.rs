@@ -23,8 +23,10 @@ pub mod queue;
 pub mod rules;
 mod store;
 
-pub use body::{AHEAD_BYTES, BLOCK_BYTES, Body, MAX_FILLS, WINDOW_BYTES};
+pub use body::{
+    AHEAD_BYTES, BLOCK_BYTES, Body, FAR_BYTES, MAX_FILLS, NotFilled, Pushed, WINDOW_BYTES,
+};
 pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
-pub use object::{Meta, Object};
+pub use object::{Meta, Object, Refresh};
 pub use store::{Filler, Options, Read, Reader, Store, Swept, Usage};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
 use smallvec::SmallVec;
@@ -47,6 +47,8 @@ pub struct Object<M> {
     /// A soft purge has met it.
     stale: AtomicBool,
     gone: AtomicBool,
+    /// What may replace it is being asked for, in nobody's presence.
+    refreshing: AtomicBool,
     /// It stands in a queue, as a whole.
     pub(crate) queued: AtomicBool,
     pub(crate) uses: AtomicU8,
@@ -71,6 +73,7 @@ impl<M: Meta> Object<M> {
             judged_at: AtomicU64::new(asked_at),
             stale: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             uses: AtomicU8::new(0),
         }
@@ -106,6 +109,25 @@ impl<M: Meta> Object<M> {
             + size_of::<Body>()
             + self.key.len()
             + self.meta.weight_bytes()
+    }
+}
+
+/// The one that asks for what may replace an object. Dropped, another one may.
+pub struct Refresh<M: Meta>(Arc<Object<M>>);
+
+impl<M: Meta> Refresh<M> {
+    /// `None`: somebody does already.
+    pub fn begin(object: &Arc<Object<M>>) -> Option<Refresh<M>> {
+        match object.refreshing.swap(true, AcqRel) {
+            true => None,
+            false => Some(Refresh(object.clone())),
+        }
+    }
+}
+
+impl<M: Meta> Drop for Refresh<M> {
+    fn drop(&mut self) {
+        self.0.refreshing.store(false, Release);
     }
 }
 

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::body::{BLOCK_BYTES, Body, Landed, Look, Place};
+use crate::body::{BLOCK_BYTES, Body, Landed, Look, NotFilled, Place, Pushed};
 use crate::flight::{Begin, Flight, Lead};
 use crate::key::{BuildAsIs, Hash, Secret, url_of};
 use crate::object::{Meta, Object};
@@ -357,11 +357,8 @@ impl<M: Meta> Store<M> {
         if !when_complete {
             self.insert(&object);
         }
-        let (run, range) = match object.body.begin(0, None) {
-            Some(begun) => begun,
-            // A body of no bytes has nothing to begin with.
-            None => (u32::MAX, 0..0),
-        };
+        // A body of no bytes has nothing to begin with.
+        let (run, range) = object.body.begin(0, None).unwrap_or((u32::MAX, 0..0));
         if len_bytes == Some(0) {
             object.body.set_empty();
         }
@@ -385,7 +382,7 @@ impl<M: Meta> Store<M> {
             return None;
         }
         let body = Arc::new(Body::new(Some(len_bytes)));
-        let (run, range) = body.begin(part.start, Some(part.end))?;
+        let (run, range) = body.begin(part.start, Some(part.end)).ok()?;
         let object = self.object(hash, key, asked_at, meta, body);
         self.insert(&object);
         let filler = Filler::new(self, object.clone(), run, range, None);
@@ -418,9 +415,9 @@ impl<M: Meta> Store<M> {
         object: &Arc<Object<M>>,
         at: u64,
         end: Option<u64>,
-    ) -> Option<Filler<M>> {
+    ) -> Result<Filler<M>, NotFilled> {
         let (run, range) = object.body.begin(at, end)?;
-        Some(Filler::new(self, object.clone(), run, range, None))
+        Ok(Filler::new(self, object.clone(), run, range, None))
     }
 
     /// An object that is there as a whole.
@@ -651,6 +648,8 @@ pub enum Read {
     End,
     /// What comes next, from this byte on, is not there, and nobody brings it.
     Absent(u64),
+    /// What comes next, from this byte on, comes only after much else; said once.
+    Far(u64),
     /// Who was to bring the rest could not.
     Failed,
 }
@@ -706,6 +705,7 @@ impl<M: Meta> Reader<M> {
                 self.object.body.note_position(self.at);
                 return Poll::Pending;
             }
+            Look::Far => Read::Far(self.at),
             Look::Absent => Read::Absent(self.at),
             Look::Failed => Read::Failed,
         })
@@ -751,12 +751,10 @@ impl<M: Meta> Filler<M> {
             landed: Vec::new(),
             is_over: false,
         };
-        if filler
-            .object
-            .body
-            .len_bytes()
-            .is_some_and(|len| len > filler.largest())
-        {
+        // Of a large body, too, the parts that were asked for stay, as long as others do not need
+        // the memory more.
+        let range = &filler.range;
+        if range.end != u64::MAX && range.end - range.start > filler.largest() {
             filler.keep_window();
         }
         filler
@@ -769,7 +767,15 @@ impl<M: Meta> Filler<M> {
 
     /// The bytes it is to bring; the end is `u64::MAX` where that of the body is not known.
     pub fn range(&self) -> Range<u64> {
-        self.range.clone()
+        match self.run {
+            u32::MAX => self.range.clone(),
+            run => self.range.start..self.object.body.end(run),
+        }
+    }
+
+    /// Whether what it brings does not stay.
+    pub fn is_windowed(&self) -> bool {
+        self.windowed
     }
 
     /// The byte that comes next.
@@ -798,14 +804,14 @@ impl<M: Meta> Filler<M> {
         Poll::Ready(())
     }
 
-    /// Takes what was received. False: more came than was to come, and the fill is over.
-    pub fn push(&mut self, bytes: &Bytes) -> bool {
-        let taken = self.object.body.push(self.run, bytes, &mut self.landed);
+    /// Takes what was received.
+    pub fn push(&mut self, bytes: &Bytes) -> Pushed {
+        let pushed = self.object.body.push(self.run, bytes, &mut self.landed);
         if !self.windowed && self.range.end == u64::MAX && self.position() > self.largest() {
             self.keep_window();
         }
         self.settle();
-        taken.is_some()
+        pushed
     }
 
     /// All has come. False: too little has.

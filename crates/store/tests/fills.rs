@@ -2,10 +2,10 @@
 
 mod common;
 
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use common::{Head, KEY, State, bell, bytes, drain, found, lead, store};
-use forebay_store::{AHEAD_BYTES, BLOCK_BYTES, Begin, Outcome, Reader, WINDOW_BYTES};
+use forebay_store::{AHEAD_BYTES, BLOCK_BYTES, Begin, Outcome, Pushed, Read, Reader, WINDOW_BYTES};
 use proptest::prelude::*;
 
 const MB: u64 = 1 << 20;
@@ -33,7 +33,7 @@ fn a_body_is_read_while_it_comes() {
                 assert_eq!(drain(&mut early, &waker), State::Waits, "{len} {known}");
                 let rung = bell.rung();
                 let next = len.min(at + 30_000);
-                assert!(filler.push(&bytes(at..next)));
+                assert_eq!(filler.push(&bytes(at..next)), Pushed::More);
                 assert!(bell.rung() > rung);
                 at = next;
                 assert_eq!(filler.position(), at);
@@ -60,13 +60,14 @@ fn what_is_too_short_or_too_long_is_never_complete() {
     let (object, mut filler) = store.publish(hash, KEY, 0, Head::default(), Some(10), false);
     let mut reader = Reader::new(object.clone(), 0, None);
     let (_, waker) = bell();
-    assert!(filler.push(&bytes(0..9)));
+    assert_eq!(filler.push(&bytes(0..9)), Pushed::More);
+    assert_eq!(drain(&mut reader, &waker), State::Waits);
     assert!(!filler.finish());
     assert_eq!(drain(&mut reader, &waker), State::Failed);
     assert!(found(&store, KEY).is_none() && object.is_gone());
 
     let (object, mut filler) = store.publish(hash, KEY, 0, Head::default(), Some(10), false);
-    assert!(!filler.push(&bytes(0..11)));
+    assert_eq!(filler.push(&bytes(0..11)), Pushed::TooMuch);
     filler.stop(true, false);
     assert!(found(&store, KEY).is_none() && object.is_gone());
 
@@ -85,7 +86,7 @@ fn blocks_of_a_fill_that_stopped_stay_and_are_completed() {
     let len = 4 * BLOCK_BYTES + 100;
     let hash = store.hash(KEY);
     let (object, mut filler) = store.publish(hash, KEY, 0, Head::default(), Some(len), false);
-    assert!(filler.push(&bytes(0..2 * BLOCK_BYTES + 50)));
+    assert_eq!(filler.push(&bytes(0..2 * BLOCK_BYTES + 50)), Pushed::More);
     filler.stop(false, true);
     assert_eq!(object.body.resident_blocks(), 2);
     let (_, waker) = bell();
@@ -97,10 +98,12 @@ fn blocks_of_a_fill_that_stopped_stay_and_are_completed() {
     assert_eq!(far.range(), 3 * BLOCK_BYTES..len);
     let mut hole = store.fill(&object, reader.position(), None).unwrap();
     assert_eq!(hole.range(), 2 * BLOCK_BYTES..3 * BLOCK_BYTES);
-    assert!(store.fill(&object, reader.position(), None).is_none());
-    assert!(far.push(&bytes(far.range())) && far.finish());
+    assert!(store.fill(&object, reader.position(), None).is_err());
+    assert_eq!(far.push(&bytes(far.range())), Pushed::More);
+    assert!(far.finish());
     assert_eq!(drain(&mut reader, &waker), State::Waits);
-    assert!(hole.push(&bytes(hole.range())) && hole.finish());
+    assert_eq!(hole.push(&bytes(hole.range())), Pushed::More);
+    assert!(hole.finish());
     assert_eq!(drain(&mut reader, &waker), State::End);
     assert!(object.body.is_complete());
 }
@@ -113,7 +116,8 @@ fn a_reader_waits_for_one_fill_after_another() {
     let middle = BLOCK_BYTES..2 * BLOCK_BYTES;
     let part = store.publish_part(hash, KEY, 0, Head::default(), len, middle.clone());
     let (object, mut filler) = part.unwrap();
-    assert!(filler.push(&bytes(middle)) && filler.finish());
+    assert_eq!(filler.push(&bytes(middle)), Pushed::More);
+    assert!(filler.finish());
     let (bell, waker) = bell();
     let mut reader = Reader::new(object.clone(), 0, None);
     for (absent, range) in [(0, 0..BLOCK_BYTES), (2 * BLOCK_BYTES, 2 * BLOCK_BYTES..len)] {
@@ -124,7 +128,7 @@ fn a_reader_waits_for_one_fill_after_another() {
             assert_eq!(drain(&mut reader, &waker), State::Waits);
         }
         let rung = bell.rung();
-        assert!(filler.push(&bytes(range)));
+        assert_eq!(filler.push(&bytes(range)), Pushed::More);
         assert_eq!(bell.rung(), rung + 1);
         assert!(filler.finish());
     }
@@ -158,7 +162,7 @@ fn an_object_that_is_too_big_keeps_a_window() {
             continue;
         }
         let next = len.min(at + 40_000);
-        assert!(filler.push(&bytes(at..next)));
+        assert_eq!(filler.push(&bytes(at..next)), Pushed::More);
         at = next;
         most = most.max(object.body.resident_blocks());
     }
@@ -168,7 +172,7 @@ fn an_object_that_is_too_big_keeps_a_window() {
     assert!(most as u64 <= window, "{most} blocks");
     assert_eq!(drain(&mut slow, &waker), State::Absent(0));
     assert!(
-        store.fill(&object, 0, None).is_none(),
+        store.fill(&object, 0, None).is_err(),
         "nothing of it would stay"
     );
     assert!(found(&store, KEY).is_none());
@@ -238,7 +242,7 @@ proptest! {
                 break;
             }
             let next = len.min(at + piece);
-            prop_assert!(filler.push(&bytes(at..next)));
+            prop_assert_eq!(filler.push(&bytes(at..next)), Pushed::More);
             at = next;
             for (reader, _) in &mut readers {
                 drain(reader, &waker);
@@ -251,4 +255,65 @@ proptest! {
         }
         prop_assert!(object.body.is_complete());
     }
+}
+
+#[test]
+fn what_is_far_ahead_is_taken_over_by_another_fill() {
+    let store = store(64 * MB);
+    let len = 8 * MB;
+    let hash = store.hash(KEY);
+    let (object, mut first) = store.publish(hash, KEY, 0, Head::default(), Some(len), false);
+    let (bell, waker) = bell();
+    let (begin, end) = (6 * MB + 100, 6 * MB + 2 * BLOCK_BYTES);
+    let mut far = Reader::new(object.clone(), begin, Some(end));
+    let mut cx = Context::from_waker(&waker);
+    // It is told once that it is far ahead; then it waits with the others.
+    assert!(matches!(far.poll_read(&mut cx), Poll::Ready(Read::Far(at)) if at == begin));
+    assert!(far.poll_read(&mut cx).is_pending());
+    // Near ones are not.
+    assert!(store.fill(&object, MB / 2, None).is_err());
+
+    // Nothing came of it: the first one has it again.
+    let failed = store.fill(&object, begin, Some(end)).unwrap();
+    assert_eq!(failed.range(), 6 * MB..end);
+    assert_eq!(first.range(), 0..6 * MB);
+    failed.stop(true, true);
+    assert_eq!(first.range().end, end);
+
+    let rung = bell.rung();
+    let mut second = store.fill(&object, begin, Some(end)).unwrap();
+    assert!(bell.rung() > rung || !far.poll_read(&mut cx).is_ready());
+    assert!(
+        store.fill(&object, begin + BLOCK_BYTES, Some(end)).is_err(),
+        "one who brings it"
+    );
+    assert_eq!(second.push(&bytes(second.range())), Pushed::More);
+    assert!(second.finish());
+    assert_eq!(drain(&mut far, &waker), State::End);
+    // The first one's transfer goes on behind its end: that is not taken.
+    assert_eq!(first.push(&bytes(0..5 * MB)), Pushed::More);
+    assert_eq!(first.push(&bytes(5 * MB..7 * MB)), Pushed::Enough);
+    assert!(first.finish());
+    let mut whole = Reader::new(object.clone(), 0, None);
+    assert_eq!(drain(&mut whole, &waker), State::Absent(end));
+    let mut rest = store.fill(&object, end, None).unwrap();
+    assert_eq!(rest.push(&bytes(end..len)), Pushed::More);
+    assert!(rest.finish());
+    assert_eq!(drain(&mut whole, &waker), State::End);
+}
+
+#[test]
+fn who_has_not_waited_for_a_fill_that_failed_may_begin_another() {
+    let store = store(64 * MB);
+    let len = 4 * BLOCK_BYTES;
+    let hash = store.hash(KEY);
+    let (object, mut filler) = store.publish(hash, KEY, 0, Head::default(), Some(len), false);
+    let (_, waker) = bell();
+    let mut waits = Reader::new(object.clone(), 0, None);
+    assert_eq!(filler.push(&bytes(0..BLOCK_BYTES)), Pushed::More);
+    assert_eq!(drain(&mut waits, &waker), State::Waits);
+    filler.stop(true, true);
+    assert_eq!(drain(&mut waits, &waker), State::Failed);
+    let mut comes = Reader::new(found(&store, KEY).unwrap(), 0, None);
+    assert_eq!(drain(&mut comes, &waker), State::Absent(BLOCK_BYTES));
 }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -189,6 +189,16 @@ impl Link {
                         return Next::End;
                     }
                 }
+                Act::Part {
+                    at,
+                    len,
+                    rate,
+                    chunked,
+                } => {
+                    if !self.send_part(*at, *len, *rate, *chunked) {
+                        return Next::End;
+                    }
+                }
                 Act::Trickle(bytes, piece, pause) => {
                     for part in bytes.chunks(*piece) {
                         if !self.send(part) {
@@ -251,6 +261,37 @@ impl Link {
                 return false;
             }
             offset += part.len() as u64;
+        }
+        true
+    }
+
+    fn send_part(&mut self, at: u64, len: u64, rate: u64, chunked: bool) -> bool {
+        let period = pattern::period();
+        let begun = Instant::now();
+        // At a rate: a piece every 20 ms.
+        let piece = usize::try_from(rate / 50).unwrap_or(usize::MAX);
+        let piece = if rate == 0 { 65_521 } else { piece.max(1) };
+        let mut sent = 0;
+        while sent < len {
+            let most = usize::try_from(len - sent).unwrap_or(usize::MAX).min(piece);
+            let part = pattern::cut(&period, at + sent, most);
+            let is_sent = match chunked {
+                true => {
+                    let mut chunk = format!("{:x}\r\n", part.len()).into_bytes();
+                    chunk.extend_from_slice(part);
+                    chunk.extend(b"\r\n");
+                    self.send(&chunk)
+                }
+                false => self.send(part),
+            };
+            if !is_sent || self.shared.stop.load(Ordering::Relaxed) {
+                return false;
+            }
+            sent += part.len() as u64;
+            if let Some(ms) = (sent * 1000).checked_div(rate) {
+                let due = begun + Duration::from_millis(ms);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
         }
         true
     }

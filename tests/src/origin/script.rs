@@ -11,6 +11,17 @@ pub enum Act {
     Send(Vec<u8>),
     /// Send so many bytes of [`crate::pattern`].
     Pattern(u64),
+    /// Send bytes of [`crate::pattern`] from an offset on, at a rate.
+    Part {
+        /// The first byte's offset.
+        at: u64,
+        /// How many.
+        len: u64,
+        /// Bytes per second; 0: as fast as it goes.
+        rate: u64,
+        /// In chunks, without the last one.
+        chunked: bool,
+    },
     /// Send bytes in pieces of this length with a pause between them.
     Trickle(Vec<u8>, usize, Duration),
     /// Read the rest of the request.

@@ -106,6 +106,8 @@ pub fn drain(reader: &mut Reader<Head>, waker: &Waker) -> State {
             Poll::Pending => return State::Waits,
             Poll::Ready(Read::End) => return State::End,
             Poll::Ready(Read::Absent(at)) => return State::Absent(at),
+            // Said once; then it waits.
+            Poll::Ready(Read::Far(_)) => {}
             Poll::Ready(Read::Failed) => return State::Failed,
             Poll::Ready(Read::Data(data)) => {
                 assert!(!data.is_empty());

@@ -73,7 +73,11 @@ fn decide(exchange: &Exchange, object: &Kept, now: Time, len: Option<u64>) -> De
             .filter(|_| facts.has_etag()),
         last_modified: facts.last_modified(),
         made: Some(facts.modified()),
-        now: now.as_secs(),
+        // What counts is when it was made, not when it is asked for (RFC 9110 §8.8.2.2).
+        now: match facts.has_strong_date() {
+            true => now.as_secs(),
+            false => 0,
+        },
     };
     conditional::decide(request.method, &request.fields, &validators, len)
 }

@@ -5,7 +5,7 @@
 //!                                               ├─ 304 ────────────▶ object with a new head       │
 //!                                               ├─ not for all ────▶ response, to who led         │ broken off
 //!                                               └─ failed ─────────▶ fault, to all who wait       ▼
-//!                                                                               go on by Range, twice at most
+//!                                                                            go on by Range, twice at most
 //! ```
 
 use std::future::poll_fn;
@@ -17,10 +17,10 @@ use bytes::Bytes;
 use forebay_cache_policy::{
     ContentRange, Origin, RangeAsk, RangeSpec, RequestFacts, ResponseFacts, StoredFacts, Time,
     Times, Updated, Validation, Vary, WhyNot, WhyStale, make_conditional, make_range,
-    prepare_fields, storable, update,
+    prepare_fields, select, storable, update,
 };
-use forebay_fields::Known;
-use forebay_store::{BLOCK_BYTES, Filler, Hash, Lead, Outcome, Reader};
+use forebay_fields::{Known, KnownSet};
+use forebay_store::{BLOCK_BYTES, Filler, Hash, Lead, NotFilled, Outcome, Pushed, Reader, Refresh};
 use tokio::sync::oneshot;
 
 use super::Shared;
@@ -61,12 +61,14 @@ pub struct Filling {
 
 /// What came of asking the origin, for the one who did.
 pub enum Brought {
-    /// An object that is new; somebody reads it already, so that its fill goes on.
-    Object(Kept, Option<Reader<Stored>>),
-    /// What was there, and is right: the origin has said so.
-    Validated(Kept),
-    /// What was there, used for this reason although the origin has failed.
-    Stale(Kept, WhyStale),
+    /// An object that is new; somebody reads it already, so that its fill goes on. With the status
+    /// of the answer.
+    Object(Kept, Option<Reader<Stored>>, u16),
+    /// What was there, and is right: the origin has said so. Whether it is stored as that.
+    Validated(Kept, bool),
+    /// What was there, used for this reason although the origin has failed; with the status of its
+    /// answer, if there was one.
+    Stale(Kept, WhyStale, Option<u16>),
     /// A response that is not stored, and why.
     Response(Response, Lease, WhyNot),
     /// A part that was asked for to be stored, and is not: not the one that the client wants.
@@ -74,34 +76,49 @@ pub enum Brought {
 }
 
 impl Filling {
-    /// Asks the origin; all who wait for `lead` are told. `stored` is what is to be validated. With
-    /// `in_background`, what is stored stays until what replaces it is complete.
+    /// Asks the origin; all who wait for `lead` are told. `stored` is what is to be validated. If
+    /// `in_background`, it stays until what replaces it is complete.
     pub fn ask(
         self: &Rc<Filling>,
         lead: Lead<Stored>,
         stored: Option<Kept>,
-        in_background: bool,
+        in_background: Option<Refresh<Stored>>,
     ) -> oneshot::Receiver<Brought> {
         let (tell, told) = oneshot::channel();
         let asking = Asking {
             filling: self.clone(),
             stored,
             in_background,
+            asked_part: false,
+            wants_whole: false,
         };
         let worker = self.errand.worker().clone();
         tokio::task::spawn_local(guard::Task::new(worker, asking.run(lead, tell)));
         told
     }
 
-    /// Has bytes of an object brought in that are absent. False: it cannot be.
-    pub fn bring(self: &Rc<Filling>, object: &Kept, at: u64, end: Option<u64>) -> bool {
-        let Some(filler) = self.shared.store.fill(object, at, end) else {
-            // Somebody else does, or what came would not stay.
-            return object.body.is_filling() && !object.body.is_windowed();
-        };
+    /// Has bytes of an object brought in that are absent.
+    pub fn bring(
+        self: &Rc<Filling>,
+        object: &Kept,
+        at: u64,
+        end: Option<u64>,
+    ) -> Result<(), NotFilled> {
+        let filler = self.shared.store.fill(object, at, end)?;
         let worker = self.errand.worker().clone();
         tokio::task::spawn_local(guard::Task::new(worker, fetch(self.clone(), filler)));
-        true
+        Ok(())
+    }
+
+    /// Has bytes brought in that would come only after much else, if that can be done: then they are
+    /// not waited for.
+    pub fn bring_far(self: &Rc<Filling>, object: &Kept, at: u64, end: Option<u64>) {
+        let meta = &object.meta;
+        // Else the answer would be all of it, which is what is under way.
+        if is_resumable(object) && meta.fields.has_token(Known::AcceptRanges, "bytes") {
+            // If nobody can, it comes with the rest.
+            let _ = self.bring(object, at, end);
+        }
     }
 
     fn now(&self) -> Time {
@@ -113,27 +130,49 @@ impl Filling {
 struct Asking {
     filling: Rc<Filling>,
     stored: Option<Kept>,
-    in_background: bool,
+    /// Nobody waits; as long as this lives, nobody else asks behind the same object's back.
+    in_background: Option<Refresh<Stored>>,
+    /// It asked for a part only.
+    asked_part: bool,
+    /// It is not to.
+    wants_whole: bool,
 }
 
 impl Asking {
-    async fn run(self, lead: Lead<Stored>, tell: oneshot::Sender<Brought>) {
+    async fn run(mut self, lead: Lead<Stored>, tell: oneshot::Sender<Brought>) {
+        let (mut exchange, mut response, mut times) = self.question().await;
+        if let Some(stored) = &self.stored
+            && response.status == 304
+            && !is_about(stored, &response)
+        {
+            // The origin means something else than what it was asked about.
+            self.stored = None;
+            self.wants_whole = true;
+            drop((exchange, response));
+            (exchange, response, times) = self.question().await;
+        }
+        self.settle(lead, tell, exchange, response, times).await;
+    }
+
+    async fn question(&mut self) -> (Lease, Response, Times) {
         let asked = self.filling.now();
+        let mut asked_part = false;
         let mut exchange = self.filling.errand.begin(|request| {
             if let Some(stored) = &self.stored {
                 let meta = &stored.meta;
                 // Refused only if far too much was added before: then it is asked for as a whole.
                 let _ = make_conditional(&mut request.fields, [(&meta.facts, &meta.fields)]);
-            } else {
-                ask_part(&self.filling.facts, request);
+            } else if !self.wants_whole {
+                asked_part = ask_part(&self.filling.facts, request);
             }
         });
+        self.asked_part = asked_part;
         let response = errand::run(&mut exchange).await;
         let times = Times {
             asked,
             answered: self.filling.now(),
         };
-        self.settle(lead, tell, exchange, response, times).await;
+        (exchange, response, times)
     }
 
     async fn settle(
@@ -153,24 +192,27 @@ impl Asking {
         };
         match (validation, &self.stored) {
             (Validation::NotModified, Some(stored)) => {
-                let brought = self.not_modified(stored, &facts, &response, &times, &lead);
-                let outcome = match &brought {
-                    Brought::Validated(object) => Outcome::Object(object.clone()),
-                    _ => Outcome::Dropped,
-                };
-                lead.land(outcome);
+                let (object, stored) = self.not_modified(stored, &facts, &response, &times, &lead);
+                lead.land(Outcome::Object(object.clone()));
                 // Who asked may be gone.
-                let _ = tell.send(brought);
+                let _ = tell.send(Brought::Validated(object, stored));
             }
             (Validation::Failed(origin), Some(stored)) => {
                 let fault = response.fault.as_deref().cloned();
                 match self.stale(stored, origin) {
                     Some(why) => {
                         lead.land(Outcome::Object(stored.clone()));
-                        let _ = tell.send(Brought::Stale(stored.clone(), why));
+                        // An answer of our own is none of the origin's.
+                        let status = (!own).then_some(response.status);
+                        let _ = tell.send(Brought::Stale(stored.clone(), why, status));
                     }
                     None => self.pass(lead, tell, exchange, response, fault, WhyNot::Own),
                 }
+            }
+            // What is wrong with the part that was asked for is nothing for others.
+            _ if self.asked_part && response.status == 416 => {
+                lead.land(Outcome::Dropped);
+                let _ = tell.send(Brought::Response(response, exchange, WhyNot::BadRange));
             }
             _ => {
                 let length = response.body.len_bytes();
@@ -185,6 +227,11 @@ impl Asking {
                 match allowed {
                     Ok(_) if too_large => {
                         self.pass(lead, tell, exchange, response, None, WhyNot::TooLarge);
+                    }
+                    Ok(stored) if response.status == 206 && !is_strong(&stored) => {
+                        // Nothing could ever be put together with it.
+                        lead.land(Outcome::Dropped);
+                        let _ = tell.send(Brought::Again);
                     }
                     Ok(stored) => {
                         self.store(lead, tell, exchange, response, (stored, facts, times))
@@ -207,7 +254,7 @@ impl Asking {
         response: &Response,
         times: &Times,
         lead: &Lead<Stored>,
-    ) -> Brought {
+    ) -> (Kept, bool) {
         let Filling {
             shared,
             facts: asked,
@@ -225,18 +272,24 @@ impl Asking {
         );
         let (facts, vary) = match updated {
             Ok(Updated::Stored { facts, vary }) => (facts, vary),
-            Ok(Updated::Left(_)) => return Brought::Validated(stored.clone()),
+            Ok(Updated::Left(_)) => return (stored.clone(), false),
             Ok(Updated::Dropped(_)) | Err(_) => {
                 // It answers those who asked, and nobody after them.
                 shared.store.remove(stored);
-                return Brought::Validated(stored.clone());
+                return (stored.clone(), false);
             }
         };
         let mut meta = stored.meta.renewed(facts, fields.settled());
         if let Some(vary) = vary {
-            meta.vary = self.variant(&vary);
+            match self.variant(&vary) {
+                Ok(variant) => meta.vary = variant,
+                Err(TooLong) => {
+                    shared.store.remove(stored);
+                    return (stored.clone(), false);
+                }
+            }
         }
-        Brought::Validated(shared.store.refresh(stored, lead.asked_at(), meta))
+        (shared.store.refresh(stored, lead.asked_at(), meta), true)
     }
 
     /// Whether the stored response is used although the origin has failed.
@@ -276,16 +329,17 @@ impl Asking {
     }
 
     /// The secondary key of the request for a `Vary`.
-    fn variant(&self, vary: &Vary) -> Option<Box<Variant>> {
+    fn variant(&self, vary: &Vary) -> Result<Option<Box<Variant>>, TooLong> {
         let Vary::Names(names) = vary else {
-            return None;
+            return Ok(None);
         };
+        let Filling { shared, errand, .. } = &*self.filling;
         // By what was not asked with nothing can have been chosen.
-        let names = names.without(|name| self.filling.shared.is_left_out(name))?;
-        Some(Box::new(Variant {
-            key: super::variant_key(&names, self.filling.errand.fields()),
-            names,
-        }))
+        let Some(names) = names.without(|name| shared.is_left_out(name)) else {
+            return Ok(None);
+        };
+        let key = super::variant_key(&names, errand.fields()).ok_or(TooLong)?;
+        Ok(Some(Box::new(Variant { names, key })))
     }
 
     async fn store(
@@ -305,11 +359,19 @@ impl Asking {
             *response.fields = fields;
             return self.pass(lead, tell, exchange, response, None, WhyNot::TooLarge);
         }
-        fields.remove(Known::ContentLength);
+        // Trailers are not stored, so none are announced.
+        fields.remove_all(KnownSet::of(&[Known::ContentLength, Known::Trailer]));
+        let Ok(vary) = self.variant(facts.vary()) else {
+            // Of no use to others; but for this request another one might be stored.
+            lead.land(Outcome::Pass);
+            *response.fields = fields;
+            let _ = tell.send(Brought::Response(response, exchange, WhyNot::VaryTooLong));
+            return;
+        };
         let meta = Stored {
             facts: stored,
             fields: fields.settled(),
-            vary: self.variant(facts.vary()),
+            vary,
             tags,
         };
         let part = facts.content_range().cloned();
@@ -318,7 +380,7 @@ impl Asking {
             None => response.body.len_bytes(),
         };
         let asked_at = lead.asked_at();
-        let hidden = self.in_background;
+        let hidden = self.in_background.is_some();
         let store = &shared.store;
         let (object, filler) = match part {
             None => store.publish(*hash, key, asked_at, meta, len, hidden),
@@ -338,10 +400,21 @@ impl Asking {
         // Before anybody is told: a fill without readers would stop.
         let reader = (!hidden).then(|| Reader::new(object.clone(), 0, None));
         lead.land(Outcome::Object(object.clone()));
-        let _ = tell.send(Brought::Object(object, reader));
+        let _ = tell.send(Brought::Object(object, reader, response.status));
         let filling = self.filling.clone();
-        pump(filling, filler, exchange, response.body, hidden).await;
+        let replaced = self.stored.as_ref().filter(|_| hidden);
+        pump(filling, filler, exchange, response.body, replaced).await;
     }
+}
+
+/// The secondary key of a request is longer than is compared.
+struct TooLong;
+
+/// Whether a 304 is about what was asked about (RFC 9111 §4.3.4).
+fn is_about(stored: &Kept, response: &Response) -> bool {
+    let facts = ResponseFacts::of(response.status, &response.fields, false);
+    let candidate = (&stored.meta.facts, &stored.meta.fields);
+    !select(&facts, &response.fields, [candidate]).is_empty()
 }
 
 /// Brings one run of an object's bytes in that are absent.
@@ -349,19 +422,33 @@ async fn fetch(filling: Rc<Filling>, filler: Filler<Stored>) {
     let object = filler.object().clone();
     let range = filler.range();
     match ask_rest(&filling, &object, range.start, range.end).await {
-        Some((exchange, body)) => pump(filling, filler, exchange, body, false).await,
+        Some((exchange, body)) => pump(filling, filler, exchange, body, None).await,
         None => filler.stop(true, true),
     }
+}
+
+/// The bytes of an object from `start` on, for one reader alone.
+pub async fn rest_of(
+    filling: Rc<Filling>,
+    object: Kept,
+    start: u64,
+    end: u64,
+) -> Option<(Lease, Body)> {
+    ask_rest(&filling, &object, start, end).await
 }
 
 /// Asks for bytes of what is stored, under its validator: nothing else will do.
 async fn ask_rest(filling: &Filling, object: &Kept, start: u64, end: u64) -> Option<(Lease, Body)> {
     let meta = &object.meta;
-    let end = object.body.len_bytes().unwrap_or(u64::MAX).min(end);
     let mut can = false;
     let mut exchange = filling.errand.begin(|request| {
         let stored = (&meta.facts, &meta.fields);
         can = make_range(&mut request.fields, &(start..end), stored).unwrap_or(false);
+        if can && object.body.len_bytes().is_none_or(|len| end >= len) {
+            // To its end, wherever that is.
+            let open = format!("bytes={start}-");
+            can = request.fields.set(Known::Range, open.as_bytes()).is_ok();
+        }
     });
     if !can {
         return None;
@@ -407,26 +494,31 @@ enum Pumped {
     Broken(Fault),
 }
 
-/// Takes a body in to its end; one that is broken off goes on behind what has come.
+/// Takes a body in to its end; one that is broken off goes on behind what has come. What is to take
+/// the place of `replaced` comes in without readers.
 async fn pump(
     filling: Rc<Filling>,
     mut filler: Filler<Stored>,
     exchange: Lease,
     body: Body,
-    to_its_end: bool,
+    replaced: Option<&Kept>,
 ) {
     let mut exchange = exchange;
     let mut source = stream(&exchange, body);
     let mut resumes = 0;
     loop {
-        match take_in(&mut filler, &mut *source, &filling, to_its_end).await {
+        match take_in(&mut filler, &mut *source, &filling, replaced.is_some()).await {
             Pumped::End => {
                 // One that is shorter than it has said is gone with this.
                 filler.finish();
                 return;
             }
             Pumped::Alone => {
-                let keep = is_resumable(&filler);
+                if let Some(replaced) = replaced {
+                    // What is new cannot be kept: who asks next gets it as it comes.
+                    filling.shared.store.remove(replaced);
+                }
+                let keep = is_resumable(filler.object());
                 return filler.stop(false, keep);
             }
             Pumped::Broken(fault) => {
@@ -440,7 +532,7 @@ async fn pump(
                 };
                 let Some((asked, body)) = next else {
                     crate::log::fault(&fault, exchange.site_name());
-                    let keep = is_resumable(&filler);
+                    let keep = is_resumable(filler.object());
                     return filler.stop(true, keep);
                 };
                 resumes += 1;
@@ -461,6 +553,9 @@ async fn take_in(
     let mut turn = 0;
     poll_fn(|cx| {
         loop {
+            if to_its_end && filler.is_windowed() {
+                return Poll::Ready(Pumped::Alone);
+            }
             if !to_its_end && filler.poll_alone(cx).is_ready() && !is_worth_finishing(filler) {
                 return Poll::Ready(Pumped::Alone);
             }
@@ -481,9 +576,13 @@ async fn take_in(
             };
             turn += bytes.len();
             filling.errand.count_bytes(bytes.len());
-            if !filler.push(&bytes) || filler.position() > max {
-                let fault = Fault::with(Reason::BadResponse, "more than was announced");
-                return Poll::Ready(Pumped::Broken(fault));
+            match filler.push(&bytes) {
+                Pushed::Enough => return Poll::Ready(Pumped::End),
+                Pushed::More if filler.position() <= max => {}
+                Pushed::More | Pushed::TooMuch => {
+                    let fault = Fault::with(Reason::BadResponse, "more than was announced");
+                    return Poll::Ready(Pumped::Broken(fault));
+                }
             }
         }
     })
@@ -495,16 +594,19 @@ fn is_short(filler: &Filler<Stored>) -> bool {
     end != u64::MAX && filler.position() < end
 }
 
-/// Whether what is there of an object can be completed later: under a validator that means these
-/// very bytes (RFC 9111 §3.4).
-fn is_resumable(filler: &Filler<Stored>) -> bool {
-    let facts = &filler.object().meta.facts;
+/// Whether what is there of an object can be completed later.
+fn is_resumable(object: &Kept) -> bool {
+    is_strong(&object.meta.facts)
+}
+
+/// Whether it has a validator that means these very bytes (RFC 9111 §3.4).
+fn is_strong(facts: &StoredFacts) -> bool {
     facts.has_strong_etag() || (facts.has_strong_date() && !facts.has_etag())
 }
 
 /// Of a range that is asked for of something unknown only the blocks that it touches are brought
 /// in; of the end of something whose length is unknown, its first block, which tells that.
-fn ask_part(facts: &RequestFacts, request: &mut Request) {
+fn ask_part(facts: &RequestFacts, request: &mut Request) -> bool {
     let (first, last) = match facts.range() {
         RangeAsk::One(RangeSpec::From(first, last)) => {
             let first = first - first % BLOCK_BYTES;
@@ -512,17 +614,20 @@ fn ask_part(facts: &RequestFacts, request: &mut Request) {
             (first, end.map(|end| end - 1))
         }
         RangeAsk::One(RangeSpec::Last(_)) => (0, Some(BLOCK_BYTES - 1)),
-        RangeAsk::None | RangeAsk::Several => return,
+        RangeAsk::None | RangeAsk::Several => return false,
     };
     let mut value = format!("bytes={first}-");
     if let Some(last) = last {
         value.push_str(&last.to_string());
     }
     // Refused only if far too much was added before: then all of it is asked for.
-    let _ = request.fields.set(Known::Range, value.as_bytes());
+    request.fields.set(Known::Range, value.as_bytes()).is_ok()
 }
 
 fn is_worth_finishing(filler: &Filler<Stored>) -> bool {
+    if filler.is_windowed() {
+        return false;
+    }
     let at = filler.position();
     match filler.object().body.len_bytes() {
         Some(len) => {
@@ -535,7 +640,7 @@ fn is_worth_finishing(filler: &Filler<Stored>) -> bool {
     }
 }
 
-fn stream(exchange: &Exchange, body: Body) -> Box<dyn Stream> {
+pub fn stream(exchange: &Exchange, body: Body) -> Box<dyn Stream> {
     match body {
         Body::Stream(stream) => stream,
         Body::File(range) => Box::new(FileStream::new(&exchange.worker, range)),

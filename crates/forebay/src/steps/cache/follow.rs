@@ -2,22 +2,23 @@
 
 use std::ops::Range;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use forebay_store::{Read, Reader};
+use forebay_store::{FAR_BYTES, NotFilled, Read, Reader};
 
-use super::fill::Filling;
+use super::fill::{self, Filling};
 use super::stored::{Kept, Stored};
-use crate::exchange::{Body, Pulled, Reason, Stream};
+use crate::exchange::{Body, Fault, Lease, Local, Pulled, Reason, Stream};
 
 /// An object of one block up to this size is copied rather than shared: two workers that count the
 /// readers of one piece of memory cost each other more.
 const COPIED_BYTES: usize = 8 * 1024;
 
-/// So often in a row the same bytes are asked for when they are gone again, as from a memory that
-/// is far too small.
+/// So often bytes are asked for before [`STRIDE_BYTES`] of them have come: from a memory that is far
+/// too small, or from an origin that breaks off again and again.
 const MAX_TRIES: u8 = 4;
+const STRIDE_BYTES: u64 = FAR_BYTES;
 
 /// A part of an object, or all of it as far as its end is known.
 pub fn body(object: &Kept, range: Option<Range<u64>>, source: Option<&Rc<Filling>>) -> Body {
@@ -35,37 +36,106 @@ pub fn body(object: &Kept, range: Option<Range<u64>>, source: Option<&Rc<Filling
         };
     }
     Body::Stream(Box::new(Following {
-        reader: Reader::new(object.clone(), start, end),
+        state: State::Reads(Reader::new(object.clone(), start, end)),
+        end,
         len_bytes: end.map(|end| end - start),
         source: source.cloned(),
-        tried: (u64::MAX, 0),
+        tried: (0, 0),
     }))
 }
 
-/// A reader that has what is absent brought in.
+/// A reader that has what is absent brought in; where that cannot be, as of an object too large for
+/// the memory whose fill is far ahead, it fetches the rest for itself.
 struct Following {
-    reader: Reader<Stored>,
+    state: State,
+    /// One past the last byte that is wanted; `None`: to the end, wherever that is.
+    end: Option<u64>,
     len_bytes: Option<u64>,
     source: Option<Rc<Filling>>,
-    /// What was asked for last, and how often.
+    /// Where it was when it began to ask, and how often it has since.
     tried: (u64, u8),
 }
 
+enum State {
+    Reads(Reader<Stored>),
+    /// It asks the origin for its own: no reader of the object any more, which need not wait for it.
+    Asks(Asked, Local<'static, Option<(Lease, Body)>>),
+    Own(Asked, Own),
+    Over,
+}
+
+/// What is fetched for one reader alone.
+struct Asked {
+    object: Kept,
+    at: u64,
+}
+
+struct Own {
+    stream: Box<dyn Stream>,
+    _exchange: Lease,
+}
+
 impl Following {
-    /// Has the bytes from `at` on brought in. False: nobody can.
+    /// Whether to ask once more, being at this byte.
+    fn may_try(&mut self, at: u64) -> bool {
+        let (since, times) = &mut self.tried;
+        if at >= *since + STRIDE_BYTES {
+            (*since, *times) = (at, 0);
+        }
+        *times += 1;
+        *times <= MAX_TRIES
+    }
+
+    /// Has the bytes from `at` on brought in, into the object or for this reader alone. False:
+    /// nobody can.
     fn bring(&mut self, at: u64) -> bool {
-        match &mut self.tried {
-            (last, times) if *last == at => {
-                *times += 1;
-                if *times == MAX_TRIES {
-                    return false;
+        let State::Reads(reader) = &self.state else {
+            return false;
+        };
+        let object = reader.object().clone();
+        if !self.may_try(at) {
+            return false;
+        }
+        let Some(source) = &self.source else {
+            return false;
+        };
+        match source.bring(&object, at, self.end) {
+            Ok(()) | Err(NotFilled::Needless) => true,
+            Err(NotFilled::Refused) => self.ask(Asked { object, at }),
+        }
+    }
+
+    fn ask(&mut self, asked: Asked) -> bool {
+        let Some(source) = self.source.clone() else {
+            return false;
+        };
+        let end = self.end.unwrap_or(u64::MAX);
+        let rest = fill::rest_of(source, asked.object.clone(), asked.at, end);
+        self.state = State::Asks(asked, Box::pin(rest));
+        true
+    }
+
+    /// What was fetched for this reader alone has ended.
+    fn ended(&mut self, fault: Option<Fault>) -> Option<Pulled> {
+        let State::Own(asked, _) = std::mem::replace(&mut self.state, State::Over) else {
+            return None;
+        };
+        let is_short = self
+            .end
+            .or(asked.object.body.len_bytes())
+            .is_some_and(|end| asked.at < end);
+        match fault {
+            None if !is_short => Some(Pulled::End(None)),
+            fault => {
+                let at = asked.at;
+                match self.may_try(at) && self.ask(asked) {
+                    true => None,
+                    false => {
+                        let fault = fault.unwrap_or_else(|| Reason::Truncated.into());
+                        Some(Pulled::Abort(fault))
+                    }
                 }
             }
-            tried => *tried = (at, 1),
-        }
-        match &self.source {
-            Some(source) => source.bring(self.reader.object(), at, self.reader.end()),
-            None => false,
         }
     }
 }
@@ -73,15 +143,65 @@ impl Following {
 impl Stream for Following {
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Pulled> {
         loop {
-            return match self.reader.poll_read(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Read::Data(bytes)) => Poll::Ready(Pulled::Data(bytes)),
-                Poll::Ready(Read::End) => Poll::Ready(Pulled::End(None)),
-                Poll::Ready(Read::Absent(at)) if self.bring(at) => continue,
-                Poll::Ready(Read::Absent(_) | Read::Failed) => {
-                    Poll::Ready(Pulled::Abort(Reason::Truncated.into()))
+            let pulled = match &mut self.state {
+                State::Over => None,
+                State::Reads(reader) => match ready!(reader.poll_read(cx)) {
+                    Read::Data(bytes) => Some(Pulled::Data(bytes)),
+                    Read::End => Some(Pulled::End(None)),
+                    Read::Far(at) => {
+                        let object = reader.object().clone();
+                        if let Some(source) = &self.source {
+                            source.bring_far(&object, at, self.end);
+                        }
+                        continue;
+                    }
+                    Read::Absent(at) if self.bring(at) => continue,
+                    Read::Absent(_) | Read::Failed => None,
+                },
+                State::Asks(_, rest) => {
+                    let rest = ready!(rest.as_mut().poll(cx));
+                    let State::Asks(asked, _) = std::mem::replace(&mut self.state, State::Over)
+                    else {
+                        continue;
+                    };
+                    if let Some((exchange, body)) = rest {
+                        let own = Own {
+                            stream: fill::stream(&exchange, body),
+                            _exchange: exchange,
+                        };
+                        self.state = State::Own(asked, own);
+                    }
+                    continue;
                 }
+                State::Own(asked, own) => match ready!(own.stream.poll_pull(cx)) {
+                    Pulled::Data(mut bytes) => {
+                        let left = self.end.map_or(u64::MAX, |end| end - asked.at);
+                        if bytes.len() as u64 > left {
+                            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                        }
+                        asked.at += bytes.len() as u64;
+                        if let Some(source) = &self.source {
+                            source.errand.count_bytes(bytes.len());
+                        }
+                        match bytes.is_empty() {
+                            true => Some(Pulled::End(None)),
+                            false => Some(Pulled::Data(bytes)),
+                        }
+                    }
+                    end => {
+                        let fault = match end {
+                            Pulled::Abort(fault) => Some(fault),
+                            _ => None,
+                        };
+                        match self.ended(fault) {
+                            None => continue,
+                            pulled => pulled,
+                        }
+                    }
+                },
             };
+            let pulled = pulled.unwrap_or_else(|| Pulled::Abort(Reason::Truncated.into()));
+            return Poll::Ready(pulled);
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use forebay_cache_policy::QueryRules;
-use forebay_config::{Call, Match, Node, Template};
+use forebay_config::{Call, Match, Node, Template, Variable};
 use forebay_store::Hash;
 
 use super::Shared;
@@ -88,6 +88,15 @@ impl KeyRules {
     /// Whether one URL may have several keys.
     pub fn has_extra(&self) -> bool {
         self.extra.is_some()
+    }
+
+    /// Whether the operator has put this field of the request into the key.
+    pub fn names_field(&self, name: &str) -> bool {
+        let mut variables = self.extra.iter().flat_map(Template::variables);
+        variables.any(|variable| match variable {
+            Variable::Header(field) => field.eq_ignore_ascii_case(name),
+            _ => false,
+        })
     }
 
     /// Writes the key of an exchange in place of what `out` holds.

@@ -34,9 +34,9 @@ use forebay_cache_policy::{
 use forebay_config::{
     Call, Code, Directive, Node, Opt, Report, Status as StatusType, Type, Vars, When,
 };
-use forebay_fields::Fields;
+use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
-use forebay_store::{Begin, Hash, Outcome, Store};
+use forebay_store::{Begin, Hash, Outcome, Refresh, Store};
 use forebay_sys::clock;
 
 use self::fill::{Brought, Filling};
@@ -269,6 +269,8 @@ struct Looked {
     facts: RequestFacts,
     /// What is there, to be validated.
     stored: Option<Kept>,
+    /// Why it goes on to the origin.
+    why: Forward,
 }
 
 /// Why a request went on to the steps below as it is.
@@ -292,10 +294,22 @@ impl Shared {
 
     /// Whether fills are asked for without this field, whose name is in lower case.
     pub fn is_left_out(&self, name: &[u8]) -> bool {
-        (self.policy.strip_cookies && name == b"cookie")
-            || NOT_IN_KEY
-                .iter()
-                .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+        let is_dangerous = |known: &&str| {
+            known.as_bytes().eq_ignore_ascii_case(name) && !self.key.names_field(known)
+        };
+        (self.policy.strip_cookies && name == b"cookie") || NOT_IN_KEY.iter().any(is_dangerous)
+    }
+
+    /// Takes out of a request what the origin is not to choose an answer by that all get.
+    fn strip(&self, fields: &mut Fields) {
+        if self.policy.strip_cookies {
+            fields.remove(Known::Cookie);
+        }
+        for name in NOT_IN_KEY {
+            if !self.key.names_field(name) {
+                fields.remove(name);
+            }
+        }
     }
 
     /// Takes the tags out of a response's fields.
@@ -382,23 +396,26 @@ impl Cache {
         if let Some(refresh) = &self.refresh
             && refresh.holds(exchange)
         {
-            return self.ask_first(exchange, facts, None);
+            return self.ask_first(exchange, facts, None, Forward::Request);
         }
         let now = now();
+        let mut others = false;
         let found = KEY.with_borrow_mut(|room| {
             shared.key.write(exchange, room);
             let hash = shared.store.hash(room);
             let fields = &exchange.request.fields;
-            shared
-                .store
-                .with(hash, room, |objects| self.select(objects, fields))
+            shared.store.with(hash, room, |objects| {
+                others = !objects.is_empty();
+                self.select(objects, fields)
+            })
         });
         let Some(object) = found else {
             return match () {
                 () if facts.only_if_cached() => not_stored(exchange),
                 () if facts.is_head() => self.go_on(exchange, Around::Head),
                 () if !self.is_used_enough(exchange) => self.go_on(exchange, Around::TooFewUses),
-                () => self.ask_first(exchange, facts, None),
+                () if others => self.ask_first(exchange, facts, None, Forward::VaryMiss),
+                () => self.ask_first(exchange, facts, None, Forward::UriMiss),
             };
         };
         let moment = Moment {
@@ -424,7 +441,15 @@ impl Cache {
             }
             Reuse::OnlyIfCached(_) | Reuse::Forbidden(_) => not_stored(exchange),
             Reuse::Validate(_) if facts.is_head() => self.go_on(exchange, Around::Head),
-            Reuse::Validate(_) => self.ask_first(exchange, facts, Some(object)),
+            Reuse::Validate(why) => {
+                let why = match why {
+                    WhyValidate::RequestNoCache
+                    | WhyValidate::RequestMaxAge
+                    | WhyValidate::RequestMinFresh => Forward::Request,
+                    _ => Forward::Stale,
+                };
+                self.ask_first(exchange, facts, Some(object), why)
+            }
         }
     }
 
@@ -454,6 +479,9 @@ impl Cache {
 
     /// The request goes on as it is; why is said when the response comes.
     fn go_on(&self, exchange: &mut Exchange, why: Around) -> Flow {
+        if self.shared.policy.strip_cookies && !matches!(why, Around::Bypass | Around::Policy(_)) {
+            exchange.request.fields.remove(Known::Cookie);
+        }
         exchange.outcome.cached = Some(match why {
             Around::Bypass => Cached::because(How::Bypass, Why::Around(WhyAround::Bypass)),
             Around::Policy(why) => Cached::because(How::Bypass, Why::Around(why)),
@@ -480,9 +508,15 @@ impl Cache {
         exchange: &mut Exchange,
         facts: RequestFacts,
         stored: Option<Kept>,
+        why: Forward,
     ) -> Flow {
-        let key = Key::of(&self.shared, exchange);
-        exchange.keep(self.shared.id, Looked { key, facts, stored });
+        let looked = Looked {
+            key: Key::of(&self.shared, exchange),
+            facts,
+            stored,
+            why,
+        };
+        exchange.keep(self.shared.id, looked);
         Flow::Wait
     }
 
@@ -505,111 +539,123 @@ impl Cache {
     fn derive(&self, request: &mut Request) {
         self.shared.key.derive(request);
         prepare_request(&self.shared.policy, &mut request.fields);
-        for name in NOT_IN_KEY {
-            request.fields.remove(name);
-        }
+        self.shared.strip(&mut request.fields);
         // Refused only if far too much was added before; then the fields stay as they came.
         let _ = normalise_request(&mut request.fields);
     }
 
     /// Has a stale object validated, if nobody does already.
     fn refresh_behind(&self, exchange: &Exchange, facts: RequestFacts, object: &Kept) {
+        let Some(refresh) = Refresh::begin(object) else {
+            return;
+        };
         let key = Key::of(&self.shared, exchange);
         let flight = flight(&self.shared, &key, Some(object), &exchange.request.fields);
         if let Begin::Lead(lead) = self.shared.store.begin(flight, exchange.worker.now_ms()) {
             let filling = self.filling(exchange, facts, &key);
             // Nobody waits for it.
-            drop(filling.ask(lead, Some(object.clone()), true));
+            drop(filling.ask(lead, Some(object.clone()), Some(refresh)));
         }
     }
 
     async fn bring(&self, exchange: &mut Exchange) -> Flow {
-        let Some(Looked { key, facts, stored }) = exchange.take_kept::<Looked>(self.shared.id)
-        else {
+        let Some(looked) = exchange.take_kept::<Looked>(self.shared.id) else {
             return Flow::Fail(Reason::Internal.into());
         };
+        let Looked {
+            key,
+            facts,
+            mut stored,
+            mut why,
+        } = looked;
+        let store = &self.shared.store;
         let filling = self.filling(exchange, facts, &key);
-        let mut stored = stored;
         for _ in 0..MAX_ROUNDS {
             let newest = self.newest(&key);
-            let flight = flight(
-                &self.shared,
-                &key,
-                newest.as_ref(),
-                &exchange.request.fields,
-            );
-            let rules_before = self.shared.store.rules.newest();
-            let (object, how) = match self.shared.store.begin(flight, exchange.worker.now_ms()) {
-                Begin::Pass => return self.go_on(exchange, Around::Uncacheable),
+            let fields = &exchange.request.fields;
+            let flight = flight(&self.shared, &key, newest.as_ref(), fields);
+            let rules_before = store.rules.newest();
+            match store.begin(flight, exchange.worker.now_ms()) {
+                Begin::Pass => break,
                 Begin::Lead(lead) => {
-                    let asked = stored.is_some();
-                    let told = filling.ask(lead, stored.clone(), false);
-                    match told.await {
-                        Ok(Brought::Object(object, reader)) => {
-                            let how = match asked {
-                                true => forwarded(Forward::Stale, true, false),
-                                false => forwarded(Forward::UriMiss, true, false),
-                            };
-                            exchange.outcome.cached = Some(Cached::of(How::Miss));
-                            let flow = self.answer_brought(exchange, &object, &filling, how, None);
-                            // Its own reader has taken this one's place.
-                            drop(reader);
-                            return flow;
-                        }
-                        Ok(Brought::Validated(object)) => {
-                            exchange.outcome.cached = Some(Cached::of(How::Revalidated));
-                            let how = forwarded(Forward::Stale, true, false);
-                            return self.answer_brought(exchange, &object, &filling, how, None);
-                        }
-                        Ok(Brought::Stale(object, why)) => {
-                            let stale = Cached::because(How::Stale, Why::Stale(why));
-                            exchange.outcome.cached = Some(stale);
-                            let how = forwarded(Forward::Stale, false, false);
-                            let detail = Some(why.token());
-                            return self.answer_brought(exchange, &object, &filling, how, detail);
-                        }
-                        Ok(Brought::Response(mut response, lease, why)) => {
-                            let passed = Cached::because(How::Pass, Why::Not(why));
-                            exchange.outcome.cached = Some(passed);
-                            let forward = if asked {
-                                Forward::Stale
-                            } else {
-                                Forward::UriMiss
-                            };
-                            tell::unstored(&mut response, forward, why);
-                            exchange.keep(self.shared.id, lease);
-                            return Flow::Answer(response);
-                        }
-                        Ok(Brought::Again) => return self.go_on(exchange, Around::Uncacheable),
-                        Err(_) => return Flow::Fail(Reason::Internal.into()),
-                    }
+                    // A purge may have come between.
+                    stored = stored.filter(|stored| store.is_alive(stored));
+                    let told = filling.ask(lead, stored.clone(), None);
+                    return match told.await {
+                        Ok(brought) => self.lead(exchange, brought, &filling, why),
+                        Err(_) => Flow::Fail(Reason::Internal.into()),
+                    };
                 }
                 Begin::Follow(follow) => match follow.await {
                     // Asked for before a purge, joined after it.
                     Outcome::Object(object)
-                        if object.asked_at < rules_before
-                            && !self.shared.store.is_alive(&object) =>
-                    {
-                        continue;
+                        if object.asked_at < rules_before && !store.is_alive(&object) => {}
+                    Outcome::Object(object) => {
+                        if is_for(&object, &exchange.request.fields) {
+                            exchange.outcome.cached = Some(Cached::of(How::Collapsed));
+                            let how = forwarded(why, None, false, true);
+                            return self.answer_brought(exchange, &object, &filling, how, None);
+                        }
+                        // It varies, and this is another variant.
+                        (stored, why) = (None, Forward::VaryMiss);
                     }
-                    Outcome::Object(object) => (object, forwarded(Forward::UriMiss, false, true)),
-                    Outcome::Pass => return self.go_on(exchange, Around::Uncacheable),
+                    Outcome::Pass => break,
                     Outcome::Failed(fault) => {
                         let passed = Cached::because(How::Pass, Why::Not(WhyNot::Own));
                         exchange.outcome.cached = Some(passed);
                         return Flow::Fail(fault);
                     }
-                    Outcome::Dropped => continue,
+                    Outcome::Dropped => {}
                 },
-            };
-            if is_for(&object, &exchange.request.fields) {
-                exchange.outcome.cached = Some(Cached::of(How::Collapsed));
-                return self.answer_brought(exchange, &object, &filling, how, None);
             }
-            // It varies, and this is another variant.
-            stored = None;
         }
         self.go_on(exchange, Around::Uncacheable)
+    }
+
+    /// What came of asking, for the one who did.
+    fn lead(
+        &self,
+        exchange: &mut Exchange,
+        brought: Brought,
+        filling: &Rc<Filling>,
+        why: Forward,
+    ) -> Flow {
+        match brought {
+            Brought::Object(object, reader, status) => {
+                exchange.outcome.cached = Some(Cached::of(How::Miss));
+                let how = forwarded(why, Some(status), true, false);
+                let flow = self.answer_brought(exchange, &object, filling, how, None);
+                // Its own reader has taken this one's place.
+                drop(reader);
+                flow
+            }
+            Brought::Validated(object, stored) => {
+                exchange.outcome.cached = Some(Cached::of(How::Revalidated));
+                let how = forwarded(why, Some(304), stored, false);
+                self.answer_brought(exchange, &object, filling, how, None)
+            }
+            Brought::Stale(object, stale, status) => {
+                let cached = Cached::because(How::Stale, Why::Stale(stale));
+                exchange.outcome.cached = Some(cached);
+                let how = forwarded(why, status, false, false);
+                let detail = Some(stale.token());
+                self.answer_brought(exchange, &object, filling, how, detail)
+            }
+            Brought::Response(mut response, lease, not) => {
+                exchange.outcome.cached = Some(Cached::because(How::Pass, Why::Not(not)));
+                self.strip_response(&mut response);
+                tell::unstored(&mut response, why, not);
+                exchange.keep(self.shared.id, lease);
+                Flow::Answer(response)
+            }
+            Brought::Again => self.go_on(exchange, Around::Uncacheable),
+        }
+    }
+
+    fn strip_response(&self, response: &mut Response) {
+        if self.shared.policy.strip_cookies {
+            response.fields.remove(Known::SetCookie);
+        }
     }
 
     fn answer_brought(
@@ -670,30 +716,27 @@ fn not_stored(exchange: &mut Exchange) -> Flow {
     Flow::Fail(Reason::NotStored.into())
 }
 
-fn forwarded(why: Forward, stored: bool, collapsed: bool) -> Status {
+fn forwarded(why: Forward, status: Option<u16>, stored: bool, collapsed: bool) -> Status {
     Status::Forwarded {
         why,
-        status: None,
+        status,
         stored,
         collapsed,
     }
 }
 
-/// What a request says in the fields that a `Vary` names.
-pub fn variant_key(names: &VaryNames, fields: &Fields) -> Box<[u8]> {
+/// What a request says in the fields that a `Vary` names. `None`: that is longer than is compared,
+/// and like nothing else.
+pub fn variant_key(names: &VaryNames, fields: &Fields) -> Option<Box<[u8]>> {
     let mut key = Vec::new();
-    if !names.write_key(fields, &mut key) {
-        // Too long to be kept: it is like no other, and like none of these.
-        key.extend_from_slice(b"\n");
-    }
-    key.into()
+    names.write_key(fields, &mut key).then(|| key.into())
 }
 
 /// Whether a stored response was chosen by what this request has, too.
 fn is_for(object: &Kept, fields: &Fields) -> bool {
     match &object.meta.vary {
         None => true,
-        Some(variant) => *variant_key(&variant.names, fields) == *variant.key,
+        Some(variant) => variant_key(&variant.names, fields).is_some_and(|key| key == variant.key),
     }
 }
 
@@ -702,10 +745,10 @@ fn is_for(object: &Kept, fields: &Fields) -> bool {
 fn flight(shared: &Shared, key: &Key, newest: Option<&Kept>, fields: &Fields) -> Hash {
     match newest.and_then(|object| object.meta.vary.as_ref()) {
         None => key.hash,
-        Some(variant) => {
-            let values = variant_key(&variant.names, fields);
-            key.hash.with(shared.store.hash(&values))
-        }
+        Some(variant) => match variant_key(&variant.names, fields) {
+            Some(values) => key.hash.with(shared.store.hash(&values)),
+            None => key.hash,
+        },
     }
 }
 
@@ -766,7 +809,10 @@ impl Step for Cache {
                 Around::Uncacheable => (Forward::UriMiss, Some("hit-for-miss")),
                 Around::TooFewUses => (Forward::UriMiss, Some(WhyNot::TooFewUses.token())),
             };
-            tell::plain(response, forwarded(forward, false, false), detail);
+            if !matches!(why, Around::Bypass | Around::Policy(_)) {
+                self.strip_response(response);
+            }
+            tell::plain(response, forwarded(forward, None, false, false), detail);
         }
         Up::Done
     }
