@@ -178,7 +178,7 @@ fn what_is_asked_for_rarely_is_not_stored() {
     for (body, status) in [
         ("1", "forebay; fwd=uri-miss; detail=too-few-uses"),
         ("2", "forebay; fwd=uri-miss; detail=too-few-uses"),
-        ("3", "forebay; fwd=uri-miss; stored"),
+        ("3", "forebay; fwd=uri-miss; fwd-status=200; stored"),
         ("3", "forebay; hit"),
     ] {
         let got = conn.get("/x");

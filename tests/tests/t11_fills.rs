@@ -9,8 +9,6 @@ use forebay_tests::pattern::Checker;
 use forebay_tests::wire::{Body, Head};
 use forebay_tests::{Asset, Client, Gate, Origin, Request, Script, Server, Shelf, Trouble, wait};
 
-const BLOCK: u64 = 64 * 1024;
-
 fn with_workers(origin: &Origin, workers: usize) -> Server {
     Server::builder(r#"site { "*", cache, proxy "@origin@" }"#)
         .origin("origin", origin)
@@ -76,7 +74,7 @@ impl Reading {
     }
 
     /// Reads to the end, and says how long the body was.
-    fn to_the_end(mut self) -> Result<u64, Trouble> {
+    fn finish(mut self) -> Result<u64, Trouble> {
         while let Some(part) = self.body.next(&mut self.conn)? {
             self.checker.feed(&part);
         }
@@ -94,7 +92,7 @@ fn expect_whole(client: &Client, version: u64, len: u64) -> Head {
     let reading = Reading::start(client, &Request::get("/big"), version);
     assert_eq!(reading.head.status, 200);
     let head = reading.head.clone();
-    assert_eq!(reading.to_the_end(), Ok(len));
+    assert_eq!(reading.finish(), Ok(len));
     head
 }
 
@@ -115,7 +113,7 @@ fn who_joins_gets_at_once_what_is_there_and_then_follows() {
         }
         gate.open();
         for reader in readers.into_iter().chain([first]) {
-            assert_eq!(reader.to_the_end(), Ok(600_000));
+            assert_eq!(reader.finish(), Ok(600_000));
         }
         assert_eq!(origin.requests().len(), 1, "{workers} workers");
         let head = expect_whole(&client, 0, 600_000);
@@ -135,7 +133,7 @@ fn fifty_who_ask_at_once_cost_one_request() {
         let client = server.client();
         std::thread::scope(|scope| {
             for _ in 0..50 {
-                scope.spawn(|| assert_eq!(Reading::get(&client).to_the_end(), Ok(400_000)));
+                scope.spawn(|| assert_eq!(Reading::get(&client).finish(), Ok(400_000)));
             }
         });
         assert_eq!(origin.requests().len(), 1, "{workers} workers");
@@ -154,7 +152,7 @@ fn joining_and_leaving_changes_nothing_for_the_others() {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let whole = Reading::get(&client).to_the_end();
+            let whole = Reading::get(&client).finish();
             is_over.store(true, Ordering::Relaxed);
             assert_eq!(whole, Ok(2_000_000));
         });
@@ -188,7 +186,7 @@ fn the_first_reader_may_leave() {
     second.until(1);
     first.leave();
     gate.open();
-    assert_eq!(second.to_the_end(), Ok(4_000_000));
+    assert_eq!(second.finish(), Ok(4_000_000));
     assert_eq!(origin.requests().len(), 1);
 }
 
@@ -256,7 +254,7 @@ fn what_is_stopped_and_has_changed_is_never_put_together() {
     shelf.edit(Asset::change);
     // The old head is there and fresh; the rest of its body is not to be had any more.
     let old = Reading::get(&server.client());
-    assert!(old.to_the_end().is_err(), "a body that is put together");
+    assert!(old.finish().is_err(), "a body that is put together");
     let _ = expect_whole(&server.client(), 1000, 8_000_000);
 }
 
@@ -281,16 +279,13 @@ fn a_range_of_what_is_filled_is_served_when_its_blocks_are_there() {
         let client = server.client();
         let mut whole = Reading::get(&client);
         whole.until(500_000);
-        assert_eq!(Reading::range(&client, 100, 199).to_the_end(), Ok(100));
-        assert_eq!(
-            Reading::range(&client, 499_000, 499_999).to_the_end(),
-            Ok(1000)
-        );
+        assert_eq!(Reading::range(&client, 100, 199).finish(), Ok(100));
+        assert_eq!(Reading::range(&client, 499_000, 499_999).finish(), Ok(1000));
         let mut waits = Reading::range(&client, 499_990, 600_009);
         waits.until(10);
         gate.open();
-        assert_eq!(waits.to_the_end(), Ok(100_020 - 0));
-        assert_eq!(whole.to_the_end(), Ok(900_000));
+        assert_eq!(waits.finish(), Ok(100_020));
+        assert_eq!(whole.finish(), Ok(900_000));
         assert_eq!(origin.requests().len(), 1);
     }
 }
@@ -308,7 +303,7 @@ fn a_range_far_ahead_is_fetched_by_itself_once() {
             for _ in 0..10 {
                 scope.spawn(|| {
                     let range = Reading::range(&client, 6_000_000, 6_299_999);
-                    assert_eq!(range.to_the_end(), Ok(300_000));
+                    assert_eq!(range.finish(), Ok(300_000));
                 });
             }
         });
@@ -319,7 +314,7 @@ fn a_range_far_ahead_is_fetched_by_itself_once() {
         assert_eq!(range, Some(&*format!("bytes={first}-{last}")));
         assert_eq!(requests[1].field("if-range"), Some("\"v0\""));
         gate.open();
-        assert_eq!(whole.to_the_end(), Ok(12_000_000));
+        assert_eq!(whole.finish(), Ok(12_000_000));
         let _ = expect_whole(&client, 0, 12_000_000);
         assert!(
             origin.requests().len() <= 3,
@@ -344,11 +339,11 @@ fn without_a_validator_who_is_far_ahead_waits() {
     whole.until(1_000_000);
     let client = server.client();
     std::thread::scope(|scope| {
-        let far = scope.spawn(|| Reading::range(&client, 5_000_000, 5_000_099).to_the_end());
+        let far = scope.spawn(|| Reading::range(&client, 5_000_000, 5_000_099).finish());
         gate.open();
         assert_eq!(far.join().unwrap(), Ok(100));
     });
-    assert_eq!(whole.to_the_end(), Ok(6_000_000));
+    assert_eq!(whole.finish(), Ok(6_000_000));
     assert_eq!(origin.requests().len(), 1);
 }
 
@@ -360,20 +355,20 @@ fn a_cold_range_brings_only_the_blocks_it_touches() {
         let server = cached(&origin);
         let client = server.client();
         assert_eq!(
-            Reading::range(&client, 7_000_000, 7_000_099).to_the_end(),
+            Reading::range(&client, 7_000_000, 7_000_099).finish(),
             Ok(100)
         );
         let requests = origin.requests();
         assert_eq!(requests[0].field("range"), Some("bytes=6946816-7012351"));
         // What is there answers all that lies in it.
         assert_eq!(
-            Reading::range(&client, 6_950_000, 7_010_000).to_the_end(),
+            Reading::range(&client, 6_950_000, 7_010_000).finish(),
             Ok(60_001)
         );
         assert_eq!(origin.requests().len(), 1, "{len}");
         // Of what is absent no more than that is asked for.
         assert_eq!(
-            Reading::range(&client, 7_000_000, 7_099_999).to_the_end(),
+            Reading::range(&client, 7_000_000, 7_099_999).finish(),
             Ok(100_000)
         );
         let requests = origin.requests();
@@ -384,7 +379,7 @@ fn a_cold_range_brings_only_the_blocks_it_touches() {
     let (_shelf, origin) = Shelf::start(Asset::new(1_000_000));
     let server = cached(&origin);
     assert_eq!(
-        Reading::range(&server.client(), 300_000, 300_099).to_the_end(),
+        Reading::range(&server.client(), 300_000, 300_099).finish(),
         Ok(100)
     );
     let _ = expect_whole(&server.client(), 0, 1_000_000);
@@ -406,7 +401,7 @@ fn a_cold_range_of_what_has_no_validator_is_for_who_asked() {
     let (_shelf, origin) = Shelf::start(asset);
     let server = cached(&origin);
     assert_eq!(
-        Reading::range(&server.client(), 300_000, 300_099).to_the_end(),
+        Reading::range(&server.client(), 300_000, 300_099).finish(),
         Ok(100)
     );
     // Nothing could be put together with it.
@@ -414,7 +409,7 @@ fn a_cold_range_of_what_has_no_validator_is_for_who_asked() {
     let count = origin.requests().len();
     let _ = expect_whole(&server.client(), 0, 1_000_000);
     assert_eq!(
-        Reading::range(&server.client(), 300_000, 300_099).to_the_end(),
+        Reading::range(&server.client(), 300_000, 300_099).finish(),
         Ok(100)
     );
     assert_eq!(origin.requests().len(), count, "the whole is stored");
@@ -429,11 +424,8 @@ fn ranges_from_an_origin_without_them() {
     let (_shelf, origin) = Shelf::start(asset);
     let server = cached(&origin);
     let client = server.client();
-    assert_eq!(
-        Reading::range(&client, 700_000, 700_099).to_the_end(),
-        Ok(100)
-    );
-    assert_eq!(Reading::range(&client, 10, 19).to_the_end(), Ok(10));
+    assert_eq!(Reading::range(&client, 700_000, 700_099).finish(), Ok(100));
+    assert_eq!(Reading::range(&client, 10, 19).finish(), Ok(10));
     let _ = expect_whole(&client, 0, 1_000_000);
     assert_eq!(origin.requests().len(), 1);
 }
@@ -449,7 +441,7 @@ fn the_end_of_something_unknown() {
         reading.head.field("content-range"),
         Some("bytes 999900-999999/1000000")
     );
-    assert_eq!(reading.to_the_end(), Ok(100));
+    assert_eq!(reading.finish(), Ok(100));
     assert!(origin.bytes_sent() < 200_000, "no more than it takes");
 }
 
@@ -552,7 +544,7 @@ fn what_has_changed_meanwhile_is_never_spliced() {
     let (_shelf, origin) = Shelf::start(asset);
     let server = cached(&origin);
     let reading = Reading::get(&server.client());
-    let end = reading.to_the_end();
+    let end = reading.finish();
     assert!(end.is_err(), "{end:?}: it cannot be complete");
     let _ = expect_whole(&server.client(), 1000, 2_000_000);
     let _ = expect_whole(&server.client(), 1000, 2_000_000);
@@ -571,7 +563,7 @@ fn what_cannot_go_on_is_broken_off_visibly_and_fetched_anew() {
         let (_shelf, origin) = Shelf::start(asset.dies(len / 4, 1));
         let server = cached(&origin);
         let reading = Reading::get(&server.client());
-        let end = reading.to_the_end();
+        let end = reading.finish();
         assert!(end.is_err(), "{end:?}: it cannot be complete");
         let _ = expect_whole(&server.client(), 0, len);
         assert_eq!(origin.requests().len(), 2);
@@ -585,7 +577,7 @@ fn what_died_too_often_is_completed_by_the_next_who_asks() {
     let shelf = Shelf::new(Asset::new(4_000_000).dies(1_000_000, 3));
     let origin = shelf.setup().start();
     let server = cached(&origin);
-    let end = Reading::get(&server.client()).to_the_end();
+    let end = Reading::get(&server.client()).finish();
     assert!(end.is_err(), "{end:?}: it cannot be complete");
     assert_eq!(origin.requests().len(), 3);
     let _ = expect_whole(&server.client(), 0, 4_000_000);
@@ -773,7 +765,7 @@ fn a_fill_goes_on_over_a_reload_and_a_drain() {
         server.client().try_connect().is_err()
     });
     gate.open();
-    assert_eq!(first.to_the_end(), Ok(600_000));
-    assert_eq!(second.to_the_end(), Ok(600_000));
+    assert_eq!(first.finish(), Ok(600_000));
+    assert_eq!(second.finish(), Ok(600_000));
     let _ = server.wait_exit(Duration::from_secs(10));
 }
