@@ -132,6 +132,13 @@ pub fn limit_descriptors(pid: u32, limit: u64) -> u64 {
     before.current.unwrap_or(u64::MAX)
 }
 
+/// The descriptor that a process would get next.
+#[must_use]
+pub fn next_descriptor(pid: u32) -> u64 {
+    let is_free = |number: &u64| fs::read_link(format!("/proc/{pid}/fd/{number}")).is_err();
+    (0..).find(is_free).unwrap_or_default()
+}
+
 /// How many sockets listen on this TCP port.
 #[must_use]
 pub fn listening_sockets(port: u16) -> usize {

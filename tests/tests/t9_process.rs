@@ -228,6 +228,30 @@ fn running_out_of_descriptors_towards_an_origin_is_survived() {
 }
 
 #[test]
+fn without_descriptors_the_admin_socket_answers() {
+    let server = Server::builder(HELLO).workers(1).start();
+    // All of it has started.
+    let _ = server.command("status").expect(0);
+    let _ = server.client().get("/").expect(200);
+    let limit = proc::next_descriptor(server.pid());
+    proc::limit_descriptors(server.pid(), limit);
+    // What the start has given back since is taken by clients that do not come to an end.
+    let mut held = Vec::new();
+    wait::until("none that is free", || {
+        let is_full = proc::next_descriptor(server.pid()) >= limit;
+        if !is_full {
+            let mut conn = server.client().connect();
+            let _ = conn.try_raw("GET / HT");
+            held.push(conn);
+        }
+        is_full
+    });
+    for _ in 0..3 {
+        let _ = server.command("status").expect(0);
+    }
+}
+
+#[test]
 fn the_soft_limit_of_descriptors_is_raised() {
     let server = Server::builder(HELLO).soft_descriptors(100).start();
     let (soft, hard) = proc::descriptor_limits(server.pid());

@@ -1,6 +1,7 @@
 //! The admin socket: HTTP and JSON on a Unix socket that only the server's own user may use.
 //!
-//! It is served by the control plane, so it answers when every worker is busy.
+//! It is served by the control plane, so it answers when every worker is busy; and a descriptor is kept
+//! for it, so it answers when there is none left.
 //!
 //! | request | answer |
 //! |---|---|
@@ -13,6 +14,7 @@
 //! | `POST /purge?url=…` (or `prefix`, `host`, `tag`, `all`; with `soft`, `store`) | JSON, or 422 and what is wrong |
 //! | `POST /stop` | 200 once everything under way has ended |
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -20,7 +22,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use forebay_config::Address;
 use forebay_http1::{HeadParser, Limits, Method, Progress, RequestHead, write_status_line};
-use forebay_sys::net::{UnixOptions, bind_unix};
+use forebay_sys::net::{UnixOptions, bind_unix, is_exhausted};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -30,7 +33,7 @@ use super::orders::Order;
 use super::purge::{self, Purge};
 use super::server::{Command, Commands};
 use crate::exchange::query_pairs;
-use crate::log;
+use crate::log::{self, Throttle};
 use crate::steps::cache::{live, now};
 
 /// At most this many admin connections at once; more wait.
@@ -110,26 +113,44 @@ pub async fn serve(socket: Socket, commands: Commands) {
         }
     };
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let spare = Arc::new(Mutex::new(spare()));
     loop {
         let Ok(place) = clients.clone().acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
+        let mut accepted = listener.accept().await;
+        if accepted.as_ref().is_err_and(is_exhausted) && spare.lock().take().is_some() {
+            accepted = listener.accept().await;
+        }
+        match accepted {
             Ok((stream, _)) => {
-                let commands = commands.clone();
+                let (commands, spare) = (commands.clone(), spare.clone());
                 tokio::spawn(async move {
                     let _place = place;
                     if let Err(error) = answer(stream, &commands).await {
                         tracing::debug!(%error, "an admin client left");
                     }
+                    // Its descriptor is free now, for the next one.
+                    let mut spare = spare.lock();
+                    if spare.is_none() {
+                        *spare = self::spare();
+                    }
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin socket cannot accept; trying again");
+                static LOG: Throttle = Throttle::new();
+                if let Some(dropped) = LOG.pass() {
+                    tracing::warn!(%error, dropped, "the admin socket cannot accept; trying again");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
+}
+
+/// A descriptor to be given up for a client when there is no other.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<()> {
