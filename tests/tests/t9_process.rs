@@ -365,6 +365,16 @@ fn without_a_configuration_there_is_a_welcome_site() {
 }
 
 #[test]
+fn after_a_stop_nobody_finds_the_server() {
+    for _ in 0..20 {
+        let server = Server::start(HELLO);
+        let _ = server.command("stop").expect(0);
+        let after = server.command("status").expect(1).stderr;
+        assert!(after.contains("no server runs there"), "{after}");
+    }
+}
+
+#[test]
 fn who_is_not_root_commands_a_server_of_their_own() {
     use forebay_tests::shell::Shell;
     let mut shell = Shell::start();

@@ -335,9 +335,7 @@ impl Server {
             mut usr1,
         } = signals;
         let (commands, mut asked) = mpsc::channel(COMMANDS);
-        if let Some(admin) = admin {
-            tokio::spawn(admin::serve(admin, commands.clone()));
-        }
+        let admin = admin.map(|socket| tokio::spawn(admin::serve(socket, commands.clone())));
         self.watch(None);
         self.service.ready(&self.built, &self.workers).await?;
         let stopped = loop {
@@ -392,6 +390,12 @@ impl Server {
         }
         self.end(ending).await;
         if let Some(stopped) = stopped {
+            // Who hears that it has stopped may start another one at once, which needs the place of the
+            // admin socket; nor shall a command still find this one.
+            if let Some(admin) = admin {
+                admin.abort();
+                let _ = admin.await;
+            }
             let _ = stopped.send(());
             // The answer has to leave before the process does.
             tokio::time::sleep(Duration::from_millis(20)).await;
