@@ -267,6 +267,8 @@ server {{
     return 204;
   }}
   location = /user {{ return 200 "user $http_remote_user\n"; }}
+  location /fresh {{ add_header Cache-Control max-age=60; return 200 "fresh\n"; }}
+  location /mine {{ add_header Set-Cookie a=b; return 200 "mine\n"; }}
   location /fields {{ add_header X-Powered-By PHP; return 200 "proto $http_x_forwarded_proto\n"; }}
 }}
 "#
