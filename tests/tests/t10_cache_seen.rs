@@ -21,6 +21,7 @@ fn metric(server: &Server, name: &str) -> u64 {
 }
 
 const LOGGED: &str = r#"access_log "access.log" { format = "$path $cache $status" },
+    access_log "peer.log" { format = "$cache $peer" },
     access_log "json.log" { format = "json" },
     headers { response = { x_cache = "$cache" } },"#;
 
@@ -149,6 +150,20 @@ fn every_way_through_a_cache_has_its_word() {
         "{}",
         log()
     );
+    let peers = || std::fs::read_to_string(server.dir().join("peer.log")).unwrap_or_default();
+    wait::until("all lines", || peers().lines().count() == 14);
+    // Who was asked stands there where somebody was, on whatever behalf.
+    for (cache, count) in [
+        ("hit", 0),
+        ("collapsed", 0),
+        ("miss", 4),
+        ("revalidated", 1),
+        ("pass", 3),
+    ] {
+        let line = format!("{cache} {}", origin.target());
+        let lines = peers().lines().filter(|one| **one == line).count();
+        assert_eq!(lines, count, "{line} in\n{}", peers());
+    }
     let json = || std::fs::read_to_string(server.dir().join("json.log")).unwrap_or_default();
     wait::until("all lines", || json().lines().count() == 14);
     assert_eq!(

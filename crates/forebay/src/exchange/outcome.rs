@@ -31,6 +31,7 @@ pub struct Outcome {
 }
 
 /// The peer that an exchange was passed on to.
+#[derive(Clone)]
 pub struct Peered {
     upstream: Arc<Upstream>,
     peer: usize,
@@ -43,6 +44,16 @@ impl Exchange {
             upstream: upstream.clone(),
             peer,
         });
+    }
+
+    /// The peer that it was passed on to last.
+    pub fn peered(&self) -> Option<&Peered> {
+        self.peer.as_ref()
+    }
+
+    /// Notes that another exchange was passed on to this peer on its behalf.
+    pub fn set_peered(&mut self, peer: Peered) {
+        self.peer = Some(peer);
     }
 
     /// Notes that who was asked has not answered it.

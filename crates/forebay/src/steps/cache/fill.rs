@@ -8,6 +8,7 @@
 //!                                                                            go on by Range, twice at most
 //! ```
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::Shared;
 use super::stored::{Kept, Stored, Variant};
 use crate::exchange::errand::{self, Errand};
 use crate::exchange::{
-    Body, Exchange, Fault, Lease, Pulled, Reason, Request, Response, Stream, guard,
+    Body, Exchange, Fault, Lease, Peered, Pulled, Reason, Request, Response, Stream, guard,
 };
 use crate::files::FileStream;
 
@@ -57,6 +58,8 @@ pub struct Filling {
     pub hash: Hash,
     /// Under which key.
     pub key: Box<[u8]>,
+    /// The peer that was asked, for the log of who has had it asked.
+    pub peer: RefCell<Option<Peered>>,
 }
 
 /// What came of asking the origin, for the one who did.
@@ -168,6 +171,7 @@ impl Asking {
         });
         self.asked_part = asked_part;
         let response = errand::run(&mut exchange).await;
+        self.filling.peer.replace(exchange.peered().cloned());
         let times = Times {
             asked,
             answered: self.filling.now(),

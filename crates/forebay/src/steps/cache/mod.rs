@@ -532,6 +532,7 @@ impl Cache {
             facts,
             hash: key.hash,
             key: key.bytes.clone(),
+            peer: RefCell::default(),
         })
     }
 
@@ -581,7 +582,11 @@ impl Cache {
                     // A purge may have come between.
                     stored = stored.filter(|stored| store.is_alive(stored));
                     let told = filling.ask(lead, stored.clone(), None);
-                    return match told.await {
+                    let told = told.await;
+                    if let Some(peer) = filling.peer.take() {
+                        exchange.set_peered(peer);
+                    }
+                    return match told {
                         Ok(brought) => self.lead(exchange, brought, &filling, why),
                         Err(_) => Flow::Fail(Reason::Internal.into()),
                     };
