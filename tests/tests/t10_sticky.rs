@@ -236,6 +236,10 @@ fn an_operator_takes_peers_out_and_back() {
     assert_eq!(who(&server), "b c");
     let status = server.command("status").expect(0).stdout;
     assert!(status.contains(&format!("{a:30} disabled")), "{status}");
+    // Also where something else of the pool has changed.
+    let options = format!("{STICKY}, max_connections = 9");
+    server.reload_with(&config(&["a", "b", "c"], &options));
+    assert_eq!(who(&server), "b c");
     assert_eq!(order("up").stdout, format!("pool {a}: up\n"));
     assert_eq!(who(&server), "a b c");
     assert_eq!(ask(&server, Some(&cookie)).text(), "a");

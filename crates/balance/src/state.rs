@@ -147,6 +147,15 @@ impl Pool {
         }
     }
 
+    /// What an operator has it do.
+    pub fn duty(&self, peer: usize) -> Duty {
+        match self.hot.get(peer).map(|hot| hot.flags.load(Relaxed)) {
+            Some(flags) if flags & OFF != 0 => Duty::Rest,
+            Some(flags) if flags & DRAINED != 0 => Duty::Drain,
+            _ => Duty::Serve,
+        }
+    }
+
     /// A peer as it is now.
     ///
     /// # Panics

@@ -14,8 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// With a name, the peers of that upstream and what each of them is at the moment; without, those of
 /// all. With a peer and a word, what it is to do from now on; requests under way are finished in any
-/// case. It holds until it is told otherwise, over reloads that do not change the upstream, and
-/// not over a restart.
+/// case. It holds until it is told otherwise, over reloads that keep the upstream's name and the
+/// peer, and not over a restart.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

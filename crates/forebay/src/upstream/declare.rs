@@ -272,7 +272,11 @@ impl Upstreams {
             return Some(same.clone());
         }
         // The types have checked what a pool could refuse.
-        Upstream::new(resource_id(), definition).ok().map(Arc::new)
+        let made = Upstream::new(resource_id(), definition).ok()?;
+        for old in &self.previous {
+            made.take_orders_of(old);
+        }
+        Some(Arc::new(made))
     }
 }
 

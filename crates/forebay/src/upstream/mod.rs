@@ -175,6 +175,24 @@ impl Upstream {
         }
     }
 
+    /// What an operator has said of peers of the pool of this name that was in service before: who
+    /// is being repaired must not get requests because somebody has added another one.
+    pub fn take_orders_of(&self, before: &Upstream) {
+        if before.definition.name != self.definition.name {
+            return;
+        }
+        for (peer, known) in self.peers.iter().enumerate() {
+            let mut peers = before.peers.iter();
+            let Some(number) = peers.position(|old| old.label == known.label) else {
+                continue;
+            };
+            let duty = before.pool.duty(number);
+            if duty != Duty::Serve {
+                self.pool.set_duty(peer, duty, Tick::from_millis(0));
+            }
+        }
+    }
+
     /// Counts a failure of a peer's, which may eject it. That is told in the log: the requests that
     /// failed may all have been answered by other peers.
     pub fn handle_failure(&self, peer: usize, fault: &Fault, now: Tick) {
