@@ -517,6 +517,157 @@ fn if_range_by_tag_and_by_date() {
     );
 }
 
+#[test]
+fn more_ranges_at_once_than_fills_are_fetched_by_those_who_want_them() {
+    let gate = Gate::new();
+    let (shelf, origin) = Shelf::start(Asset::new(30_000_000));
+    let server = cached(&origin);
+    let client = server.client();
+    // It is known how long it is; then all are held back in the middle of their block.
+    assert_eq!(Reading::range(&client, 0, 9).finish(), Ok(10));
+    shelf.edit(|asset| asset.hold_all = Some(gate.clone()));
+    std::thread::scope(|scope| {
+        for nth in 1..10 {
+            let first = nth * 3_000_000;
+            let client = &client;
+            scope.spawn(move || {
+                let range = Reading::range(client, first, first + 99_999);
+                assert_eq!(range.finish(), Ok(100_000), "{nth}");
+            });
+        }
+        origin.wait_for("all of them", |requests, _| requests.len() == 10);
+        gate.open();
+    });
+}
+
+// --- What memory cannot keep ---------------------------------------------------------------------
+
+/// A store in which nothing of more than 1 MiB stays.
+fn with_little_memory(origin: &Origin) -> Server {
+    Server::builder(r#"cache_store { memory = "8MB" } site { "*", cache, proxy "@origin@" }"#)
+        .origin("origin", origin)
+        .start()
+}
+
+/// A client that leaves what it does not read in the server.
+fn slow(server: &Server) -> Client {
+    server.client().receive_buffer(16 * 1024)
+}
+
+#[test]
+fn who_falls_behind_the_window_fetches_the_rest_for_himself() {
+    for asset in [Asset::new(40_000_000), Asset::new(40_000_000).chunked()] {
+        let (_shelf, origin) = Shelf::start(asset);
+        let server = with_little_memory(&origin);
+        let mut behind = Reading::get(&slow(&server));
+        behind.until(100_000);
+        assert_eq!(Reading::get(&server.client()).finish(), Ok(40_000_000));
+        assert_eq!(behind.finish(), Ok(40_000_000));
+        let requests = origin.requests();
+        assert!(requests.len() <= 3, "{} requests", requests.len());
+        let own = requests.last().expect("one of its own");
+        assert_eq!(own.field("if-range"), Some("\"v0\""));
+        assert!(
+            own.field("range").is_some_and(|range| range.ends_with('-')),
+            "{own:?}"
+        );
+    }
+}
+
+#[test]
+fn who_cannot_fetch_the_rest_is_cut_visibly() {
+    let (_shelf, origin) = Shelf::start(Asset::plain(40_000_000));
+    let server = with_little_memory(&origin);
+    let mut behind = Reading::get(&slow(&server));
+    behind.until(100_000);
+    assert_eq!(Reading::get(&server.client()).finish(), Ok(40_000_000));
+    let end = behind.finish();
+    assert!(end.is_err(), "{end:?}: it cannot be complete");
+}
+
+#[test]
+fn who_joins_late_what_is_not_kept_gets_all_of_it() {
+    let gate = Gate::new();
+    let (_shelf, origin) = Shelf::start(Asset::new(30_000_000).hold(20_000_000, &gate));
+    let server = with_little_memory(&origin);
+    let client = server.client();
+    let mut first = Reading::get(&client);
+    first.until(20_000_000);
+    let mut late = Reading::get(&client);
+    late.until(19_000_000);
+    assert_eq!(
+        Reading::range(&client, 25_000_000, 25_000_099).finish(),
+        Ok(100)
+    );
+    gate.open();
+    assert_eq!(first.finish(), Ok(30_000_000));
+    assert_eq!(late.finish(), Ok(30_000_000));
+    // Nothing of it is found any more.
+    let before = origin.requests().len();
+    let _ = expect_whole(&client, 0, 30_000_000);
+    assert_eq!(origin.requests().len(), before + 1);
+}
+
+#[test]
+fn what_is_too_large_replaces_the_old_one_without_being_kept() {
+    for chunked in [false, true] {
+        let fields = format!("{STALE}, stale-while-revalidate=600\r\n");
+        let (shelf, origin) = Shelf::start(Asset::new(500_000).fields(&fields));
+        let server = with_little_memory(&origin);
+        let client = server.client();
+        let _ = expect_whole(&client, 0, 500_000);
+        shelf.edit(|asset| {
+            asset.change();
+            asset.len = 20_000_000;
+            asset.tells_length = !chunked;
+        });
+        let _ = expect_whole(&client, 0, 500_000);
+        wait::until("the old one to go", || {
+            let ask = Request::head("/big").field("Cache-Control", "only-if-cached");
+            client.request(&ask).status() == 504
+        });
+        assert!(
+            origin.bytes_sent() < 12_000_000,
+            "it is not taken to its end for nobody"
+        );
+        let _ = expect_whole(&client, 1000, 20_000_000);
+    }
+}
+
+#[test]
+fn what_was_asked_for_before_a_change_is_not_stored_after_it() {
+    // A fill of a variant that is known, and one in the background.
+    let fields = format!("{STALE}, stale-while-revalidate=600\r\nVary: X-Kind\r\n");
+    let (shelf, origin) = Shelf::start(Asset::new(500_000).fields(&fields));
+    let server = cached(&origin);
+    let client = server.client();
+    let ask = |kind: &str| Request::get("/big").field("X-Kind", kind);
+    let _ = Reading::start(&client, &ask("a"), 0).finish();
+    let gate = Gate::new();
+    shelf.edit(|asset| {
+        asset.change();
+        asset.hold = Some((0, gate.clone()));
+    });
+    let old = Reading::start(&client, &ask("a"), 0);
+    assert_eq!(old.finish(), Ok(500_000), "stale, and validated behind it");
+    let waits = Reading::start(&client, &ask("b"), 1000);
+    origin.wait_for("both", |requests, _| requests.len() == 3);
+    shelf.edit(|asset| {
+        asset.change();
+        asset.hold = None;
+    });
+    let posted = client.request(&Request::post("/big", "x"));
+    assert_eq!(posted.status(), 200);
+    gate.open();
+    assert_eq!(waits.finish(), Ok(500_000));
+    for kind in ["a", "b"] {
+        // What it gets was asked for after the change.
+        let new = Reading::start(&client, &ask(kind), 2000);
+        assert_eq!(new.head.field("etag"), Some("\"v2000\""), "{kind}");
+        assert_eq!(new.finish(), Ok(500_000), "{kind}");
+    }
+}
+
 // --- Origins that die ----------------------------------------------------------------------------
 
 #[test]

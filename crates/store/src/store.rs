@@ -35,6 +35,11 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 /// An object of at most this share of the memory stays in it.
 const MAX_SHARE: u64 = 8;
 
+/// Bodies whose length is not known yet take at most this share of the memory together; beyond it
+/// those of more than [`SMALL_BYTES`] do not stay.
+const MAX_UNSETTLED_SHARE: u64 = 4;
+const SMALL_BYTES: u64 = 4 * BLOCK_BYTES;
+
 /// At most so many keys in one shard are known not to be for all.
 const MAX_PASSES: usize = 4096;
 
@@ -58,9 +63,11 @@ pub struct Store<M: Meta> {
     next_id: AtomicU64,
     objects: AtomicUsize,
     evicted: AtomicU64,
+    /// Bytes of bodies whose length is not known yet: they are in no queue, and cannot be evicted.
+    unsettled: AtomicU64,
     fills: AtomicUsize,
-    /// When that was asked for what is being filled and cannot be found yet.
-    hidden: Mutex<Slab<u64>>,
+    /// Of what is being filled and cannot be found yet, when it was asked for, and its key.
+    hidden: Mutex<Slab<(u64, Hash)>>,
     /// Somebody is about to sweep.
     to_be_swept: AtomicBool,
     /// What has been purged.
@@ -78,13 +85,21 @@ struct Shard<M: Meta> {
 }
 
 struct Flights<M: Meta> {
-    under_way: FxHashMap<Hash, (u64, Arc<Flight<M>>)>,
+    under_way: FxHashMap<Hash, UnderWay<M>>,
     /// Until when a key is not to be waited for.
     passes: FxHashMap<Hash, u64>,
     pass_order: VecDeque<Hash>,
     /// How often keys were asked for under which nothing is stored.
     uses: FxHashMap<u64, u32>,
     use_order: VecDeque<u64>,
+}
+
+/// A question that is under way.
+struct UnderWay<M: Meta> {
+    /// What it is about, in whichever variant.
+    key: Hash,
+    asked_at: u64,
+    flight: Arc<Flight<M>>,
 }
 
 /// A unit of memory: an object of one block, or one block of a larger one.
@@ -185,6 +200,7 @@ impl<M: Meta> Store<M> {
             next_id: AtomicU64::new(1),
             objects: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
+            unsettled: AtomicU64::new(0),
             fills: AtomicUsize::new(0),
             hidden: Mutex::new(Slab::new()),
             to_be_swept: AtomicBool::new(false),
@@ -281,12 +297,16 @@ impl<M: Meta> Store<M> {
 
     // --- Asking ----------------------------------------------------------------------------------
 
-    /// Who is to ask for something that is absent. `hash` is that of the key, with that of the
-    /// variant where it is known on what the answer depends.
-    pub fn begin(self: &Arc<Store<M>>, hash: Hash, now_ms: u64) -> Begin<M> {
+    /// Who is to ask for something that is absent, while nothing is known of its variants.
+    pub fn begin(self: &Arc<Store<M>>, key: Hash, now_ms: u64) -> Begin<M> {
+        self.begin_variant(key, key, now_ms)
+    }
+
+    /// The same of one variant: `hash` is that of the key, with that of what it is chosen by.
+    pub fn begin_variant(self: &Arc<Store<M>>, key: Hash, hash: Hash, now_ms: u64) -> Begin<M> {
         let mut flights = self.shard(hash).flights.lock();
-        if let Some((_, flight)) = flights.under_way.get(&hash) {
-            return Begin::Follow(flight.follow());
+        if let Some(under) = flights.under_way.get(&hash) {
+            return Begin::Follow(under.flight.follow());
         }
         if let Some(until) = flights.passes.get(&hash) {
             if *until > now_ms {
@@ -296,7 +316,12 @@ impl<M: Meta> Store<M> {
         }
         let flight = Flight::new();
         let asked_at = self.rules.newest();
-        flights.under_way.insert(hash, (asked_at, flight.clone()));
+        let under = UnderWay {
+            key,
+            asked_at,
+            flight: flight.clone(),
+        };
+        flights.under_way.insert(hash, under);
         drop(flights);
         Begin::Lead(Lead::new(self, flight, hash, asked_at))
     }
@@ -362,7 +387,7 @@ impl<M: Meta> Store<M> {
         if len_bytes == Some(0) {
             object.body.set_empty();
         }
-        let hidden = when_complete.then(|| self.hidden.lock().insert(asked_at));
+        let hidden = when_complete.then(|| self.hidden.lock().insert((asked_at, hash)));
         let filler = Filler::new(self, object.clone(), run, range, hidden);
         (object, filler)
     }
@@ -389,16 +414,12 @@ impl<M: Meta> Store<M> {
         Some((object, filler))
     }
 
-    /// Takes away all that is stored under a key: something has changed it.
-    pub fn invalidate(&self, hash: Hash, key: &[u8]) {
+    /// Takes away all that is stored under a key: something has changed it. True if it took a rule,
+    /// for what is under way; then there is something to [`sweep`](Store::sweep).
+    pub fn invalidate(&self, hash: Hash, key: &[u8]) -> bool {
         // What is under way was asked for before.
-        if self
-            .shard(hash)
-            .flights
-            .lock()
-            .under_way
-            .contains_key(&hash)
-        {
+        let is_coming = self.is_under_way(hash);
+        if is_coming {
             self.rules.add(&Rule::Url(url_of(key).into()), false);
         }
         let there: SmallVec<[Arc<Object<M>>; 4]> =
@@ -406,6 +427,17 @@ impl<M: Meta> Store<M> {
         for object in &there {
             self.remove(object);
         }
+        is_coming
+    }
+
+    /// Whether something that can not be found yet is asked for under this key, in any variant.
+    fn is_under_way(&self, key: Hash) -> bool {
+        let asks = |shard: &Shard<M>| {
+            let flights = shard.flights.lock();
+            flights.under_way.values().any(|under| under.key == key)
+        };
+        let is_hidden = || self.hidden.lock().iter().any(|(_, (_, of))| *of == key);
+        self.shards.iter().any(asks) || is_hidden()
     }
 
     /// Some more of an object's bytes, from the block on in which `at` is, as far as they are
@@ -600,11 +632,11 @@ impl<M: Meta> Store<M> {
         // Read before the objects: what lands meanwhile has landed in the index, or is still here.
         let mut oldest = newest;
         for shard in &self.shards {
-            for (asked_at, _) in shard.flights.lock().under_way.values() {
-                oldest = oldest.min(*asked_at);
+            for under in shard.flights.lock().under_way.values() {
+                oldest = oldest.min(under.asked_at);
             }
         }
-        for (_, asked_at) in &*self.hidden.lock() {
+        for (_, (asked_at, _)) in &*self.hidden.lock() {
             oldest = oldest.min(*asked_at);
         }
         let index = self.index.pin();
@@ -728,6 +760,8 @@ pub struct Filler<M: Meta> {
     hidden: Option<usize>,
     /// It does not stay in memory as a whole.
     windowed: bool,
+    /// How much of [`Store::unsettled`] is its.
+    unsettled: u64,
     landed: Vec<Landed>,
     is_over: bool,
 }
@@ -748,6 +782,7 @@ impl<M: Meta> Filler<M> {
             range,
             hidden,
             windowed: false,
+            unsettled: 0,
             landed: Vec::new(),
             is_over: false,
         };
@@ -793,6 +828,15 @@ impl<M: Meta> Filler<M> {
         self.object.body.keep_window();
     }
 
+    fn note_unsettled(&mut self, bytes: u64) {
+        let unsettled = &self.store.unsettled;
+        match bytes.checked_sub(self.unsettled) {
+            Some(more) => unsettled.fetch_add(more, Relaxed),
+            None => unsettled.fetch_sub(self.unsettled - bytes, Relaxed),
+        };
+        self.unsettled = bytes;
+    }
+
     /// Ready when more may be pulled.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.object.body.poll_room(self.run, cx)
@@ -807,8 +851,14 @@ impl<M: Meta> Filler<M> {
     /// Takes what was received.
     pub fn push(&mut self, bytes: &Bytes) -> Pushed {
         let pushed = self.object.body.push(self.run, bytes, &mut self.landed);
-        if !self.windowed && self.range.end == u64::MAX && self.position() > self.largest() {
-            self.keep_window();
+        if !self.windowed && self.range.end == u64::MAX {
+            self.note_unsettled(self.position());
+            let all = self.store.unsettled.load(Relaxed);
+            let is_crowded = all > self.store.memory_bytes.load(Relaxed) / MAX_UNSETTLED_SHARE;
+            if self.unsettled > self.largest() || (is_crowded && self.unsettled > SMALL_BYTES) {
+                self.keep_window();
+                self.note_unsettled(0);
+            }
         }
         self.settle();
         pushed
@@ -876,6 +926,7 @@ impl<M: Meta> Filler<M> {
 
 impl<M: Meta> Drop for Filler<M> {
     fn drop(&mut self) {
+        self.note_unsettled(0);
         if !self.is_over {
             self.end(true, false);
         }

@@ -317,3 +317,33 @@ fn who_has_not_waited_for_a_fill_that_failed_may_begin_another() {
     let mut comes = Reader::new(found(&store, KEY).unwrap(), 0, None);
     assert_eq!(drain(&mut comes, &waker), State::Absent(BLOCK_BYTES));
 }
+
+#[test]
+fn bodies_of_unknown_length_have_a_share_together() {
+    let store = store(64 * MB);
+    let mut fills = Vec::new();
+    for nth in 0..20_u8 {
+        let key = [nth];
+        let hash = store.hash(&key);
+        let (object, mut filler) = store.publish(hash, &key, 0, Head::default(), None, false);
+        let reader = Reader::new(object.clone(), 0, None);
+        assert_eq!(filler.push(&bytes(0..4 * MB)), Pushed::More);
+        fills.push((filler, object, reader));
+    }
+    let kept = fills
+        .iter()
+        .filter(|(_, object, _)| !object.body.is_windowed())
+        .count();
+    assert_eq!(kept, 4, "a quarter of the memory");
+    // Small ones stay; and when those are over, large ones again.
+    let one = |len: u64| {
+        let hash = store.hash(KEY);
+        let (object, mut filler) = store.publish(hash, KEY, 0, Head::default(), None, false);
+        assert_eq!(filler.push(&bytes(0..len)), Pushed::More);
+        assert!(filler.finish());
+        object.body.is_windowed()
+    };
+    assert!(!one(BLOCK_BYTES + 1));
+    drop(fills);
+    assert!(!one(4 * MB));
+}

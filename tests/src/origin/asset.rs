@@ -27,6 +27,8 @@ pub struct Asset {
     pub rate: u64,
     /// Nothing of the body behind this byte is sent until the gate is open.
     pub hold: Option<(u64, Gate)>,
+    /// Nothing of any body is sent until the gate is open.
+    pub hold_all: Option<Gate>,
     /// Where a transfer is broken off, and how many still are.
     pub dies: Option<(u64, usize)>,
     /// Whenever a transfer is broken off it becomes another version.
@@ -46,6 +48,7 @@ impl Asset {
             tells_length: true,
             rate: 0,
             hold: None,
+            hold_all: None,
             dies: None,
             changes_when_dead: false,
         }
@@ -142,6 +145,9 @@ impl Asset {
         let mut script = Script::raw(head);
         if request.method == "HEAD" {
             return script;
+        }
+        if let Some(gate) = &self.hold_all {
+            script = script.then(Act::Wait(gate.clone()));
         }
         let mut stop = end;
         let mut is_dead = false;

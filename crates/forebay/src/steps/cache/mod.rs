@@ -552,7 +552,11 @@ impl Cache {
         };
         let key = Key::of(&self.shared, exchange);
         let flight = flight(&self.shared, &key, Some(object), &exchange.request.fields);
-        if let Begin::Lead(lead) = self.shared.store.begin(flight, exchange.worker.now_ms()) {
+        if let Begin::Lead(lead) =
+            self.shared
+                .store
+                .begin_variant(key.hash, flight, exchange.worker.now_ms())
+        {
             let filling = self.filling(exchange, facts, &key);
             // Nobody waits for it.
             drop(filling.ask(lead, Some(object.clone()), Some(refresh)));
@@ -576,7 +580,7 @@ impl Cache {
             let fields = &exchange.request.fields;
             let flight = flight(&self.shared, &key, newest.as_ref(), fields);
             let rules_before = store.rules.newest();
-            match store.begin(flight, exchange.worker.now_ms()) {
+            match store.begin_variant(key.hash, flight, exchange.worker.now_ms()) {
                 Begin::Pass => break,
                 Begin::Lead(lead) => {
                     // A purge may have come between.

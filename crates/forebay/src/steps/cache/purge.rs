@@ -31,6 +31,12 @@ impl Cache {
         for rule in &rules {
             self.shared.store.purge(rule, soft);
         }
+        self.sweep();
+        self.purged(exchange)
+    }
+
+    /// Has the memory of what is dead given back, and rules that are over let go.
+    fn sweep(&self) {
         let store = self.shared.store.clone();
         if store.wants_sweep() {
             tokio::task::spawn_local(async move {
@@ -41,7 +47,6 @@ impl Cache {
                 }
             });
         }
-        self.purged(exchange)
     }
 
     /// What who has purged is told.
@@ -62,6 +67,7 @@ impl Cache {
             port: exchange.port(),
             path_and_query: &uri,
         };
+        let mut took_rule = false;
         for uri in invalidated(&facts, response.status, &target, &response.fields) {
             let Some(key) = Key::of_other(shared, exchange, &uri) else {
                 continue;
@@ -71,9 +77,13 @@ impl Cache {
                 true => {
                     let url = forebay_store::key::url_of(&key.bytes);
                     shared.store.purge(&Rule::Url(url.into()), false);
+                    took_rule = true;
                 }
-                false => shared.store.invalidate(key.hash, &key.bytes),
+                false => took_rule |= shared.store.invalidate(key.hash, &key.bytes),
             }
+        }
+        if took_rule {
+            self.sweep();
         }
     }
 }
