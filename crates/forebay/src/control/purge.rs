@@ -109,8 +109,9 @@ impl Purge {
 }
 
 impl InForce {
-    /// Takes away what is dead; says what became of how much. Takes a while with many objects.
-    pub fn sweep(self) -> serde_json::Value {
+    /// Takes away what is dead; says what became of how much, and how many bytes it were. Takes a
+    /// while with many objects.
+    pub fn sweep(self) -> (serde_json::Value, u64) {
         let mut sum = Swept::default();
         for kept in &self.stores {
             let swept = kept.store.sweep();
@@ -119,13 +120,14 @@ impl InForce {
             sum.bytes += swept.bytes;
         }
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        serde_json::json!({
+        let done = serde_json::json!({
             "objects": if self.soft { sum.stale } else { sum.gone },
             "bytes": sum.bytes,
             "soft": self.soft,
             "in_force_us": us(self.took),
             "swept_us": us(self.begun.elapsed()),
-        })
+        });
+        (done, sum.bytes)
     }
 }
 

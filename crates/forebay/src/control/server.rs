@@ -213,9 +213,18 @@ fn cache_status(site: &SiteCounts) -> Option<serde_json::Value> {
 }
 
 /// Gives the memory back off this thread, which answers others meanwhile.
-fn sweep(purged: InForce, answer: oneshot::Sender<Result<serde_json::Value, String>>) {
+fn sweep(
+    purged: InForce,
+    process: Arc<Process>,
+    answer: oneshot::Sender<Result<serde_json::Value, String>>,
+) {
     tokio::spawn(async move {
-        let done = crate::compute::run(move || purged.sweep()).await;
+        let swept = crate::compute::run(move || {
+            let (done, bytes) = purged.sweep();
+            process.give_back(bytes);
+            done
+        });
+        let done = swept.await;
         // The purge is in force all the same; memory comes back with the next one.
         let done = done.map_err(|fault| format!("purged, but not counted: {fault}"));
         let _ = answer.send(done);
@@ -366,7 +375,7 @@ impl Server {
                     }
                     Some(Command::Purge(purge, answer)) => {
                         match purge.put_in_force(&self.built.snapshot) {
-                            Ok(in_force) => sweep(in_force, answer),
+                            Ok(in_force) => sweep(in_force, self.process.clone(), answer),
                             Err(wrong) => _ = answer.send(Err(wrong)),
                         }
                     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use forebay_fields::Fields;
 use forebay_sys::clock;
+use forebay_sys::memory::give_back_free;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +60,9 @@ pub enum Mail {
         /// Told so.
         done: oneshot::Sender<()>,
     },
+    /// Give memory that is free back to the system: much was thrown away that this worker had
+    /// allocated.
+    GiveBack,
     /// Finish what is under way, take nothing new, then end.
     Drain {
         /// Told when the last exchange has ended, and its lines of access logs are handed over.
@@ -90,7 +94,23 @@ pub struct Process {
     pub mailboxes: std::sync::OnceLock<Box<[Mailbox]>>,
 }
 
+/// Less than this is not worth asking every worker to give memory back.
+const WORTH_GIVING_BACK: u64 = 8 * 1024 * 1024;
+
 impl Process {
+    /// Has workers give memory back, where so much of it was thrown away: what a worker has
+    /// allocated goes back to the system by way of that worker.
+    pub fn give_back(&self, bytes: u64) {
+        if bytes < WORTH_GIVING_BACK {
+            return;
+        }
+        give_back_free();
+        for mailbox in self.mailboxes.get().into_iter().flatten() {
+            // One whose mailbox is full has other things to do.
+            let _ = mailbox.try_send(Mail::GiveBack);
+        }
+    }
+
     /// How many workers there are; 1 while they start.
     pub fn workers(&self) -> usize {
         self.mailboxes.get().map_or(1, |all| all.len().max(1))

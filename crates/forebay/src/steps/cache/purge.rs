@@ -39,10 +39,12 @@ impl Cache {
     fn sweep(&self) {
         let store = self.shared.store.clone();
         if store.wants_sweep() {
+            let process = exchange.worker.process.clone();
             tokio::task::spawn_local(async move {
                 let sweeping = store.clone();
+                let sweep = move || process.give_back(sweeping.sweep().bytes);
                 // Memory comes back a little later; where too much waits, with the next purge.
-                if crate::compute::run(move || sweeping.sweep()).await.is_err() {
+                if crate::compute::run(sweep).await.is_err() {
                     store.sweep_fell_out();
                 }
             });
