@@ -1,10 +1,12 @@
 //! A place at a peer, and the queue for one.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use forebay_balance::{Ask, NoPeer, Pushed, Tick};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 use super::Upstream;
 use crate::exchange::{Fault, Reason};
@@ -23,6 +25,30 @@ pub struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if self.upstream.pool.release(self.peer) || self.upstream.waiting() > 0 {
+            self.upstream.wake_next();
+        }
+    }
+}
+
+/// A turn in the queue: ready when there may be a place. Who leaves when it is theirs already gives it
+/// to the next one; else the place would stay empty while others wait for it.
+struct Turn<'a> {
+    upstream: &'a Upstream,
+    woken: oneshot::Receiver<()>,
+}
+
+impl Future for Turn<'_> {
+    type Output = Result<(), RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.woken).poll(cx)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.woken.close();
+        if self.woken.try_recv().is_ok() {
             self.upstream.wake_next();
         }
     }
@@ -56,7 +82,7 @@ impl Upstream {
     ) -> Result<Seat, Fault> {
         let until = worker.now_ms() + millis(self.definition.queue_timeout);
         loop {
-            let woken = self.queue(worker, priority)?;
+            let turn = self.queue(worker, priority)?;
             // Looked at again once in the queue: a place may have been given back in between,
             // when nobody was there to be woken.
             match self.seat(ask) {
@@ -66,7 +92,7 @@ impl Upstream {
             }
             let now = worker.now_ms();
             let left = std::time::Duration::from_millis(until.saturating_sub(now));
-            match timeout(deadline, now, left, woken).await {
+            match timeout(deadline, now, left, turn).await {
                 Ok(Ok(())) => {}
                 // Put out of the queue by one of a better priority.
                 Ok(Err(_)) => return Err(Reason::PoolFull.into()),
@@ -80,7 +106,7 @@ impl Upstream {
         }
     }
 
-    fn queue(&self, worker: &Worker, priority: u8) -> Result<oneshot::Receiver<()>, Fault> {
+    fn queue(&self, worker: &Worker, priority: u8) -> Result<Turn<'_>, Fault> {
         let (wake, woken) = oneshot::channel();
         let now = Tick::from_millis(worker.now_ms());
         let mut waiting = self.waiting.lock();
@@ -91,7 +117,8 @@ impl Upstream {
         if refused {
             Err(Reason::PoolFull.into())
         } else {
-            Ok(woken)
+            let upstream = self;
+            Ok(Turn { upstream, woken })
         }
     }
 
@@ -123,4 +150,32 @@ impl Upstream {
 
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::steps::testing::Bench;
+
+    #[test]
+    fn who_leaves_when_it_is_their_turn_gives_it_on() {
+        let bench = Bench::new(
+            r#"local pool = upstream "pool" { "127.0.0.1:1", max_connections = 1 }
+               site { "*", proxy(pool) }"#,
+        );
+        let pool = bench.built.snapshot.upstreams[0].clone();
+        let mut turns: Vec<_> = (0..3)
+            .filter_map(|_| pool.queue(&bench.worker, 5).ok())
+            .collect();
+        assert_eq!(turns.len(), 3);
+        pool.wake_next();
+        drop(turns.remove(0));
+        assert!(turns[0].woken.try_recv().is_ok(), "the second");
+        assert!(turns[1].woken.try_recv().is_err(), "nobody else");
+        // One whose turn it is not yet takes nothing with them, and one who had theirs neither.
+        drop(turns.remove(1));
+        drop(turns.remove(0));
+        assert_eq!(pool.waiting(), 1, "who has left is passed over later");
+        pool.wake_next();
+        assert_eq!(pool.waiting(), 0);
+    }
 }
