@@ -98,6 +98,57 @@ impl StoredFacts {
         }
     }
 
+    /// The same as it is kept on a disk: little-endian, in the order of the fields. What changes it
+    /// needs another version of the formats that hold it.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let mut at = 0;
+        let mut put = |field: &[u8]| {
+            bytes[at..at + field.len()].copy_from_slice(field);
+            at += field.len();
+        };
+        put(&self.born_ms.to_le_bytes());
+        put(&self.answered.as_millis().to_le_bytes());
+        put(&self.last_modified.to_le_bytes());
+        put(&self.date.to_le_bytes());
+        put(&self.lifetime.to_le_bytes());
+        put(&self.stale_while_revalidate.to_le_bytes());
+        put(&self.stale_if_error.to_le_bytes());
+        put(&self.status.to_le_bytes());
+        put(&self.flags.to_le_bytes());
+        put(&[self.by as u8, self.why as u8]);
+        bytes
+    }
+
+    /// How long [`to_bytes`](Self::to_bytes) is.
+    pub const BYTES: usize = 50;
+
+    /// Reads what [`to_bytes`](Self::to_bytes) has made. `None`: it has not.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let mut rest = &bytes[..];
+        let born = take(&mut rest)?;
+        let answered = u64::from_le_bytes(take(&mut rest)?);
+        let facts = Self {
+            born_ms: i64::from_le_bytes(born),
+            answered: Time::from_millis(answered),
+            last_modified: u64::from_le_bytes(take(&mut rest)?),
+            date: u64::from_le_bytes(take(&mut rest)?),
+            lifetime: u32::from_le_bytes(take(&mut rest)?),
+            stale_while_revalidate: u32::from_le_bytes(take(&mut rest)?),
+            stale_if_error: u32::from_le_bytes(take(&mut rest)?),
+            status: u16::from_le_bytes(take(&mut rest)?),
+            flags: u16::from_le_bytes(take(&mut rest)?),
+            by: *LifetimeBy::ALL.get(usize::from(take::<1>(&mut rest)?[0]))?,
+            why: *WhyStored::ALL.get(usize::from(take::<1>(&mut rest)?[0]))?,
+        };
+        let known =
+            NO_CACHE | MUST_REVALIDATE | PROXY_REVALIDATE | S_MAXAGE | ETAG_WEAK | ETAG_STRONG;
+        let fits = (200..600).contains(&facts.status) && facts.flags & !known == 0;
+        fits.then_some(facts)
+    }
+
     /// `current_age` (RFC 9111 §4.2.3), in milliseconds.
     #[inline]
     #[must_use]
@@ -246,6 +297,12 @@ impl StoredFacts {
     pub(crate) fn stale_if_error(&self) -> Option<u32> {
         (self.stale_if_error <= MAX_SECONDS).then_some(self.stale_if_error)
     }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (field, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(*field)
 }
 
 /// Moments and ages fit by far; what does not is as far away as can be.

@@ -239,6 +239,16 @@ impl Body {
         }
     }
 
+    /// Puts a block where none is, of a body that nobody fills yet.
+    pub(crate) fn set_block(&self, number: u64, block: Bytes) -> bool {
+        let Some(slot) = self.slot(number) else {
+            return false;
+        };
+        slot.block.store(Some(std::sync::Arc::new(block)));
+        self.resident.fetch_add(1, Release);
+        true
+    }
+
     /// Whether every byte of it is in memory.
     pub fn is_complete(&self) -> bool {
         match self.row.get() {
@@ -748,11 +758,13 @@ impl Work {
 
 /// One more use, up to [`MAX_USES`](crate::queue::MAX_USES): no read-modify-write, and no write at
 /// all for what is used much. Two readers at once may count as one; that is exact enough.
-pub(crate) fn use_once(uses: &AtomicU8) {
+/// Says how many were counted before.
+pub(crate) fn use_once(uses: &AtomicU8) -> u8 {
     let before = uses.load(Relaxed);
     if before < crate::queue::MAX_USES {
         uses.store(before + 1, Relaxed);
     }
+    before
 }
 
 /// One piece of memory, exactly as long as it must be: what was received lies in buffers that

@@ -22,6 +22,7 @@ mod object;
 pub mod queue;
 pub mod rules;
 mod store;
+mod tier;
 
 pub use body::{
     AHEAD_BYTES, BLOCK_BYTES, Body, FAR_BYTES, MAX_FILLS, NotFilled, Pushed, WINDOW_BYTES,
@@ -30,3 +31,4 @@ pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
 pub use object::{Meta, Object, Refresh};
 pub use store::{Filler, Options, Read, Reader, Store, Swept, Usage};
+pub use tier::Candidate;

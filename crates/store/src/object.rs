@@ -1,13 +1,15 @@
 //! A stored representation, and what comes of asking for one.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::body::{Body, use_once};
+use crate::disk::Blocks;
 use crate::key::Hash;
 
 /// What the store has to know of that which an object says of itself: its head.
@@ -20,6 +22,18 @@ pub trait Meta: Send + Sync + 'static {
 
     /// Whether it is the same variant as the other, in a newer version or not.
     fn replaces(&self, other: &Self) -> bool;
+
+    /// The same as it is kept on a disk. `None`: it is not to be kept there.
+    fn encode(&self) -> Option<Bytes>;
+
+    /// What [`encode`](Meta::encode) has made, in this or another version of the program.
+    fn decode(bytes: &[u8]) -> Option<Self>
+    where
+        Self: Sized;
+
+    /// A number of the variant: equal for those that replace each other, and hardly ever for
+    /// others.
+    fn variant(&self) -> u16;
 
     /// What it can be purged by.
     fn tags(&self) -> SmallVec<[&[u8]; 4]>;
@@ -52,6 +66,10 @@ pub struct Object<M> {
     /// It stands in a queue, as a whole.
     pub(crate) queued: AtomicBool,
     pub(crate) uses: AtomicU8,
+    /// It is on a disk, or on its way there, or was not taken.
+    pub(crate) offered: AtomicBool,
+    /// Where its blocks are, if they came from a disk.
+    pub(crate) on_disk: OnceLock<Box<Blocks>>,
 }
 
 impl<M: Meta> Object<M> {
@@ -76,10 +94,12 @@ impl<M: Meta> Object<M> {
             refreshing: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             uses: AtomicU8::new(0),
+            offered: AtomicBool::new(false),
+            on_disk: OnceLock::new(),
         }
     }
 
-    /// Counts a use.
+    /// Counts a use of what does not go to disks; else see [`Store::used`](crate::Store::used).
     pub fn used(&self) {
         use_once(&self.uses);
     }

@@ -56,6 +56,8 @@ struct Marks {
 #[derive(Default)]
 struct Tables {
     newest: u64,
+    /// The number of a rule that is not in force yet.
+    reserved: Option<u64>,
     all: Marks,
     urls: FxHashMap<Box<[u8]>, Marks>,
     prefixes: FxHashMap<Box<[u8]>, Marks>,
@@ -133,6 +135,30 @@ impl Rules {
             }
         }
         verdict
+    }
+
+    /// The number of a rule that is about to be put in force.
+    pub(crate) fn reserve(&self) -> u64 {
+        let mut tables = self.tables.write();
+        tables.newest += 1;
+        tables.reserved = Some(tables.newest);
+        self.newest.store(tables.newest, Release);
+        tables.newest
+    }
+
+    /// All rules up to this number are in force.
+    pub(crate) fn in_force(&self) -> u64 {
+        let tables = self.tables.read();
+        tables.reserved.map_or(tables.newest, |number| number - 1)
+    }
+
+    /// Puts it in force. All is judged anew, also what was judged since its number was given.
+    pub(crate) fn add_reserved(&self, number: u64, rule: &Rule, soft: bool) {
+        let mut tables = self.tables.write();
+        tables.note(number, rule, soft);
+        tables.reserved = None;
+        tables.newest += 1;
+        self.newest.store(tables.newest, Release);
     }
 
     /// Puts rules in force that were kept, with the numbers that they had; `newest` is the newest

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::body::{BLOCK_BYTES, Body, Landed, Look, NotFilled, Place, Pushed};
+use crate::disk::{Disk, Intake};
 use crate::flight::{Begin, Flight, Lead};
 use crate::key::{BuildAsIs, Hash, Secret, url_of};
 use crate::object::{Meta, Object};
@@ -72,6 +73,9 @@ pub struct Store<M: Meta> {
     to_be_swept: AtomicBool,
     /// What has been purged.
     pub rules: Rules,
+    pub(crate) disk: OnceLock<Arc<Disk>>,
+    /// Held by whoever writes rules to disks.
+    pub(crate) purging: Mutex<()>,
 }
 
 /// What is stored under one hash: variants of one resource, the newest last.
@@ -205,6 +209,8 @@ impl<M: Meta> Store<M> {
             hidden: Mutex::new(Slab::new()),
             to_be_swept: AtomicBool::new(false),
             rules: Rules::default(),
+            disk: OnceLock::new(),
+            purging: Mutex::new(()),
         })
     }
 
@@ -287,7 +293,7 @@ impl<M: Meta> Store<M> {
             Verdict::Alive => {}
             Verdict::Stale => object.set_stale(),
             Verdict::Dead => {
-                self.remove(object);
+                self.take_out(object);
                 return false;
             }
         }
@@ -417,6 +423,9 @@ impl<M: Meta> Store<M> {
     /// Takes away all that is stored under a key: something has changed it. True if it took a rule,
     /// for what is under way; then there is something to [`sweep`](Store::sweep).
     pub fn invalidate(&self, hash: Hash, key: &[u8]) -> bool {
+        if let Some(disk) = self.disk.get() {
+            disk.remove(disk.hash(key));
+        }
         // What is under way was asked for before.
         let is_coming = self.is_under_way(hash);
         if is_coming {
@@ -425,7 +434,7 @@ impl<M: Meta> Store<M> {
         let there: SmallVec<[Arc<Object<M>>; 4]> =
             self.with(hash, key, |all| all.iter().cloned().collect());
         for object in &there {
-            self.remove(object);
+            self.take_out(object);
         }
         is_coming
     }
@@ -452,7 +461,7 @@ impl<M: Meta> Store<M> {
         Ok(Filler::new(self, object.clone(), run, range, None))
     }
 
-    /// An object that is there as a whole.
+    /// An object that is there as a whole; it does not go to disks.
     pub fn store(
         self: &Arc<Store<M>>,
         hash: Hash,
@@ -481,7 +490,14 @@ impl<M: Meta> Store<M> {
         let body = old.body.clone();
         let object = self.object(old.hash, &old.key, asked_at, meta, body);
         object.uses.store(old.uses.load(Relaxed), Relaxed);
+        if let Some(blocks) = old.on_disk.get() {
+            let _ = object.on_disk.set(blocks.clone());
+        }
         self.insert(&object);
+        // A larger one stays on the disk as it was: after a restart it is validated once more.
+        if object.body.whole().is_some() {
+            self.offer(&object);
+        }
         // Its blocks stand in the queue under the old one's name, which is gone now.
         match object.body.whole().map(Bytes::len) {
             Some(len) => self.hold(&object, WHOLE, len),
@@ -501,7 +517,7 @@ impl<M: Meta> Store<M> {
         object
     }
 
-    fn object(
+    pub(crate) fn object(
         &self,
         hash: Hash,
         key: &[u8],
@@ -516,6 +532,32 @@ impl<M: Meta> Store<M> {
     /// Puts an object where it is found, in place of the one that it replaces.
     fn insert(&self, object: &Arc<Object<M>>) {
         let _writer = self.shard(object.hash).writer.lock();
+        self.insert_locked(object);
+    }
+
+    /// Puts an object where it is found, unless there is one that it would replace: that one.
+    pub(crate) fn insert_if_absent(&self, object: &Arc<Object<M>>) -> Option<Arc<Object<M>>> {
+        let _writer = self.shard(object.hash).writer.lock();
+        let there = self.with(object.hash, &object.key, |objects| {
+            let mut same = objects.iter().filter(|one| object.meta.replaces(&one.meta));
+            same.find(|one| !one.is_gone()).cloned()
+        });
+        if there.is_none() {
+            self.insert_locked(object);
+        }
+        there
+    }
+
+    /// Counts the memory of an object that came from a disk.
+    pub(crate) fn hold_first(&self, object: &Arc<Object<M>>) {
+        match object.body.whole().map(Bytes::len) {
+            Some(len) => self.hold(object, WHOLE, len),
+            None => self.hold_block(object, 0, BLOCK_BYTES),
+        }
+        object.queued.store(true, Release);
+    }
+
+    fn insert_locked(&self, object: &Arc<Object<M>>) {
         let index = self.index.pin();
         let mut objects: SmallVec<[Arc<Object<M>>; 1]> = SmallVec::new();
         if let Some(Entry(there)) = index.get(&object.hash.0) {
@@ -536,8 +578,16 @@ impl<M: Meta> Store<M> {
         index.insert(object.hash.0, Entry(objects));
     }
 
-    /// Takes an object away; who reads it goes on.
+    /// Takes an object away, also from disks; who reads it goes on.
     pub fn remove(&self, object: &Arc<Object<M>>) {
+        if let Some(disk) = self.disk.get() {
+            disk.remove(disk.hash(&object.key));
+        }
+        self.take_out(object);
+    }
+
+    /// Takes an object out of memory; on disks it stays.
+    fn take_out(&self, object: &Arc<Object<M>>) {
         object.set_gone();
         let _writer = self.shard(object.hash).writer.lock();
         let index = self.index.pin();
@@ -594,12 +644,12 @@ impl<M: Meta> Store<M> {
             return;
         };
         if held.block == WHOLE {
-            self.remove(&object);
+            self.take_out(&object);
             return;
         }
         object.body.evict(u64::from(held.block));
         if object.body.resident_blocks() == 0 && !object.body.is_filling() {
-            self.remove(&object);
+            self.take_out(&object);
         }
     }
 
@@ -658,7 +708,7 @@ impl<M: Meta> Store<M> {
         for shard in &self.shards {
             shard.queue.lock().forget_gone();
         }
-        self.rules.forget(oldest);
+        self.forget_rules(oldest.min(self.disk_oldest()));
         swept.bytes = bytes_before.saturating_sub(self.usage().bytes);
         swept
     }
@@ -763,6 +813,8 @@ pub struct Filler<M: Meta> {
     /// How much of [`Store::unsettled`] is its.
     unsettled: u64,
     landed: Vec<Landed>,
+    /// Blocks go to a disk as they come.
+    intake: Option<Intake>,
     is_over: bool,
 }
 
@@ -784,8 +836,17 @@ impl<M: Meta> Filler<M> {
             windowed: false,
             unsettled: 0,
             landed: Vec::new(),
+            intake: None,
             is_over: false,
         };
+        // What comes from a disk goes out of memory block by block, and comes again.
+        if filler.object.on_disk.get().is_some() {
+            return filler;
+        }
+        let len = filler.object.body.len_bytes();
+        if filler.range.start == 0 && len == Some(filler.range.end) && len > Some(BLOCK_BYTES) {
+            filler.intake = store.intake(&filler.object);
+        }
         // Of a large body, too, the parts that were asked for stay, as long as others do not need
         // the memory more.
         let range = &filler.range;
@@ -873,12 +934,14 @@ impl<M: Meta> Filler<M> {
         };
         if !is_whole {
             self.object.body.give_up(self.run, true);
-            self.store.remove(&self.object);
+            self.store.take_out(&self.object);
             return false;
         }
         if self.windowed {
-            // What is left of it would be found, and be of no use.
-            self.store.remove(&self.object);
+            // What is left of it would be found, and be of no use; on a disk it may be whole.
+            self.settle();
+            self.send_to_disk();
+            self.store.take_out(&self.object);
             return true;
         }
         if self.hidden.is_some() {
@@ -890,7 +953,16 @@ impl<M: Meta> Filler<M> {
         {
             self.store.hold(&self.object, WHOLE, whole.len());
         }
+        self.send_to_disk();
         true
+    }
+
+    /// All has come: it is to be stored on a disk.
+    fn send_to_disk(&mut self) {
+        match self.intake.take() {
+            Some(intake) => self.store.commit(&self.object, intake),
+            None => self.store.offer(&self.object),
+        }
     }
 
     /// Nothing more comes. If `keep`, complete blocks stay to be completed under the same validator
@@ -908,13 +980,24 @@ impl<M: Meta> Filler<M> {
             && self.object.body.len_bytes().is_some()
             && self.object.body.resident_blocks() > 0;
         if !is_of_use {
-            self.store.remove(&self.object);
+            self.store.take_out(&self.object);
         }
     }
 
     /// Counts the blocks that have come.
     fn settle(&mut self) {
         for landed in self.landed.drain(..) {
+            if let Some(intake) = &mut self.intake {
+                let block = self.object.body.block(landed.block);
+                let number = u32::try_from(landed.block).ok();
+                let sent = match (number, block) {
+                    (Some(number), Some(block)) => intake.block(number, block),
+                    _ => false,
+                };
+                if !sent {
+                    self.intake = None;
+                }
+            }
             // Of an object of one block the whole is counted, when it is complete.
             if !self.windowed && self.object.body.slot(landed.block).is_some() {
                 self.store

@@ -54,7 +54,7 @@ use self::record::{MAX_KEY_BYTES, MAX_META_BYTES, Ref};
 use self::volume::{How, ReadHead, Volume};
 use self::writer::Writer;
 use crate::body::BLOCK_BYTES;
-use crate::key::Hash;
+use crate::key::{Hash, Secret};
 use crate::rules::Rule;
 
 /// How a disk tier is made.
@@ -117,8 +117,6 @@ pub enum What {
 /// What is known of purges when the directories are open.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// Under what keys are hashed.
-    pub secret: [u8; 16],
     /// The number of the newest rule, or one that is higher.
     pub newest: u64,
     /// The rules that something may still be older than.
@@ -208,10 +206,10 @@ pub struct Usage {
 pub struct Disk {
     volumes: Box<[Arc<Volume>]>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    secret: Secret,
     epoch: u32,
     next_id: AtomicU64,
     seen: Option<Seen>,
-    admit: Admit,
 }
 
 impl fmt::Display for Notice {
@@ -262,13 +260,12 @@ impl Disk {
         let disk = Disk {
             volumes: volumes.into(),
             threads: Mutex::new(threads),
+            secret: Secret(recovered.identity.secret),
             epoch: recovered.identity.epoch,
             next_id: AtomicU64::new(0),
             seen: (options.admit == Admit::Second).then(Seen::new),
-            admit: options.admit,
         };
         let opened = Opened {
-            secret: recovered.identity.secret,
             newest: recovered.newest,
             rules: recovered.rules,
             notices,
@@ -276,9 +273,9 @@ impl Disk {
         (Arc::new(disk), opened)
     }
 
-    /// Which objects are to be offered.
-    pub fn admit(&self) -> Admit {
-        self.admit
+    /// The hash of a key, under the secret of the directories: it outlives the process.
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        self.secret.hash(key)
     }
 
     /// Never given before, nor by this store in its life so far.
@@ -349,8 +346,12 @@ impl Disk {
     pub fn remove(&self, hash: Hash) {
         let tag = hash.half();
         for volume in self.volumes.iter().filter(|volume| !volume.is_off()) {
-            let was_there = volume.index.remove(tag, |_| true) > 0;
-            if let Err(Refused::Full) = volume.queue.gone(hash, was_there) {
+            // In this order: what does not wait any more is in the index already.
+            let waits = volume.queue.is_pending(tag);
+            if volume.index.remove(tag, |_| true) == 0 && !waits {
+                continue;
+            }
+            if let Err(Refused::Full) = volume.queue.gone(hash) {
                 // What was gone must not come back.
                 volume.fail(
                     "cannot write",
@@ -498,6 +499,8 @@ impl Disk {
     pub fn oldest_asked(&self) -> u64 {
         let mut oldest = u64::MAX;
         for volume in &self.volumes {
+            // First what waits: it may be in the index by the time that this is looked at.
+            oldest = oldest.min(volume.queue.oldest_asked());
             volume
                 .index
                 .each(|entry| oldest = oldest.min(entry.asked_at));

@@ -77,6 +77,8 @@ struct State {
     allowance: u64,
     filled_up: Instant,
     is_closed: bool,
+    /// The oldest number that something was asked for at which is being written.
+    in_hand: u64,
 }
 
 /// What one round of work takes on.
@@ -110,6 +112,7 @@ impl Queue {
                 allowance: bytes_per_second,
                 filled_up: Instant::now(),
                 is_closed: false,
+                in_hand: u64::MAX,
             }),
             bell: Condvar::new(),
             max_bytes,
@@ -158,12 +161,14 @@ impl Queue {
         }
     }
 
+    /// Whether something with this tag waits to be written, or is being written.
+    pub(crate) fn is_pending(&self, tag: u64) -> bool {
+        self.state.lock().pending.contains_key(&tag)
+    }
+
     /// What is stored, or waits to be stored, under this is gone. `Err`: that cannot be kept in mind.
-    pub(crate) fn gone(&self, hash: Hash, was_there: bool) -> Result<(), Refused> {
+    pub(crate) fn gone(&self, hash: Hash) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        if !was_there && !state.pending.contains_key(&hash.half()) {
-            return Ok(());
-        }
         if state.is_closed {
             return Err(Refused::Closed);
         }
@@ -197,12 +202,14 @@ impl Queue {
             jobs.push(job);
         }
         state.bytes -= bytes;
+        state.in_hand = oldest(&jobs);
         Some(jobs)
     }
 
     /// What these jobs were about is in the index now, or never will be.
     pub(crate) fn settled(&self, tags: impl IntoIterator<Item = u64>) {
         let mut state = self.state.lock();
+        state.in_hand = u64::MAX;
         for tag in tags {
             if let Some(count) = state.pending.get_mut(&tag) {
                 *count -= 1;
@@ -228,9 +235,23 @@ impl Queue {
         state.gone = 0;
     }
 
+    /// The oldest number that something was asked for at which is not in the index yet.
+    pub(crate) fn oldest_asked(&self) -> u64 {
+        let state = self.state.lock();
+        oldest(&state.jobs).min(state.in_hand)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }
+}
+
+fn oldest<'j>(jobs: impl IntoIterator<Item = &'j Job>) -> u64 {
+    let asked = jobs.into_iter().filter_map(|job| match job {
+        Job::Put(put) => Some(put.asked_at),
+        _ => None,
+    });
+    asked.min().unwrap_or(u64::MAX)
 }
 
 /// The tags of jobs that [`Queue::settled`] is to be told of.

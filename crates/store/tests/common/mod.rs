@@ -26,6 +26,24 @@ impl Meta for Head {
         self.variant == other.variant
     }
 
+    fn encode(&self) -> Option<Bytes> {
+        let mut bytes = vec![self.variant];
+        bytes.extend_from_slice(self.tag.as_bytes());
+        Some(bytes.into())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Head> {
+        let (variant, tag) = bytes.split_first()?;
+        // Few, and the same ones, in a test.
+        let tag: &'static str = str::from_utf8(tag).ok()?.to_owned().leak();
+        let variant = *variant;
+        Some(Head { variant, tag })
+    }
+
+    fn variant(&self) -> u16 {
+        self.variant.into()
+    }
+
     fn tags(&self) -> SmallVec<[&[u8]; 4]> {
         let tag = self.tag.as_bytes();
         if tag.is_empty() {

@@ -116,7 +116,6 @@ fn one(seed: u64) -> usize {
                     known.acknowledged.push((next, rule, soft));
                 }
                 5 if dice.roll(4) == 0 => {
-                    // What waits to be written is not counted, and lost if it is too old.
                     let oldest = disk.oldest_asked().min(rules.newest());
                     disk.set_floor(oldest);
                     rules.forget(oldest);
