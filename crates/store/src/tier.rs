@@ -209,7 +209,7 @@ impl<M: Meta> Store<M> {
         let begin = at - at % BLOCK_BYTES;
         let most = begin.saturating_add(BLOCKS_AT_ONCE * BLOCK_BYTES);
         let end = end.map_or(most, |end| end.min(most));
-        Some((self.fill(object, at, Some(end))?, blocks))
+        Some((self.fill(object, at, Some(end)).ok()?, blocks))
     }
 
     // --- Purging ---------------------------------------------------------------------------------
@@ -234,9 +234,7 @@ impl<M: Meta> Store<M> {
 
     /// Rules up to this number are over, as far as disks go.
     pub(crate) fn disk_oldest(&self) -> u64 {
-        self.disk
-            .get()
-            .map_or(u64::MAX, |disk| disk.oldest_asked())
+        self.disk.get().map_or(u64::MAX, |disk| disk.oldest_asked())
     }
 
     /// Forgets rules up to this number, also on disks.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{Head, KEY};
 use forebay_store::disk::{self, Admit, Disk, Got, Layer, SystemFiles};
 use forebay_store::rules::Rule;
-use forebay_store::{BLOCK_BYTES, Object, Options, Reader, Store};
+use forebay_store::{BLOCK_BYTES, Object, Options, Pushed, Reader, Store};
 
 const MB: u64 = 1024 * 1024;
 
@@ -58,7 +58,7 @@ fn publish(store: &Arc<Store<Head>>, key: &[u8], meta: Head, len: u64) {
     let asked_at = store.rules.newest();
     let (_, mut filler) = store.publish(hash, key, asked_at, meta, Some(len), false);
     for chunk in body(len).chunks(100_000) {
-        assert!(filler.push(&Bytes::copy_from_slice(chunk)));
+        assert_eq!(filler.push(&Bytes::copy_from_slice(chunk)), Pushed::More);
     }
     assert!(filler.finish());
 }
@@ -98,7 +98,7 @@ fn read(store: &Arc<Store<Head>>, object: &Arc<Object<Head>>) -> Vec<u8> {
                 for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
                     let number = u32::try_from(number).unwrap();
                     let bytes = store.disk().unwrap().read_block(&blocks, number);
-                    assert!(filler.push(&bytes.unwrap()));
+                    assert_eq!(filler.push(&bytes.unwrap()), Pushed::More);
                 }
                 assert!(filler.finish());
             }
