@@ -92,6 +92,10 @@ impl<M: Meta> Store<M> {
         let Some(disk) = self.disk.get() else {
             return;
         };
+        // What was made invalid on its way is known in memory alone.
+        if !self.is_alive(object) {
+            return;
+        }
         let about = describe(disk, object, object.asked_at);
         let len = object.body.len_bytes();
         let is_stored = match (about, len) {
