@@ -31,12 +31,12 @@ impl Cache {
         for rule in &rules {
             self.shared.store.purge(rule, soft);
         }
-        self.sweep();
+        self.sweep(exchange);
         self.purged(exchange)
     }
 
     /// Has the memory of what is dead given back, and rules that are over let go.
-    fn sweep(&self) {
+    fn sweep(&self, exchange: &Exchange) {
         let store = self.shared.store.clone();
         if store.wants_sweep() {
             let process = exchange.worker.process.clone();
@@ -85,7 +85,7 @@ impl Cache {
             }
         }
         if took_rule {
-            self.sweep();
+            self.sweep(exchange);
         }
     }
 }
