@@ -1,0 +1,237 @@
+//! Name-value pairs (FastCGI 1.0 §3.4).
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::Limits;
+use crate::fault::Fault;
+
+/// Lengths up to this are written in one byte.
+const SHORT: usize = 0x7f;
+/// The longest that four bytes can say.
+const LONGEST: usize = 0x7fff_ffff;
+
+/// The parameters of one request, as they were received. Names may repeat and are not checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    block: Bytes,
+    /// Where each pair's name starts, and the lengths of its name and value.
+    pairs: Vec<(u32, u32, u32)>,
+}
+
+impl Params {
+    /// Reads a whole block.
+    ///
+    /// # Errors
+    /// A length points behind the end, or a limit is passed; whatever comes first.
+    pub fn read(block: Bytes, limits: &Limits) -> Result<Self, Fault> {
+        if u32::try_from(block.len()).map_or(true, |len| len > limits.max_params_bytes) {
+            return Err(Fault::ParamsTooLarge);
+        }
+        let mut pairs = Vec::new();
+        let mut rest = block.as_ref();
+        while !rest.is_empty() {
+            if pairs.len() >= usize::from(limits.max_params) {
+                return Err(Fault::TooManyParams);
+            }
+            let name = read_len(&mut rest)?;
+            let value = read_len(&mut rest)?;
+            if name > limits.max_name {
+                return Err(Fault::NameTooLong);
+            }
+            if value > limits.max_value {
+                return Err(Fault::ValueTooLong);
+            }
+            // Cannot fail: the block is not longer than `max_params_bytes`.
+            let start = u32::try_from(block.len() - rest.len()).map_err(|_| Fault::BadParams)?;
+            let len = u64::from(name) + u64::from(value);
+            rest = usize::try_from(len)
+                .ok()
+                .and_then(|len| rest.get(len..))
+                .ok_or(Fault::BadParams)?;
+            pairs.push((start, name, value));
+        }
+        Ok(Self { block, pairs })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// The value of the first of that name.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter()
+            .find(|(its, _)| *its == name)
+            .map(|(_, value)| value)
+    }
+
+    /// All of them, in order, as (name, value).
+    #[must_use]
+    pub fn iter(&self) -> ParamsIter<'_> {
+        ParamsIter {
+            block: &self.block,
+            pairs: self.pairs.iter(),
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Params {
+    type Item = (&'a [u8], &'a [u8]);
+    type IntoIter = ParamsIter<'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// See [`Params::iter`].
+#[derive(Clone, Debug)]
+pub struct ParamsIter<'a> {
+    block: &'a [u8],
+    pairs: std::slice::Iter<'a, (u32, u32, u32)>,
+}
+
+impl<'a> Iterator for ParamsIter<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let &(start, name, value) = self.pairs.next()?;
+        let pair = self.block.get(start as usize..)?;
+        let (name, rest) = pair.split_at_checked(name as usize)?;
+        Some((name, rest.get(..value as usize)?))
+    }
+}
+
+fn read_len(rest: &mut &[u8]) -> Result<u32, Fault> {
+    match **rest {
+        [short, ref behind @ ..] if short & 0x80 == 0 => {
+            *rest = behind;
+            Ok(short.into())
+        }
+        [b3, b2, b1, b0, ref behind @ ..] => {
+            *rest = behind;
+            Ok(u32::from_be_bytes([b3 & 0x7f, b2, b1, b0]))
+        }
+        _ => Err(Fault::BadParams),
+    }
+}
+
+/// Why a parameter was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PushError {
+    /// The name is empty, or has `=` or NUL in it: as a variable of an environment it would be
+    /// another one.
+    BadName,
+    /// The value has NUL in it: programs in C would see a part of it, and a file's name could
+    /// end before its extension.
+    BadValue,
+    /// There are more bytes than the builder takes.
+    TooLarge,
+}
+
+impl fmt::Display for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadName => "the name of a parameter is empty, or has = or NUL in it",
+            Self::BadValue => "the value of a parameter has NUL in it",
+            Self::TooLarge => "the parameters are too large",
+        })
+    }
+}
+
+impl std::error::Error for PushError {}
+
+/// The parameters of a request that is to be sent, encoded as they are added. Reusable.
+#[derive(Clone, Debug)]
+pub struct ParamsBuilder {
+    block: Vec<u8>,
+    max_bytes: usize,
+}
+
+impl ParamsBuilder {
+    /// Takes at most `max_bytes` bytes of encoded parameters.
+    #[must_use]
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            block: Vec::new(),
+            max_bytes,
+        }
+    }
+
+    /// Forgets all, keeps the room.
+    pub fn clear(&mut self) {
+        self.block.clear();
+    }
+
+    /// The encoded pairs.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// The name or the value cannot be passed, or there are too many bytes; nothing was added.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), PushError> {
+        self.push_joined(name, std::iter::once(value), b"")
+    }
+
+    /// Adds one whose value is made of several with `separator` between them.
+    pub(crate) fn push_joined<'v>(
+        &mut self,
+        name: &[u8],
+        values: impl Iterator<Item = &'v [u8]> + Clone,
+        separator: &[u8],
+    ) -> Result<(), PushError> {
+        if name.is_empty() || name.iter().any(|byte| matches!(byte, b'=' | 0)) {
+            return Err(PushError::BadName);
+        }
+        let mut value_len = 0_usize;
+        for (at, value) in values.clone().enumerate() {
+            if value.contains(&0) {
+                return Err(PushError::BadValue);
+            }
+            let between = if at == 0 { 0 } else { separator.len() };
+            value_len = value_len.saturating_add(between + value.len());
+        }
+        let len = name.len().saturating_add(value_len).saturating_add(8);
+        if name.len().max(value_len) > LONGEST
+            || self.block.len().saturating_add(len) > self.max_bytes
+        {
+            return Err(PushError::TooLarge);
+        }
+        self.block.reserve(len);
+        write_len(&mut self.block, name.len());
+        write_len(&mut self.block, value_len);
+        self.block.extend_from_slice(name);
+        for (at, value) in values.enumerate() {
+            if at > 0 {
+                self.block.extend_from_slice(separator);
+            }
+            self.block.extend_from_slice(value);
+        }
+        Ok(())
+    }
+}
+
+/// `len` is at most [`LONGEST`].
+fn write_len(out: &mut Vec<u8>, len: usize) {
+    match u8::try_from(len) {
+        Ok(short) if len <= SHORT => out.push(short),
+        _ => {
+            let long = u32::try_from(len).unwrap_or(u32::MAX) | 0x8000_0000;
+            out.extend_from_slice(&long.to_be_bytes());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! FastCGI 1.0: rules by section, and properties.
+
+mod common;
+mod properties;
+mod rules;
