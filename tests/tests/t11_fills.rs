@@ -897,6 +897,116 @@ fn a_dead_origin_is_stood_in_for_where_that_is_allowed() {
     }
 }
 
+// --- Many at once --------------------------------------------------------------------------------
+
+/// Numbers that look random, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// One request of any kind; false if its answer was broken off.
+fn ask_anything(client: &Client, dice: &mut Dice, len: u64) -> bool {
+    let target = format!("/{}", dice.below(4));
+    let plain = Request::get(&target);
+    let first = dice.below(len);
+    let (request, at, wanted) = match dice.below(4) {
+        0 => (
+            plain.field("Range", &format!("bytes={first}-")),
+            first,
+            len - first,
+        ),
+        1 => {
+            let last = (first + dice.below(500_000)).min(len - 1);
+            let range = format!("bytes={first}-{last}");
+            (plain.field("Range", &range), first, last + 1 - first)
+        }
+        2 => (
+            plain.field("Range", &format!("bytes=-{}", len - first)),
+            first,
+            len - first,
+        ),
+        _ => (plain, 0, len),
+    };
+    let mut reading = Reading::start(client, &request, at);
+    // An origin without ranges' worth of luck may have been asked for all of it.
+    if reading.head.status == 200 && at > 0 {
+        reading.checker = Checker::at(0);
+        reading.begun = 0;
+        return reading.finish().is_ok_and(|got| got == len);
+    }
+    match dice.below(3) {
+        0 => {
+            let some = dice.below(wanted);
+            while reading.got() < some {
+                match reading.body.next(&mut reading.conn) {
+                    Ok(Some(part)) => reading.checker.feed(&part),
+                    Ok(None) => break,
+                    Err(_) => return false,
+                }
+            }
+            reading.leave();
+            true
+        }
+        _ => match reading.finish() {
+            Ok(got) => {
+                assert_eq!(got, wanted, "{target}: silently short");
+                true
+            }
+            Err(_) => false,
+        },
+    }
+}
+
+#[test]
+fn whatever_many_ask_for_at_once_they_get_or_see_that_they_do_not() {
+    const LEN: u64 = 900_000;
+    for (seed, deaths, workers, memory) in [
+        (0x5eed, 0, 2, "2MB"),
+        (0x1dea, 0, 2, "8MB"),
+        (0xfeed, 40, 2, "8MB"),
+        (0xbeef, 40, 1, "2MB"),
+    ] {
+        let (shelf, origin) = Shelf::start(Asset::new(LEN).dies(300_001, deaths));
+        let store = format!("cache_store {{ memory = \"{memory}\" }}");
+        let server = Server::builder(&format!(
+            "{store} site {{ \"*\", cache, proxy \"@origin@\" }}"
+        ))
+        .origin("origin", &origin)
+        .workers(workers)
+        .start();
+        shelf.edit(|asset| asset.rate = 50_000_000);
+        let failed = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for thread in 1..9 {
+                let (server, failed) = (&server, &failed);
+                scope.spawn(move || {
+                    let mut dice = Dice(seed * 8 + thread);
+                    let client = server.client();
+                    for _ in 0..12 {
+                        if !ask_anything(&client, &mut dice, LEN) {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let failed = failed.into_inner();
+        assert!(failed <= deaths, "{failed} broken off, seed {seed:#x}");
+        for nth in 0..4 {
+            let request = Request::get(&format!("/{nth}"));
+            let whole = Reading::start(&server.client(), &request, 0);
+            assert_eq!(whole.finish(), Ok(LEN), "seed {seed:#x}");
+        }
+    }
+}
+
 // --- The server changes --------------------------------------------------------------------------
 
 #[test]

@@ -15,9 +15,12 @@ use crate::exchange::{Body, Fault, Lease, Local, Pulled, Reason, Stream};
 /// readers of one piece of memory cost each other more.
 const COPIED_BYTES: usize = 8 * 1024;
 
-/// So often bytes are asked for before [`STRIDE_BYTES`] of them have come: from a memory that is far
-/// too small, or from an origin that breaks off again and again.
+/// So often bytes are asked for before [`STRIDE_BYTES`] of them have come, from an origin that breaks
+/// off again and again.
 const MAX_TRIES: u8 = 4;
+/// So often into the object: where what has come is thrown out before it is read, the memory is far
+/// too small, and nobody is served by more of that.
+const MAX_SHARED_TRIES: u8 = 2;
 const STRIDE_BYTES: u64 = FAR_BYTES;
 
 /// A part of an object, or all of it as far as its end is known.
@@ -99,6 +102,9 @@ impl Following {
         let Some(source) = &self.source else {
             return false;
         };
+        if self.tried.1 > MAX_SHARED_TRIES {
+            return self.ask(Asked { object, at });
+        }
         match source.bring(&object, at, self.end) {
             Ok(()) | Err(NotFilled::Needless) => true,
             Err(NotFilled::Refused) => self.ask(Asked { object, at }),
