@@ -392,9 +392,8 @@ impl Pool {
         pass.best
     }
 
-    /// The peer that a draw leads to, if the policy draws and it is a primary that can be used: that
-    /// has none of the flags `out`.
-    /// Else the pass over all decides.
+    /// The peer that a draw leads to, if the policy draws and that peer can be used: it has none of
+    /// the flags `out`. Else the pass over all decides.
     fn drawn(&self, ask: &Ask, out: u32) -> Option<usize> {
         match self.spec.balance {
             Balance::Hash => {

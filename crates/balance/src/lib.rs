@@ -15,7 +15,8 @@
 //! for very many clients.
 //!
 //! [`Pool`], [`Permits`] and [`RetryBudget`] are shared by all workers: atomics, no locks, `&self`
-//! everywhere; so is [`Allowances`], where only a new client takes a lock alone. [`WaitQueue`] and [`HealthCounter`] belong to whoever owns them.
+//! everywhere; so is [`Allowances`], where only a new client takes a lock alone. [`WaitQueue`] and
+//! [`HealthCounter`] belong to whoever owns them.
 
 #![forbid(unsafe_code)]
 

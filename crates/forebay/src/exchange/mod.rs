@@ -347,7 +347,8 @@ impl Exchange {
     }
 
     /// Holds something of a step's until the exchange has ended, the sending of its response and a
-    /// tunnel that it becomes included; `id` is a number of the step's own ([`resource_id`](crate::snapshot::resource_id)).
+    /// tunnel that it becomes included; `id` is a number of the step's own
+    /// ([`resource_id`](crate::snapshot::resource_id)).
     pub fn keep(&mut self, id: u64, what: impl Any) {
         self.kept.push((id, Box::new(what)));
     }

@@ -21,8 +21,8 @@ struct Share<'a> {
 }
 
 impl Joined {
-    /// The result of `compute`, which does nothing before it is polled, or of the same one that is under way. Where the one that computes
-    /// leaves or fails, the next who waits does it.
+    /// The result of `compute`, which does nothing before it is polled, or of the same one that is
+    /// under way. Where the one that computes leaves or fails, the next who waits does it.
     pub async fn run<E>(
         &self,
         key: [u64; 2],
