@@ -278,7 +278,17 @@ fn united(candidates: &[Candidate]) -> (u64, u64, Vec<Written>) {
     (newest, floor, rules)
 }
 
-/// Removes all that is ours, that which names it first.
+/// Whether a file with a name of ours is one: somebody else's directory may have been named by
+/// mistake, and there is more than one `index` in the world.
+fn is_recognised(layer: &dyn Layer, path: &Path) -> io::Result<bool> {
+    let mut bytes = BytesMut::new();
+    layer.open(path)?.read_at(0, 8, &mut bytes)?;
+    let magics: [&[u8]; 4] = [b"FbStore\0", b"FbRules\0", b"FbIndex\0", b"FbSegmnt"];
+    // Nothing is lost with nothing; and zeros are a page that has not reached the disk.
+    Ok(magics.contains(&&*bytes) || bytes.iter().all(|byte| *byte == 0))
+}
+
+/// Removes all that is ours, that which names it first. What only has such a name is kept aside.
 fn clear(layer: &dyn Layer, dir: &Path, names: &[String]) -> io::Result<()> {
     let mut ours: Vec<&String> = names.iter().filter(|name| is_ours(name)).collect();
     // The mark goes last: while it is there, nothing else counts.
@@ -287,7 +297,13 @@ fn clear(layer: &dyn Layer, dir: &Path, names: &[String]) -> io::Result<()> {
         if *name == DIRTY {
             layer.sync_dir(dir)?;
         }
-        layer.remove(&dir.join(name))?;
+        let path = dir.join(name);
+        if is_recognised(layer, &path)? {
+            layer.remove(&path)?;
+        } else {
+            layer.make_dir(&dir.join(ASIDE))?;
+            layer.rename(&path, &dir.join(ASIDE).join(name))?;
+        }
     }
     layer.sync_dir(dir)
 }
@@ -296,8 +312,12 @@ fn clear(layer: &dyn Layer, dir: &Path, names: &[String]) -> io::Result<()> {
 fn put_aside(layer: &dyn Layer, dir: &Path, names: &[String]) -> io::Result<()> {
     let aside = dir.join(ASIDE);
     layer.make_dir(&aside)?;
-    let kept = layer.list(&aside)?;
-    clear(layer, &aside, &kept)?;
+    // Only what is a store's; what is not goes only if another file gets its name.
+    for name in layer.list(&aside)?.iter().filter(|name| is_ours(name)) {
+        if is_recognised(layer, &aside.join(name))? {
+            layer.remove(&aside.join(name))?;
+        }
+    }
     let mut ours: Vec<&String> = names.iter().filter(|name| is_ours(name)).collect();
     ours.sort_by_key(|name| *name != super::identity::NAME);
     for name in ours {

@@ -309,6 +309,28 @@ fn what_cannot_be_read_is_kept_aside() {
 }
 
 #[test]
+fn what_is_somebody_else_s_is_not_removed() {
+    let layer = Memory::default();
+    let file = |name: &str| Path::new(DIR).join(name);
+    for name in ["index", "rules", "dirty", "notes.txt"] {
+        layer.set(&file(name), b"somebody's own text".to_vec());
+    }
+    let (disk, _) = open(&layer, &options());
+    put(&disk, "k", 0, 1, 100, 0);
+    disk.flush(true);
+    assert_eq!(version(&disk, "k"), Some(1));
+    let own = b"somebody's own text".to_vec();
+    for name in ["index", "rules", "dirty"] {
+        assert_eq!(
+            layer.bytes(&file(ASIDE).join(name)),
+            Some(own.clone()),
+            "{name}"
+        );
+    }
+    assert_eq!(layer.bytes(&file("notes.txt")), Some(own));
+}
+
+#[test]
 fn a_damaged_index_is_made_anew() {
     let layer = Memory::default();
     let (disk, _) = open(&layer, &options());
