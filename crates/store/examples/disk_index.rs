@@ -1,8 +1,8 @@
 //! What the index of a million objects takes, and how long a start with them does:
 //! `cargo run --release -p forebay-store --example disk_index [DIR]`.
 //!
-//! A tenth of the objects have two variants, one in a hundred is 64 blocks (which stand in a table
-//! on the disk, here without their bytes).
+//! A tenth of the objects have two variants. How many blocks an object has makes no difference: where
+//! they are stands on the disk.
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
 use std::path::PathBuf;
