@@ -6,7 +6,7 @@ use forebay_cache_policy::{ResponseFacts, StoredFacts, Times, Vary, WhyAround, s
 use forebay_http1::Method;
 
 use super::key::Key;
-use super::{Around, Cache, now};
+use super::{Cache, now};
 use crate::exchange::{Exchange, Flow, Response, errand};
 use crate::explain::{Notes, Told, shown};
 
@@ -42,7 +42,7 @@ impl Cache {
                 let text = "what is stored under this URL goes if it succeeds (RFC 9111 §4.4)";
                 notes.add("invalidates", text);
             }
-            exchange.keep(self.shared.id, Around::Policy(why));
+            // Not noted for the way up, where it would be done: nothing is taken away here.
             return Told::Does(Flow::Next);
         }
         let key = Key::of(&self.shared, exchange);
