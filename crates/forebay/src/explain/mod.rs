@@ -153,7 +153,9 @@ pub fn explain(
             "the client is one that begins with a PROXY header: named here is whom that names";
         listener.notes.push(note.to_owned());
     }
-    let walked = runtime.block_on(run(&asked, &mut exchange, served, book));
+    // Steps may begin tasks of their own, as they do on a worker.
+    let tasks = tokio::task::LocalSet::new();
+    let walked = tasks.block_on(&runtime, run(&asked, &mut exchange, served, book));
     let site = exchange.site.as_ref().and_then(|_| {
         let host = exchange.request.host();
         let host = host.strip_suffix('.').unwrap_or(host);
