@@ -277,3 +277,27 @@ fn the_second_request_is_what_counts() {
     let store = dir.open(MB, Admit::All);
     assert_eq!(from_disk(&store, KEY).len(), 1);
 }
+
+#[test]
+fn what_several_have_brought_is_whole_on_the_disk() {
+    let dir = dir();
+    let store = dir.open(64 * MB, Admit::All);
+    let len = 4 * MB;
+    let (object, mut first) = store.publish(store.hash(KEY), KEY, 0, head(0, ""), Some(len), false);
+    let bytes = body(len);
+    let part = |from: u64, to: u64| {
+        bytes.slice(usize::try_from(from).unwrap()..usize::try_from(to).unwrap())
+    };
+    assert_eq!(first.push(&part(0, BLOCK_BYTES)), Pushed::More);
+    // Far ahead of it: these blocks are taken over.
+    let mut second = store.fill(&object, 3 * MB, None).unwrap();
+    assert_eq!(second.push(&part(3 * MB, len)), Pushed::More);
+    assert!(second.finish());
+    assert_eq!(first.push(&part(BLOCK_BYTES, len)), Pushed::Enough);
+    assert!(first.finish());
+    store.disk().unwrap().close();
+    drop((object, store));
+    let store = dir.open(64 * MB, Admit::All);
+    let found = from_disk(&store, KEY);
+    assert!(read(&store, &found[0]) == bytes);
+}

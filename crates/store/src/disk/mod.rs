@@ -338,6 +338,7 @@ impl Disk {
             id: self.id(),
             tag: hash.half(),
             is_open: false,
+            sent: 0,
             is_refused: false,
         })
     }
@@ -606,6 +607,7 @@ pub struct Intake {
     tag: u64,
     /// Blocks were sent.
     is_open: bool,
+    sent: u64,
     is_refused: bool,
 }
 
@@ -625,8 +627,14 @@ impl Intake {
             let job = self.block_job(number, bytes);
             self.is_refused = !offer(&self.volume, vec![job]);
             self.is_open = true;
+            self.sent += 1;
         }
         !self.is_refused
+    }
+
+    /// How many blocks were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// All blocks were sent: now it can be found.
