@@ -1,4 +1,5 @@
-//! FastCGI 1.0, both roles, without I/O and without a clock.
+//! FastCGI 1.0, both roles, without I/O and without a clock; and the part of CGI
+//! (RFC 3875) that travels inside it.
 //!
 //! ```text
 //!   the web server                                       the application
@@ -24,6 +25,7 @@
 //! *Invariant*: work is linear in the number of bytes received.
 #![forbid(unsafe_code)]
 
+mod cgi;
 mod client;
 mod fault;
 mod ids;
@@ -31,7 +33,9 @@ mod params;
 mod reader;
 mod record;
 mod server;
+mod variables;
 
+pub use cgi::{CgiError, CgiHead, CgiHeadParser, CgiLimits, Kind};
 pub use client::{Client, ClientEvent, Misuse, Values};
 pub use fault::Fault;
 pub use params::{Params, ParamsBuilder, ParamsIter, PushError};
@@ -39,6 +43,7 @@ pub use record::{
     HEADER_LEN, Header, MAX_CONTENT, PADDING, Piece, ProtocolStatus, RecordType, Role, VERSION,
 };
 pub use server::{Capacity, Refusal, Server, ServerEvent};
+pub use variables::{PathSplit, push_fields, script_candidates};
 
 /// How much a peer may send or ask for. Every length that FastCGI has is bounded by one of these,
 /// or by the 16 bits it is written in.

@@ -1,5 +1,6 @@
 //! FastCGI 1.0: rules by section, and properties.
 
+mod cgi;
 mod common;
 mod properties;
 mod rules;

@@ -1,0 +1,82 @@
+//! The variables of a request that are made of its fields and its path (RFC 3875 §4.1).
+
+use forebay_fields::{Fields, Known, KnownSet};
+
+use crate::params::{ParamsBuilder, PushError};
+
+/// Adds `HTTP_*` for the fields of a request, each name once.
+///
+/// Left out are those of the connection and of the body (which have variables of their own, or
+/// none: §4.1.18), and every name with anything but letters, digits and `-`: `X_A`, and to PHP
+/// `X.A`, would become the variable of `X-A`. `Proxy` would be `HTTP_PROXY`, which programs take
+/// for the address of their own proxy ("httpoxy").
+///
+/// # Errors
+/// A value cannot be passed, or there are too many bytes.
+pub fn push_fields(fields: &Fields, params: &mut ParamsBuilder) -> Result<(), PushError> {
+    let mut variable = b"HTTP_".to_vec();
+    for (at, field) in fields.iter().enumerate() {
+        let plain = field
+            .name
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+        let own = field.known.is_some_and(|known| NOT_PASSED.contains(known));
+        let mut before = fields.iter().take(at);
+        if !plain || own || before.any(|one| one.name.eq_ignore_ascii_case(field.name)) {
+            continue;
+        }
+        variable.truncate(5);
+        variable.extend(field.name.iter().map(|&b| match b {
+            b'-' => b'_',
+            b => b.to_ascii_uppercase(),
+        }));
+        // RFC 6265 §5.4: cookies have a separator of their own.
+        let separator: &[u8] = if field.known == Some(Known::Cookie) {
+            b"; "
+        } else {
+            b", "
+        };
+        params.push_joined(&variable, fields.all(field.name), separator)?;
+    }
+    Ok(())
+}
+
+const NOT_PASSED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::of(&[
+    Known::ContentLength,
+    Known::ContentType,
+    Known::Proxy,
+]));
+
+/// A path cut behind the script that it names (§4.1.5, §4.1.13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathSplit<'a> {
+    /// `SCRIPT_NAME`.
+    pub script_name: &'a [u8],
+    /// `PATH_INFO`: empty, or from a slash on.
+    pub path_info: &'a [u8],
+}
+
+impl<'a> PathSplit<'a> {
+    /// Cuts `path` behind `script`; `None` if the path does not lead through it: it is shorter
+    /// than the script, names another, or goes on within the last segment.
+    #[must_use]
+    pub fn of(path: &'a [u8], script: &[u8]) -> Option<Self> {
+        let path_info = path.strip_prefix(script)?;
+        let script_name = path.get(..script.len())?;
+        let at_slash = path_info.first().is_none_or(|&b| b == b'/');
+        (at_slash && !script.is_empty()).then_some(Self {
+            script_name,
+            path_info,
+        })
+    }
+}
+
+/// The scripts that a path could name, the whole path first, then without its last segment, and
+/// so on; at most `most`. The first that exists as a file is the one: so `/upload.jpg/x.php` is
+/// never a script while `/upload.jpg` is a file.
+pub fn script_candidates(path: &[u8], most: usize) -> impl Iterator<Item = PathSplit<'_>> {
+    let ends = (1..=path.len()).rev();
+    ends.filter(|&end| path.get(end).is_none_or(|&b| b == b'/'))
+        .filter_map(|end| PathSplit::of(path, path.get(..end)?))
+        .take(most)
+}
