@@ -21,6 +21,7 @@ mod fields;
 mod known;
 mod list;
 mod name;
+mod packed;
 mod syntax;
 
 pub use convert::{ConvertError, from_header_map, to_header_map};
@@ -29,4 +30,5 @@ pub use fields::{Field, Fields, Iter, Received, Values, append_decimal};
 pub use known::{Known, KnownSet};
 pub use list::{Cookies, ListItems, list_items};
 pub use name::Name;
+pub use packed::Packed;
 pub use syntax::{is_token, is_token_byte, is_value};

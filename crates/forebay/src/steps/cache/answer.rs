@@ -22,7 +22,7 @@ pub fn answer(
 ) -> Response {
     let meta = &object.meta;
     let mut response = Response::new(exchange, meta.facts.status());
-    (*response.fields).clone_from(&meta.fields);
+    meta.fields.unpack_into(&mut response.fields);
     response.from_upstream = true;
     response.fields.remove(Known::Age);
     let mut digits = [0; 20];

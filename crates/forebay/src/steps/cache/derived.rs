@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_fields::Fields;
+use forebay_fields::Packed;
 use forebay_store::{BLOCK_BYTES, Begin, Hash, Outcome, Store};
 
 use super::follow;
@@ -96,7 +96,7 @@ impl Keeps for Beside {
             };
             let meta = Stored {
                 facts: object.meta.facts,
-                fields: Fields::new(),
+                fields: Packed::default(),
                 vary: None,
                 tags: object.meta.tags.clone(),
             };

@@ -20,7 +20,7 @@ use forebay_cache_policy::{
     Times, Updated, Validation, Vary, WhyNot, WhyStale, make_conditional, make_range,
     prepare_fields, select, storable, update,
 };
-use forebay_fields::{Known, KnownSet};
+use forebay_fields::{Known, KnownSet, Packed};
 use forebay_store::{BLOCK_BYTES, Filler, Hash, Lead, NotFilled, Outcome, Pushed, Reader, Refresh};
 use tokio::sync::oneshot;
 
@@ -118,7 +118,12 @@ impl Filling {
     pub fn bring_far(self: &Rc<Filling>, object: &Kept, at: u64, end: Option<u64>) {
         let meta = &object.meta;
         // Else the answer would be all of it, which is what is under way.
-        if is_resumable(object) && meta.fields.has_token(Known::AcceptRanges, "bytes") {
+        if is_resumable(object)
+            && meta
+                .fields
+                .unpacked()
+                .has_token(Known::AcceptRanges, "bytes")
+        {
             // If nobody can, it comes with the rest.
             let _ = self.bring(object, at, end);
         }
@@ -164,7 +169,10 @@ impl Asking {
             if let Some(stored) = &self.stored {
                 let meta = &stored.meta;
                 // Refused only if far too much was added before: then it is asked for as a whole.
-                let _ = make_conditional(&mut request.fields, [(&meta.facts, &meta.fields)]);
+                let _ = make_conditional(
+                    &mut request.fields,
+                    [(&meta.facts, &meta.fields.unpacked())],
+                );
             } else if !self.wants_whole {
                 asked_part = ask_part(&self.filling.facts, request);
             }
@@ -264,7 +272,7 @@ impl Asking {
             facts: asked,
             ..
         } = &*self.filling;
-        let mut fields = stored.meta.fields.clone();
+        let mut fields = stored.meta.fields.unpacked();
         let updated = update(
             &shared.policy,
             asked,
@@ -283,7 +291,7 @@ impl Asking {
                 return (stored.clone(), false);
             }
         };
-        let mut meta = stored.meta.renewed(facts, fields.settled());
+        let mut meta = stored.meta.renewed(facts, &fields);
         if let Some(vary) = vary {
             match self.variant(&vary) {
                 Ok(variant) => meta.vary = variant,
@@ -374,7 +382,7 @@ impl Asking {
         };
         let meta = Stored {
             facts: stored,
-            fields: fields.settled(),
+            fields: Packed::of(&fields),
             vary,
             tags,
         };
@@ -417,7 +425,8 @@ struct TooLong;
 /// Whether a 304 is about what was asked about (RFC 9111 §4.3.4).
 fn is_about(stored: &Kept, response: &Response) -> bool {
     let facts = ResponseFacts::of(response.status, &response.fields, false);
-    let candidate = (&stored.meta.facts, &stored.meta.fields);
+    let fields = stored.meta.fields.unpacked();
+    let candidate = (&stored.meta.facts, &fields);
     !select(&facts, &response.fields, [candidate]).is_empty()
 }
 
@@ -446,7 +455,7 @@ async fn ask_rest(filling: &Filling, object: &Kept, start: u64, end: u64) -> Opt
     let meta = &object.meta;
     let mut can = false;
     let mut exchange = filling.errand.begin(|request| {
-        let stored = (&meta.facts, &meta.fields);
+        let stored = (&meta.facts, &meta.fields.unpacked());
         can = make_range(&mut request.fields, &(start..end), stored).unwrap_or(false);
         if can && object.body.len_bytes().is_none_or(|len| end >= len) {
             // To its end, wherever that is.

@@ -27,13 +27,13 @@ pub fn learn(
     };
     let asked_at = stored.asked_at;
     let meta = &stored.meta;
-    if !head_matches(&meta.fields, stored.body.len_bytes(), &response.fields) {
-        let stale = meta.renewed(meta.facts.stale_from(now), meta.fields.clone());
+    let mut fields = meta.fields.unpacked();
+    if !head_matches(&fields, stored.body.len_bytes(), &response.fields) {
+        let stale = meta.renewed(meta.facts.stale_from(now), &fields);
         shared.store.refresh(stored, asked_at, stale);
         return;
     }
     let new = ResponseFacts::of(response.status, &response.fields, false);
-    let mut fields = meta.fields.clone();
     let updated = update(
         &shared.policy,
         request,
@@ -45,7 +45,7 @@ pub fn learn(
     );
     match updated {
         Ok(Updated::Stored { facts, vary: None }) => {
-            let renewed = meta.renewed(facts, fields.settled());
+            let renewed = meta.renewed(facts, &fields);
             shared.store.refresh(stored, asked_at, renewed);
         }
         Ok(Updated::Left(_)) => {}

@@ -363,12 +363,29 @@ pub fn may_use_stale(
 
 impl Cache {
     /// The newest stored response that is for this request.
-    fn select(&self, objects: &[Kept], fields: &Fields) -> Option<Kept> {
-        objects
-            .iter()
-            .rev()
-            .find(|object| is_for(object, fields) && self.shared.store.is_alive(object))
-            .cloned()
+    fn select<'o>(&self, objects: &'o [Kept], fields: &Fields) -> Option<&'o Kept> {
+        let mut newest_first = objects.iter().rev();
+        newest_first.find(|object| is_for(object, fields) && self.shared.store.is_alive(object))
+    }
+
+    /// Whether a hit needs nothing but what is there: it is answered where it stands, without
+    /// counting one more who uses the object, which costs two workers much where they meet.
+    fn is_plain_hit(
+        &self,
+        exchange: &Exchange,
+        facts: &RequestFacts,
+        object: &Kept,
+        now: Time,
+    ) -> bool {
+        let moment = Moment {
+            now,
+            origin: Origin::Unasked,
+            invalidated: false,
+        };
+        object.body.whole().is_some()
+            && !exchange.wants_kept
+            && !object.is_stale()
+            && reuse(&self.shared.policy, facts, &object.meta.facts, &moment) == Reuse::Fresh
     }
 
     fn facts(&self, exchange: &Exchange) -> RequestFacts {
@@ -403,13 +420,22 @@ impl Cache {
         let found = KEY.with_borrow_mut(|room| {
             shared.key.write(exchange, room);
             let hash = shared.store.hash(room);
-            let fields = &exchange.request.fields;
             shared.store.with(hash, room, |objects| {
                 others = !objects.is_empty();
-                self.select(objects, fields)
+                let object = self.select(objects, &exchange.request.fields)?;
+                if self.is_plain_hit(exchange, &facts, object, now) {
+                    object.used();
+                    return Some(Ok(self.answer(exchange, object, facts, None, now)));
+                }
+                Some(Err(object.clone()))
             })
         });
-        let Some(object) = found else {
+        let object = match found {
+            Some(Ok(answer)) => return answer,
+            Some(Err(object)) => Some(object),
+            None => None,
+        };
+        let Some(object) = object else {
             return match () {
                 () if facts.only_if_cached() => not_stored(exchange),
                 () if facts.is_head() => self.go_on(exchange, Around::Head),
@@ -690,7 +716,7 @@ impl Cache {
     fn learn(&self, exchange: &Exchange, response: &Response) {
         let key = Key::of(&self.shared, exchange);
         let fields = &exchange.request.fields;
-        let select = |objects: &[Kept]| self.select(objects, fields);
+        let select = |objects: &[Kept]| self.select(objects, fields).cloned();
         if let Some(stored) = self.shared.store.with(key.hash, &key.bytes, select) {
             let facts = self.facts(exchange);
             head::learn(&self.shared, exchange, &facts, &stored, response);

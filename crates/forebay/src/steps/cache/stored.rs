@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_cache_policy::{StoredFacts, Vary, VaryNames};
-use forebay_fields::{Fields, Known};
+use forebay_fields::{Fields, Known, Packed};
 use forebay_store::{Meta, Object};
 use smallvec::SmallVec;
 
@@ -14,8 +14,8 @@ use crate::exchange::Fault;
 pub struct Stored {
     /// What every hit looks at.
     pub facts: StoredFacts,
-    /// The fields that are sent on, in one piece of memory.
-    pub fields: Fields,
+    /// The fields that are sent on.
+    pub fields: Packed,
     /// What requests it is for; `None`: for every one of its key.
     pub vary: Option<Box<Variant>>,
     /// What it can be purged by.
@@ -32,7 +32,7 @@ pub struct Variant {
 
 impl Stored {
     /// The same variant under another head.
-    pub fn renewed(&self, facts: StoredFacts, fields: Fields) -> Stored {
+    pub fn renewed(&self, facts: StoredFacts, fields: &Fields) -> Stored {
         let vary = self.vary.as_ref().map(|variant| {
             Box::new(Variant {
                 names: variant.names.clone(),
@@ -41,7 +41,7 @@ impl Stored {
         });
         Stored {
             facts,
-            fields,
+            fields: Packed::of(fields),
             vary,
             tags: self.tags.clone(),
         }
@@ -76,8 +76,9 @@ impl Meta for Stored {
     fn encode(&self) -> Option<Bytes> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.facts.to_bytes());
-        out.extend_from_slice(&u16::try_from(self.fields.len()).ok()?.to_le_bytes());
-        for field in self.fields.iter() {
+        let fields = self.fields.unpacked();
+        out.extend_from_slice(&u16::try_from(fields.len()).ok()?.to_le_bytes());
+        for field in fields.iter() {
             put(&mut out, field.name)?;
             put(&mut out, field.value)?;
         }
@@ -120,7 +121,7 @@ impl Meta for Stored {
         }
         rest.is_empty().then(|| Stored {
             facts,
-            fields: fields.settled(),
+            fields: Packed::of(&fields),
             vary,
             tags: tags.into(),
         })
@@ -195,7 +196,7 @@ mod tests {
         }
         Stored {
             facts: StoredFacts::from_bytes(&bytes).unwrap(),
-            fields,
+            fields: Packed::of(&fields),
             vary: Some(Box::new(Variant {
                 names: vary_names(b"accept,x-device").unwrap(),
                 key: (*b"accept:a\nx-device").into(),
@@ -212,12 +213,7 @@ mod tests {
         assert_eq!(read.facts, stored.facts);
         assert_eq!(read.tags, stored.tags);
         assert!(read.replaces(&stored) && read.variant() == stored.variant());
-        let lines = |fields: &Fields| {
-            let mut out = Vec::new();
-            fields.write_to(&mut out);
-            out
-        };
-        assert_eq!(lines(&read.fields), lines(&stored.fields));
+        assert_eq!(read.fields, stored.fields);
         assert_eq!(read.encode(), Some(bytes));
     }
 
