@@ -20,6 +20,7 @@ mod flight;
 pub mod key;
 mod object;
 pub mod queue;
+mod reader;
 pub mod rules;
 mod store;
 mod tier;
@@ -30,5 +31,6 @@ pub use body::{
 pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
 pub use object::{Meta, Object, Refresh};
-pub use store::{Filler, Options, Read, Reader, Store, Swept, Usage};
+pub use reader::{Read, Reader};
+pub use store::{Filler, Options, Store, Swept, Usage};
 pub use tier::Candidate;
