@@ -11,6 +11,7 @@
 //! one and tells the other. Most requests end in `on_request`, out of memory, without a lock.
 
 mod answer;
+mod declare;
 mod derived;
 mod explain;
 mod fill;
@@ -28,11 +29,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use forebay_cache_policy::{
-    Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Time, Ttl,
+    Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Time,
     VaryNames, WhyAround, WhyNot, WhyStale, WhyValidate, normalise_request, prepare_request, reuse,
-};
-use forebay_config::{
-    Call, Code, Directive, Node, Opt, Report, Status as StatusType, Type, Vars, When,
 };
 use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
@@ -42,7 +40,6 @@ use forebay_sys::clock;
 use self::fill::{Brought, Filling};
 use self::key::{Key, KeyRules};
 use self::stored::{Kept, Stored};
-use crate::control::build::Builder;
 use crate::exchange::errand::Errand;
 use crate::exchange::step::Rest;
 use crate::exchange::{
@@ -50,132 +47,10 @@ use crate::exchange::{
     Why,
 };
 use crate::explain::{Notes, Told};
-use crate::snapshot::resource_id;
 
+pub use declare::{DIRECTIVE, build};
 pub use key::QuerySpec;
 pub use stores::{Caches, Stores};
-
-const SECONDS: Type = Type::Duration {
-    min: std::time::Duration::ZERO,
-    max: forebay_config::MAX_DURATION,
-};
-
-pub static DIRECTIVE: Directive = Directive::filter(
-    "cache",
-    "Answers from the store, and fills it from the steps below: one request for all who ask, by \
-     RFC 9111 unless an option says otherwise. Steps above it run for every request, steps below it \
-     only for a fill.",
-)
-.options(&[
-    Opt::new(
-        "ttl",
-        Type::Or(&[
-            SECONDS,
-            Type::Map {
-                key: &Type::Or(&[Type::Status, Type::OneOf(&["other"])]),
-                value: &SECONDS,
-            },
-        ]),
-        "How long a response is fresh that does not say it; a duration alone is for 200, 203, 301, \
-         308, 404, 410.",
-    ),
-    Opt::new(
-        "force",
-        Type::Boolean,
-        "`ttl` replaces what the response states, `no-store` and `private` included.",
-    )
-    .default("false"),
-    Opt::new(
-        "strip_cookies",
-        Type::Boolean,
-        "Requests that do not bypass go on without `Cookie`, and their responses come back without \
-         `Set-Cookie`.",
-    )
-    .default("false"),
-    Opt::new(
-        "set_cookie",
-        Type::OneOf(&["refuse", "store"]),
-        "Whether a response with `Set-Cookie` is stored.",
-    )
-    .default(r#""refuse""#),
-    Opt::new(
-        "stale_while_revalidate",
-        SECONDS,
-        "So long a stale object is served while one request refreshes it.",
-    )
-    .unset("as the response states"),
-    Opt::new(
-        "stale_if_error",
-        SECONDS,
-        "So long a stale object is served when the origin fails.",
-    )
-    .unset("as the response states"),
-    Opt::new("bypass", Type::CONDITION, "Goes round the cache."),
-    Opt::new("refresh", Type::CONDITION, "Fetches anew and replaces the object."),
-    Opt::new(
-        "key",
-        Type::Template(Vars::Request),
-        "Added to scheme, host, path and query, which are always in the key.",
-    ),
-    Opt::new(
-        "keep_query",
-        Type::List(&Type::Match),
-        "The parameters that count; the origin sees no others.",
-    )
-    .unset("all"),
-    Opt::new(
-        "ignore_query",
-        Type::List(&Type::Match),
-        "Parameters that do not count; the origin does not see them.",
-    ),
-    Opt::new(
-        "sort_query",
-        Type::Boolean,
-        "Parameters in any order are the same; the origin sees them sorted.",
-    )
-    .default("false"),
-    Opt::new(
-        "min_uses",
-        Type::Count {
-            min: 1,
-            max: 1_000_000,
-        },
-        "A response is stored at so many requests for it; before, they pass.",
-    )
-    .default("1"),
-    Opt::new("max_object", Type::SIZE, "Larger ones pass.").default(r#""10GB""#),
-    Opt::new(
-        "purge",
-        Type::CONDITION,
-        "Who may send `PURGE`: this URL, or with `Purge: prefix` all that begin with it, with \
-         `Purge: soft` to be validated; or with a field of tags all that have them.",
-    ),
-    Opt::new(
-        "tags",
-        Type::List(&Type::Text),
-        "Response fields that hold tags, and are not sent on.",
-    )
-    .default(r#"{ "Cache-Tag", "Surrogate-Key", "xkey" }"#),
-    Opt::new(
-        "store",
-        Type::Declared(&["cache_store"]),
-        "Where objects are kept.",
-    )
-    .unset("the unnamed one"),
-])
-.when(When::No)
-.caches()
-.check(check)
-.example(r#"cache { ttl = "10m", stale_while_revalidate = "1m" }"#);
-
-fn check(call: &Call, report: &mut Report) {
-    let force: bool = call.get("force");
-    if force && call.node("ttl").is_none() {
-        let message = "cache: `force` without `ttl` changes nothing";
-        let help = "add `ttl`, as `ttl = \"1m\"`";
-        report.mistake(call.place_of("force"), Code::Missing, message, help);
-    }
-}
 
 /// See the module.
 pub struct Cache {
@@ -197,70 +72,6 @@ pub struct Shared {
     pub policy: Policy,
     key: KeyRules,
     tag_fields: Box<[Box<str>]>,
-}
-
-pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
-    let kept = match call.find::<&Arc<Call>>("store") {
-        Some(declared) => builder.stores.declare(declared),
-        None => builder.stores.usual(),
-    };
-    let seconds = |option: &str| {
-        let time = call.find::<std::time::Duration>(option)?;
-        u32::try_from(time.as_secs()).ok()
-    };
-    let policy = Policy {
-        ttl: ttl(call),
-        force: call.get("force"),
-        strip_cookies: call.get("strip_cookies"),
-        store_set_cookie: call.get::<&str>("set_cookie") == "store",
-        stale_while_revalidate: seconds("stale_while_revalidate"),
-        stale_if_error: seconds("stale_if_error"),
-        max_object: call.get("max_object"),
-        min_uses: call.get("min_uses"),
-        ..Policy::default()
-    };
-    let tags: &[Node] = call.get("tags");
-    let key = KeyRules::of(call);
-    builder.stores.note_cache(&kept, &policy, key.query());
-    let condition = |builder: &mut Builder<'_>, option: &str| {
-        let calls = call.find::<&[Arc<Call>]>(option)?;
-        builder.condition(calls)
-    };
-    Some(Box::new(Cache {
-        bypass: condition(builder, "bypass"),
-        refresh: condition(builder, "refresh"),
-        purge: condition(builder, "purge"),
-        shared: Arc::new(Shared {
-            id: resource_id(),
-            store_name: kept.shown().into(),
-            store: kept.store.clone(),
-            policy,
-            key,
-            tag_fields: tags.iter().map(|node| node.get::<&str>().into()).collect(),
-        }),
-    }))
-}
-
-fn ttl(call: &Call) -> Ttl {
-    let seconds = |node: &Node| {
-        let time: std::time::Duration = node.get();
-        u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
-    };
-    let Some(node) = call.node("ttl") else {
-        return Ttl::default();
-    };
-    let Some(map) = node.as_a::<&[(Node, Node)]>() else {
-        return Ttl::usual(seconds(node));
-    };
-    let mut ttl = Ttl::default();
-    for (key, value) in map {
-        match key.as_a::<StatusType>() {
-            Some(StatusType::Code(status)) => ttl.set(status, seconds(value)),
-            Some(StatusType::Class(class)) => ttl.set_class(class, seconds(value)),
-            None => ttl.set_other(seconds(value)),
-        }
-    }
-    ttl
 }
 
 /// What is known of a request that the store could not answer at once.
