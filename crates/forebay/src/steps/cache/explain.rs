@@ -109,7 +109,7 @@ impl Cache {
             Err(why) => notes.add("stored", format!("no: {why}")),
         }
         let mut fields = response.fields.clone();
-        let tags = self.shared.tags(&mut fields);
+        let tags = self.shared.take_tags(&mut fields);
         if !tags.is_empty() {
             let tags: Vec<String> = tags.iter().map(|tag| shown(tag)).collect();
             notes.add("tags", tags.join(" "));

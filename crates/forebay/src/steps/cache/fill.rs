@@ -366,7 +366,7 @@ impl Asking {
             shared, hash, key, ..
         } = &*self.filling;
         let mut fields = std::mem::take(&mut *response.fields);
-        let tags = shared.tags(&mut fields);
+        let tags = shared.take_tags(&mut fields);
         if prepare_fields(&shared.policy, &facts, &times, &mut fields).is_err() {
             *response.fields = fields;
             return self.pass(lead, tell, exchange, response, None, WhyNot::TooLarge);

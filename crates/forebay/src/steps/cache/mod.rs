@@ -123,22 +123,22 @@ impl Shared {
         }
     }
 
+    /// The tags in these fields; no more of them, and no longer ones, than an object may have.
+    fn tags<'f>(&'f self, fields: &'f Fields) -> impl Iterator<Item = &'f [u8]> {
+        let lines = self.tag_fields.iter().flat_map(|name| fields.all(&**name));
+        let words = lines.flat_map(|line| line.split(|byte| matches!(byte, b' ' | b',' | b'\t')));
+        words
+            .filter(|word| !word.is_empty() && word.len() <= MAX_TAG)
+            .take(MAX_TAGS)
+    }
+
     /// Takes the tags out of a response's fields.
-    pub fn tags(&self, fields: &mut Fields) -> Box<[Box<[u8]>]> {
-        let mut tags: Vec<Box<[u8]>> = Vec::new();
+    pub fn take_tags(&self, fields: &mut Fields) -> Box<[Box<[u8]>]> {
+        let tags = self.tags(fields).map(Into::into).collect();
         for name in &self.tag_fields {
-            for line in fields.all(&**name) {
-                let words = line.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
-                let words = words.filter(|word| !word.is_empty() && word.len() <= MAX_TAG);
-                tags.extend(
-                    words
-                        .take(MAX_TAGS - tags.len().min(MAX_TAGS))
-                        .map(Into::into),
-                );
-            }
             fields.remove(&**name);
         }
-        tags.into()
+        tags
     }
 }
 

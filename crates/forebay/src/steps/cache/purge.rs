@@ -3,8 +3,8 @@
 use forebay_cache_policy::{Target, invalidated};
 use forebay_store::rules::Rule;
 
+use super::Cache;
 use super::key::Key;
-use super::{Cache, MAX_TAGS};
 use crate::exchange::{Exchange, Response};
 
 impl Cache {
@@ -14,14 +14,8 @@ impl Cache {
         let soft = fields.has_token("Purge", "soft");
         let key = Key::of(&self.shared, exchange);
         let url = forebay_store::key::url_of(&key.bytes);
-        let mut rules = Vec::new();
-        for name in &self.shared.tag_fields {
-            for line in fields.all(&**name) {
-                let words = line.split(|byte| matches!(byte, b' ' | b',' | b'\t'));
-                let words = words.filter(|word| !word.is_empty());
-                rules.extend(words.take(MAX_TAGS).map(|tag| Rule::Tag(tag.into())));
-            }
-        }
+        let tags = self.shared.tags(fields);
+        let mut rules: Vec<Rule> = tags.map(|tag| Rule::Tag(tag.into())).collect();
         if rules.is_empty() {
             rules.push(match fields.has_token("Purge", "prefix") {
                 true => Rule::Prefix(url.into()),
