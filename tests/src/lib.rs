@@ -14,6 +14,8 @@
 //! | [`journal`] | who sent what and when; printed when a test fails |
 //! | [`pattern`] | bodies of any size that can be checked without being kept |
 //! | [`proc`] | what the kernel says about a process and its sockets |
+//! | [`cache`] | what a cache decides, asked step by step |
+//! | [`reading`] | bodies that are read in several at once, as they come |
 //! | [`alternate`] | two configurations reloaded in turns under load |
 //! | [`docs`] | the pages, and the examples in them |
 //! | [`shell`] | a shell on a machine of its own, for what the pages show |
@@ -25,6 +27,7 @@
 //! the same case can run over TLS or another protocol; only cases that say `raw` are about HTTP/1.
 
 pub mod alternate;
+pub mod cache;
 pub mod certs;
 pub mod client;
 pub mod docs;
@@ -36,6 +39,7 @@ pub mod peer;
 pub mod peers;
 pub mod port;
 pub mod proc;
+pub mod reading;
 pub mod server;
 pub mod shell;
 pub mod slow_disk;
