@@ -1,7 +1,8 @@
 """The benchmark's parts.
 
-`main` reads the command line; `cases` says what is measured and `runners` how; `servers` knows
-how each server is configured and started; `tools` builds and runs the load generator and the
+`main` reads the command line; `cases` says what is measured and `runners` how; `caching` measures
+what is about a cache's disk; `servers` knows how each server is configured and started, `caches`
+how as a cache, and `setup` what both are given; `tools` builds and runs the load generator and the
 origin; `procs` starts, accounts for and ends processes; `allocs` counts allocations; `bars` holds
 what Forebay is to reach; `report` and `chart` write it all down.
 """

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from . import runners
+from . import caching, runners
 from .model import Result
 from .runners import SIZES, Contestant, Load
 from .tools import HOST, request
@@ -11,6 +11,9 @@ from .tools import HOST, request
 FILE_SERVERS = ["forebay", "nginx", "nginx-default", "haproxy", "h2o", "lighttpd", "caddy", "floor"]
 PROXIES = ["forebay", "nginx", "nginx-default", "haproxy", "h2o", "lighttpd", "caddy"]
 SPLICING_PROXIES = PROXIES[:4] + ["haproxy-splice"] + PROXIES[4:]
+CACHES = ["forebay", "nginx", "haproxy", "varnish", "floor"]
+CACHE_RIVAL = {"1k": "nginx", "64k": "haproxy", "1m": "varnish"}
+ZIPF = 0.9
 STATIC_RIVAL = {"1k": "nginx", "64k": "nginx", "1m": "lighttpd"}
 PROXY_RIVAL = {"1k": "nginx", "64k": "haproxy", "1m": "haproxy"}
 SIZE_WORDS = {"1k": "1 KiB", "64k": "64 KiB", "1m": "1 MiB"}
@@ -60,6 +63,49 @@ def _proxy(size, *, browser=False, per_request=False):
         loads = Load(requests, SIZES[size], path, 1, per_request)
         return runners.cpu(bench, result, _contestants(names, "proxy"), loads)
     return run
+
+
+def _hits(size, *, browser=False, count=1):
+    """Hits of a cache that holds everything in memory."""
+    def run(bench, result, names):
+        number = min(count, 500) if bench.options.quick else count
+        paths = [f"/{i:05}/{size}.bin" for i in range(number)]
+        requests = [request(path, browser=browser) for path in paths]
+        loads = Load(requests, SIZES[size], paths[0], fill=number > 1, hits=True,
+                     zipf=ZIPF if number > 1 else 0)
+        contestants = _contestants(names, "cache")
+        for contestant in contestants:
+            contestant.cork = size == "1k"
+            # Half as much again, for heads and for what does not fit side by side.
+            contestant.cache_mb = max(64, number * (SIZES[size] + 1024) * 3 // 2 >> 20)
+        return runners.cpu(bench, result, contestants, loads, max_age=86400)
+    return run
+
+
+def _on_disk(measure, size, cache_mb):
+    """Cases of the cache's disk; the memory is too small to help."""
+    def run(bench, result, names):
+        contestants = _contestants(names, "cache")
+        for contestant in contestants:
+            contestant.cork = size == "1k"
+            contestant.cache_mb = cache_mb
+            contestant.disk_mb = 4096
+        return measure(bench, result, contestants, size)
+    return run
+
+
+def _purge_rules(bench, result, names):
+    count = 5_000 if bench.options.quick else 100_000
+    if "forebay" not in names:
+        return result
+    site = 'site { "*", cache { purge = client "127.0.0.1" }, ORIGIN }'
+    without = Contestant("no rules", "forebay", "cache", sites=site)
+    ruled = Contestant(f"{count:,} rules", "forebay", "cache", sites=site)
+    path = "/1k.bin"
+    purges = [request(f"/gone/{i}").replace(b"GET", b"PURGE", 1) for i in range(count)]
+    loads = Load([request(path, browser=True)], SIZES["1k"], path, hits=True,
+                 prepare={ruled.label: purges})
+    return runners.cpu(bench, result, [without, ruled], loads, max_age=86400)
 
 
 def _idle(browser):
@@ -216,8 +262,9 @@ def _workers(mode):
                 contestants.append(Contestant(
                     f"{name}, {workers} worker{'s' * (workers - 1)}", name, mode, workers,
                     cores=set(cores[:workers])))
-        loads = Load([request(path)], SIZES["1k"], path, load_cores=load_cores)
-        result = runners.cpu(bench, result, contestants, loads)
+        loads = Load([request(path)], SIZES["1k"], path, load_cores=load_cores,
+                     hits=mode == "cache")
+        result = runners.cpu(bench, result, contestants, loads, max_age=86400)
         for name in names:
             alone, both = (result.row(f"{name}, 1 worker"), result.row(f"{name}, 2 workers"))
             if alone and both:
@@ -253,6 +300,22 @@ def _table():
             yield Case(f"proxy-{size}{suffix}", f"proxy {words}{about}", us, PROXY_RIVAL[size],
                        PROXIES if size == "1k" else SPLICING_PROXIES,
                        _proxy(size, browser=browser))
+    for size, words in SIZE_WORDS.items():
+        # 10,000 bodies of 1 MiB are more than the memory of this machine beside the rivals' own.
+        count = 1_000 if size == "1m" else 10_000
+        for suffix, about, options in (
+                ("", "one hot object", {}),
+                ("-browser", "one hot object, a browser's head", {"browser": True}),
+                ("-zipf", f"{count:,} URLs by Zipf {ZIPF}, a browser's head",
+                 {"browser": True, "count": count})):
+            yield Case(f"cache-{size}{suffix}", f"hit in memory {words}, {about}", us,
+                       CACHE_RIVAL[size], CACHES, _hits(size, **options))
+    yield Case("cache-miss-1k", "misses 1 KiB, all distinct, kept on disk", us, "nginx",
+               ["forebay", "nginx"], _on_disk(caching.misses, "1k", 64))
+    yield Case("cache-disk-64k", "hit on disk 64 KiB, not in memory, a browser's head", us, "nginx",
+               ["forebay", "nginx", "nginx-aio"], _on_disk(caching.from_disk, "64k", 1))
+    yield Case("cache-rules", "hit in memory 1 KiB, a browser's head: 100,000 purge rules in force",
+               us, "no rules", ["forebay"], _purge_rules)
     yield Case("connect-static-1k", "static 1 KiB, a connection per request", us, "nginx",
                FILE_SERVERS, _static("1k", per_request=True))
     yield Case("connect-proxy-1k", "proxy 1 KiB, a connection per request", us, "nginx", PROXIES,
@@ -280,6 +343,8 @@ def _table():
                "forebay, 1 worker", ["forebay", "nginx"], _workers("static"))
     yield Case("workers-proxy-1k", "proxy 1 KiB: two workers on two cores", us,
                "forebay, 1 worker", ["forebay", "nginx"], _workers("proxy"))
+    yield Case("workers-cache-1k", "hit in memory 1 KiB, one hot object: two workers on two cores",
+               us, "forebay, 1 worker", ["forebay", "nginx"], _workers("cache"))
     yield Case("slow-static", "a fast client's p99 beside slow readers of files", "ms", "nginx",
                ["forebay", "nginx"], _slow("static"))
     yield Case("slow-proxy", "a fast client's p99 beside slow readers of a proxied body", "ms",

@@ -41,6 +41,9 @@ EXTRAS = {
     "p99": ("p99", number),
     "alone": ("p99 alone", number),
     "grown": ("grown", size),
+    "resident": ("in memory before", lambda v: f"{v:.1%}"),
+    "on disk": ("on disk of each", size),
+    "kept": ("kept", lambda v: f"{v:.0%}"),
 }
 
 
@@ -52,6 +55,9 @@ ERRORS = {
     "refused": "connection refused",
     "timeout": "no answer",
     "lost": "connection not kept",
+    "missed": "asked of the origin",
+    "hit": "not asked of the origin",
+    "resident": "not from the disk",
 }
 
 

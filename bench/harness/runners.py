@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from . import allocs, servers
 from .model import Result, Row
 from .procs import BenchError, busy_seconds, cpu_seconds, pss_bytes, settled_pss
+from .setup import Setup, forebay_config
 from .tools import HOST, merge, quantile, request, wait_listening, wait_ready
 
 WARM_SECONDS = 0.25
@@ -23,10 +24,12 @@ class Contestant:
     server: str
     mode: str = "static"
     workers: int = 1
-    cache_mb: int = 64           # for what a server without files caches
+    cache_mb: int = 64           # of memory, for what it caches
+    disk_mb: int = 0             # of disk, likewise
     cores: set = None            # in place of the usual ones
     sites: str = ""              # Forebay's sites in place of the usual ones
     gzip: bool = False
+    cork: bool = True            # nginx's cache joins head and body
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Running:
     process: object
     port: int
     row: Row
-    start_seconds: float
+    setup: Setup
     broken: bool = False
 
 
@@ -77,14 +80,21 @@ class Bench:
         c = contestant
         port = self.tools.ports.take()
         self.started += 1
-        setup = servers.Setup(c.mode, port, self.work / f"{self.started:03}-{c.server}", self.root,
-                              origin_port, c.workers, c.cache_mb, gzip=c.gzip)
-        if c.sites:
-            setup.config = servers.forebay_config(setup, c.sites)
-        process = servers.start(self.keeper, c.server, setup, self.binaries,
-                                c.cores or self.cores.server)
-        seconds = wait_listening(process, port)
-        return Running(c, process, port, Row(c.label), seconds)
+        setup = Setup(c.mode, port, self.work / f"{self.started:03}-{c.server}", self.root,
+                      origin_port, c.workers, c.cache_mb, c.disk_mb, gzip=c.gzip, cork=c.cork)
+        if c.mode == "cache":
+            setup.sites = c.sites
+        elif c.sites:
+            setup.config = forebay_config(setup, c.sites)
+        running = Running(c, None, port, Row(c.label), setup)
+        self.restart(running)
+        return running
+
+    def restart(self, one):
+        """Starts a server that does not run, on all that it has left behind."""
+        one.process = servers.start(self.keeper, one.contestant.server, one.setup, self.binaries,
+                                    one.contestant.cores or self.cores.server)
+        wait_listening(one.process, one.port)
 
     def start_all(self, contestants, origin_port):
         """Starts those that are here; one that does not start is named and left out."""
@@ -154,11 +164,35 @@ class Load:
     load_cores: list = field(default_factory=list)  # one load on each, in place of the usual one
     wrk: bool = False            # by wrk: the answers are chunked, of no known length
     grows: bool = False          # note how much memory the whole case has cost
+    fill: bool = False           # everything is asked for once before, in order
+    prepare: dict = field(default_factory=dict)  # what is asked of a contestant before, by label
+    hits: bool = False           # nothing may reach the origin
+    zipf: float = 0              # requests are drawn by Zipf's law with this exponent
+
+
+def asked_of_origin(port):
+    """How many requests the origin has answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/answered")
+        return int(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def ask_each(bench, one, requests, name, length=None):
+    """Asks for each of these once, in order."""
+    if not requests:
+        return
+    file = bench.tools.requests(f"{name}-once", requests)
+    report = bench.tools.load(one.port, file, 600, n=len(requests), o="0", c=16, l=length)
+    one.row.blame(report)
 
 
 def measure_cpu(bench, one, loads, file, seconds, count_it=True):
     """One run: notes the server's CPU time per request, and how the machine was meanwhile."""
     pids = one.process.pids()
+    reached = asked_of_origin(one.setup.origin_port) if loads.hits else 0
     core = min(one.contestant.cores or bench.cores.server)
     busy, used, began = busy_seconds(core), cpu_seconds(pids), time.monotonic()
     options = {"c": bench.options.connections, "l": loads.length}
@@ -166,6 +200,8 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
         options["P"] = loads.depth
     if loads.per_request:
         options["k"] = True
+    if loads.zipf:
+        options["z"] = loads.zipf
     if loads.load_cores:
         started = [bench.tools.start_load(one.port, file, cores={c}, d=seconds, s=c + 1, **options)
                    for c in loads.load_cores]
@@ -185,6 +221,9 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
     row = one.row
     row.values.append(used / answers * 1e6)
     row.blame(*reports)
+    if loads.hits:
+        missed = asked_of_origin(one.setup.origin_port) - reached
+        row.blame({"errors": {"missed": missed}})
     window = max(report["seconds"] for report in reports)
     row.extra.setdefault("rate", []).append(answers / window)
     row.extra.setdefault("busy", []).append(used / window)
@@ -199,6 +238,9 @@ def cpu(bench, result, contestants, loads, *, max_age=None):
     try:
         running = leave_out_wrong(bench, running, loads.path, loads.length, loads.host)
         file = bench.tools.requests(result.name, loads.requests)
+        for one in running:
+            ask_each(bench, one, loads.prepare.get(one.row.label, []), result.name)
+            ask_each(bench, one, loads.requests if loads.fill else [], result.name, loads.length)
         before = {one.row.label: pss_bytes(one.process.pids()) for one in running}
         for one in list(running):
             try:
@@ -333,9 +375,9 @@ def check_seconds(bench, contestant, times=3):
     """How long `forebay check` takes for a contestant's configuration: the least of a few."""
     if "forebay" not in bench.binaries:
         return None
-    setup = servers.Setup("static", bench.tools.ports.take(), bench.work / "check", bench.root, 9)
+    setup = Setup("static", bench.tools.ports.take(), bench.work / "check", bench.root, 9)
     setup.dir.mkdir(exist_ok=True)
-    setup.config = servers.forebay_config(setup, contestant.sites)
+    setup.config = forebay_config(setup, contestant.sites)
     launch = servers.forebay(setup, bench.binaries)
     argv = [launch.argv[0], "check", launch.argv[2]]
     best = None

@@ -1,63 +1,26 @@
 """The servers: where their programs are, which version they have, how each is configured.
 
 Every server is given one worker (or as many as the case says) and the same duty: `static` serves
-the files under a root, `proxy` passes everything on to one origin. Rivals are set up as their own
+the files under a root, `proxy` passes everything on to one origin, `cache` does so and keeps the
+answers (`caches.py`). Rivals are set up as their own
 documentation advises for speed; what is left at its default is what users leave, too. They add no
 forwarding fields, Forebay adds those that it always adds.
 """
 
 import os
 import re
-import resource
 import shutil
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import caches
 from .procs import BenchError
-
-
-@dataclass
-class Setup:
-    """What one server is to do in a case."""
-
-    mode: str            # "static" or "proxy"
-    port: int
-    dir: Path            # its own directory, for its configuration and whatever it writes
-    root: Path           # static files
-    origin_port: int     # of the origin behind it
-    workers: int = 1
-    cache_mb: int = 64   # that a server without files may cache of its origin
-    config: str = ""     # a whole configuration in place of the usual one (Forebay only)
-    gzip: bool = False   # compress files on the fly, by gzip at level 4
-
-
-@dataclass
-class Launch:
-    """How to start a configured server."""
-
-    argv: list
-    env: dict = field(default_factory=dict)
-
-
-def _write(setup, name, text):
-    path = setup.dir / name
-    path.write_text(text)
-    return path
+from .setup import Launch, forebay_config, open_files, write
 
 
 def floor(setup, binaries):
     """The bare epoll loop with canned bytes: no server at all, but what none can undercut."""
     return Launch([binaries["floor"], "-p", setup.port])
-
-
-def forebay_config(setup, sites):
-    """A configuration of Forebay with these sites and nothing that limits the load."""
-    return f"""\
-server {{ workers = {setup.workers}, admin = "unix:{setup.dir}/admin.sock", log = "error" }}
-listen "127.0.0.1:{setup.port}" {{ max_connections_per_client = 1000000 }}
-{sites}
-"""
 
 
 def forebay(setup, binaries):
@@ -69,7 +32,7 @@ def forebay(setup, binaries):
 local origin = upstream "origin" {{ "127.0.0.1:{setup.origin_port}", max_connections = 20000,
                                    idle_connections = 1024 }}
 site {{ "*", proxy(origin) }}"""
-    path = _write(setup, "forebay.lua", setup.config or forebay_config(setup, sites))
+    path = write(setup, "forebay.lua", setup.config or forebay_config(setup, sites))
     # The environment's own setting of the workers would override the file's.
     return Launch([binaries["forebay"], "run", path], {"FOREBAY_WORKERS": str(setup.workers)})
 
@@ -89,13 +52,13 @@ def nginx(setup, binaries):
       proxy_set_header Connection ""; proxy_buffer_size 16k; proxy_buffers 16 32k;
       proxy_busy_buffers_size 256k; proxy_max_temp_file_size 0;"""
     reuseport = " reuseport" if setup.workers > 1 else ""
-    path = _write(setup, "nginx.conf", f"""\
+    path = write(setup, "nginx.conf", f"""\
 worker_processes {setup.workers};
-worker_rlimit_nofile {_files()};
+worker_rlimit_nofile {open_files()};
 pid {setup.dir}/nginx.pid;
 error_log {setup.dir}/error.log;
 daemon off;
-events {{ worker_connections {_files() - 100}; multi_accept on; }}
+events {{ worker_connections {open_files() - 100}; multi_accept on; }}
 http {{
 {NGINX_PATHS}
   include /etc/nginx/mime.types;
@@ -125,13 +88,13 @@ def nginx_default(setup, binaries):
     """As Debian delivers it: access log, gzip for HTML; the origin by HTTP/1.0, one by one."""
     location = (f"root {setup.root};" if setup.mode == "static"
                 else f"proxy_pass http://127.0.0.1:{setup.origin_port};")
-    path = _write(setup, "nginx.conf", f"""\
+    path = write(setup, "nginx.conf", f"""\
 worker_processes {setup.workers};
-worker_rlimit_nofile {_files()};
+worker_rlimit_nofile {open_files()};
 pid {setup.dir}/nginx.pid;
 error_log {setup.dir}/error.log;
 daemon off;
-events {{ worker_connections {_files() - 100}; }}
+events {{ worker_connections {open_files() - 100}; }}
 http {{
 {NGINX_PATHS}
   include /etc/nginx/mime.types;
@@ -154,17 +117,17 @@ def haproxy(setup, binaries, options=""):
     """Has no files: its `static` answers from its cache, in front of an origin that allows it."""
     cache = rules = ""
     # A client of the cache needs one descriptor, one of the proxy two.
-    connections = (_files() - 500) // 2
+    connections = (open_files() - 500) // 2
     if setup.mode == "static":
-        connections = _files() - 1000
+        connections = open_files() - 1000
         cache = (f"cache all\n  total-max-size {setup.cache_mb}\n  max-object-size 2000000\n"
                  "  max-age 3600\n")
         rules = "  http-request cache-use all\n  http-response cache-store all\n"
-    path = _write(setup, "haproxy.cfg", f"""\
+    path = write(setup, "haproxy.cfg", f"""\
 global
   nbthread {setup.workers}
   no strict-limits
-  ulimit-n {_files()}
+  ulimit-n {open_files()}
   maxconn {connections}
 defaults
   mode http
@@ -193,9 +156,9 @@ def h2o(setup, binaries):
     else:
         duty = f'proxy.reverse.url: "http://127.0.0.1:{setup.origin_port}/"'
     user = "user: root\n" if os.geteuid() == 0 else ""
-    path = _write(setup, "h2o.conf", f"""\
+    path = write(setup, "h2o.conf", f"""\
 {user}num-threads: {setup.workers}
-max-connections: {_files() - 200}
+max-connections: {open_files() - 200}
 http1-request-timeout: 3600
 proxy.timeout.keepalive: 60000
 error-log: {setup.dir}/error.log
@@ -220,14 +183,14 @@ server.modules = ( "mod_proxy" )
 proxy.server = ( "" => (( "host" => "127.0.0.1", "port" => {setup.origin_port} )) )"""
     # With one worker there is no master beside it, as the documentation advises.
     workers = setup.workers if setup.workers > 1 else 0
-    path = _write(setup, "lighttpd.conf", f"""\
+    path = write(setup, "lighttpd.conf", f"""\
 server.bind = "127.0.0.1"
 server.port = {setup.port}
 server.document-root = "{setup.root}"
 server.errorlog = "{setup.dir}/error.log"
 server.max-worker = {workers}
-server.max-fds = {_files()}
-server.max-connections = {_files() // 2 + _files() // 3}
+server.max-fds = {open_files()}
+server.max-connections = {open_files() // 2 + open_files() // 3}
 server.max-keep-alive-requests = 1000000000
 server.max-keep-alive-idle = 3600
 server.max-read-idle = 3600
@@ -249,7 +212,7 @@ def caddy(setup, binaries):
       compression off
     }}
   }}"""
-    path = _write(setup, "Caddyfile", f"""\
+    path = write(setup, "Caddyfile", f"""\
 {{
   admin off
   auto_https off
@@ -267,21 +230,28 @@ http://:{setup.port} {{
     return Launch([binaries["caddy"], "run", "--adapter", "caddyfile", "--config", path], env)
 
 
-def _files():
-    """Descriptors that a server may have."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-
-
-# The order is that of the tables: ours, then the rivals from the leanest on.
+# The order is that of the tables: ours, then the rivals from the leanest on. None: only a cache.
 SERVERS = {
     "forebay": forebay,
     "nginx": nginx,
     "nginx-default": nginx_default,
+    "nginx-aio": None,
     "haproxy": haproxy,
     "haproxy-splice": haproxy_splice,
     "h2o": h2o,
     "lighttpd": lighttpd,
     "caddy": caddy,
+    "varnish": None,
+    "floor": floor,
+}
+
+# What they are as caches; the others are none.
+CACHES = {
+    "forebay": caches.forebay,
+    "nginx": caches.nginx,
+    "nginx-aio": caches.nginx_aio,
+    "haproxy": caches.haproxy,
+    "varnish": caches.varnish,
     "floor": floor,
 }
 
@@ -292,7 +262,11 @@ VERSION_ARGS = {
     "h2o": ["-v"],
     "lighttpd": ["-v"],
     "caddy": ["version"],
+    "varnish": ["-V"],
 }
+
+
+PROGRAMS = {"varnish": "varnishd"}
 
 
 def find(forebay_path, tools_dir):
@@ -304,14 +278,14 @@ def find(forebay_path, tools_dir):
     else:
         missing.append(f"forebay is left out: {path} is not there (cargo build --release)")
     search = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin"
-    for name in ("nginx", "haproxy", "h2o", "lighttpd", "caddy"):
-        program = shutil.which(name, path=search)
+    for name in ("nginx", "haproxy", "h2o", "lighttpd", "caddy", "varnish"):
+        program = shutil.which(PROGRAMS.get(name, name), path=search)
         if program:
             found[name] = Path(program)
         else:
             missing.append(f"{name} is left out: not installed (apt install {name})")
     if "nginx" in found:
-        found["nginx-default"] = found["nginx"]
+        found["nginx-default"] = found["nginx-aio"] = found["nginx"]
     if "haproxy" in found:
         found["haproxy-splice"] = found["haproxy"]
     return found, missing
@@ -335,6 +309,6 @@ def start(keeper, name, setup, binaries, cores):
     setup.dir.mkdir(parents=True, exist_ok=True)
     # Servers that become another user must reach their files.
     setup.dir.chmod(0o777)
-    launch = SERVERS[name](setup, binaries)
+    launch = (CACHES if setup.mode == "cache" else SERVERS)[name](setup, binaries)
     return keeper.start(name, launch.argv, cores, env=launch.env, cwd=setup.dir,
                         log=setup.dir / "output.log")

@@ -53,7 +53,7 @@ def build(into):
         raise BenchError("no C compiler was found: install the Debian package `gcc`")
     for name in ("load", "origin"):
         done = subprocess.run(
-            [compiler, "-O2", "-Wall", "-o", str(into / name), str(TOOLS / f"{name}.c")],
+            [compiler, "-O2", "-Wall", "-o", str(into / name), str(TOOLS / f"{name}.c"), "-lm"],
             capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchError(f"{name}.c does not compile: {done.stderr.strip()}")

@@ -5,7 +5,8 @@
  *
  * REQUESTS is a file of requests, each preceded by its length as a 32-bit number in the machine's
  * byte order. With several, each connection takes them at random (seeded, so that every server
- * sees the same ones).
+ * sees the same ones): all alike, or with -z S the first ones more often, as Zipf's law with the
+ * exponent S says; or with -o N in their order, from the Nth on, beginning anew behind the last.
  *
  *   run   requests until the time (-d seconds) or the count (-n) is reached, then the answers that
  *         are still due, so that what was asked is what was answered. -P sends that many requests
@@ -35,6 +36,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <fcntl.h>
+#include <math.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,6 +89,7 @@ static size_t batch_cap;
 static int epoll_fd, port, conn_count = 64, depth = 1, per_request, stopping;
 static enum mode mode = RUN;
 static uint64_t expected = UINT64_MAX, count_limit = UINT64_MAX, asked, seed = 1;
+static uint64_t next_in_order = UINT64_MAX;  /* UINT64_MAX: they are drawn */
 static uint64_t in_flight, deadline, last_progress, rate, pace_start, paced;
 static int *waiting, waiting_len;   /* connections that wait for their slot, when paced */
 
@@ -109,6 +112,41 @@ static uint32_t draw(uint32_t below)
     seed ^= seed >> 7;
     seed ^= seed << 17;
     return (uint32_t)(((seed >> 32) * below) >> 32);
+}
+
+/* ---- Zipf's law: the alias method, one draw and one look whatever the number of requests ---- */
+
+static struct alias {
+    uint32_t stays;         /* of 2^32 draws of this place, how many stay */
+    uint32_t other;         /* where the others go */
+} *zipf;
+
+static void make_zipf(double exponent)
+{
+    double *share = malloc(request_count * sizeof *share), sum = 0;
+    uint32_t *todo = malloc(request_count * sizeof *todo), small = 0, large = request_count;
+    zipf = malloc(request_count * sizeof *zipf);
+    if (!share || !todo || !zipf) die("malloc");
+    for (uint32_t i = 0; i < request_count; i++) sum += share[i] = pow(i + 1, -exponent);
+    for (uint32_t i = 0; i < request_count; i++) {
+        share[i] *= request_count / sum;
+        /* The rare ones from the front, the others from the back. */
+        if (share[i] < 1) todo[small++] = i;
+        else todo[--large] = i;
+    }
+    while (small && large < request_count) {
+        uint32_t rare = todo[--small], often = todo[large];
+        zipf[rare] = (struct alias){ (uint32_t)(share[rare] * 4294967295.0), often };
+        share[often] -= 1 - share[rare];
+        if (share[often] < 1) {
+            large++;
+            todo[small++] = often;
+        }
+    }
+    while (small) zipf[todo[--small]] = (struct alias){ UINT32_MAX, 0 };
+    while (large < request_count) zipf[todo[large++]] = (struct alias){ UINT32_MAX, 0 };
+    free(share);
+    free(todo);
 }
 
 /* ---- histogram: SUB linear buckets in every power of two ---- */
@@ -205,7 +243,11 @@ static int send_rest(struct conn *c, const char *at, size_t len)
 
 static const struct request *pick(void)
 {
-    return &requests[request_count == 1 ? 0 : draw(request_count)];
+    if (next_in_order != UINT64_MAX) return &requests[next_in_order++ % request_count];
+    if (request_count == 1) return &requests[0];
+    uint32_t drawn = draw(request_count);
+    if (zipf && draw(UINT32_MAX) >= zipf[drawn].stays) drawn = zipf[drawn].other;
+    return &requests[drawn];
 }
 
 static int ask(struct conn *c)
@@ -609,8 +651,11 @@ static void read_requests(const char *path)
         uint32_t len;
         memcpy(&len, all + at, 4);
         if (len > size - at - 4) break;
-        requests = realloc(requests, (request_count + 1) * sizeof *requests);
-        if (!requests) die("realloc");
+        if (!(request_count & (request_count - 1))) {
+            size_t room = request_count ? 2 * (size_t)request_count : 1;
+            requests = realloc(requests, room * sizeof *requests);
+            if (!requests) die("realloc");
+        }
         requests[request_count++] = (struct request){ all + at + 4, len };
         at += 4 + len;
     }
@@ -634,8 +679,9 @@ int main(int argc, char **argv)
     double seconds = 86400;
     size_t slow_bytes = 8192;
     uint64_t slow_every = 250, alive_count = 0;
+    double exponent = 0;
     int opt;
-    while ((opt = getopt(argc, argv, "p:f:m:c:P:d:n:kr:l:s:b:i:")) != -1) {
+    while ((opt = getopt(argc, argv, "p:f:m:c:P:d:n:kr:l:s:b:i:z:o:")) != -1) {
         switch (opt) {
         case 'p': port = atoi(optarg); break;
         case 'f': file = optarg; break;
@@ -650,6 +696,8 @@ int main(int argc, char **argv)
         case 's': seed = strtoull(optarg, NULL, 10) * 0x9e3779b97f4a7c15u | 1; break;
         case 'b': slow_bytes = strtoull(optarg, NULL, 10); break;
         case 'i': slow_every = strtoull(optarg, NULL, 10); break;
+        case 'z': exponent = atof(optarg); break;
+        case 'o': next_in_order = strtoull(optarg, NULL, 10); break;
         default: return 2;
         }
     }
@@ -663,6 +711,7 @@ int main(int argc, char **argv)
     setrlimit(RLIMIT_NOFILE, &files);
     prctl(PR_SET_TIMERSLACK, 1UL);
     read_requests(file);
+    if (exponent > 0) make_zipf(exponent);
     conns = calloc((size_t)conn_count, sizeof *conns);
     waiting = calloc((size_t)conn_count + 1, sizeof *waiting);
     if (!conns || !waiting) die("calloc");

@@ -9,8 +9,10 @@
  * The target says what is answered. The digits after its last slash are the body's length, `k` and
  * `m` standing for KiB and MiB; what follows them does not matter: /1k.bin, /64k-0042.bin, /f/1m.
  * A target that begins with /delayN/ is answered after N milliseconds. -m adds a Cache-Control
- * field with that max-age, for a proxy that is to answer from its cache. Keep-alive, pipelining,
- * HTTP/1.0 and `Connection: close` are understood; request bodies are not.
+ * field with that max-age, for a proxy that is to answer from its cache. /answered tells how many
+ * requests have been answered, those for it left out. Keep-alive, pipelining, HTTP/1.0 and
+ * `Connection: close` are understood; request bodies are not. Date is when it was started: a clock
+ * is not what is measured.
  *
  * It runs until it is killed, and writes "ready" once it listens. It trusts its clients: it is a
  * tool for the loopback, not a server.
@@ -62,7 +64,8 @@ static struct timer *heap;
 static size_t heap_len, heap_cap;
 static char canned[CANNED];
 static char scratch_in[IN_CAP], scratch_out[OUT_CAP];
-static char cache_control[64];
+static char cache_control[64], date[32];
+static uint64_t answered;
 static int epoll_fd;
 
 static void die(const char *what)
@@ -193,9 +196,9 @@ static size_t put_head(char *to, uint64_t size, int close)
     static int last_close;
     if (size != last_size || close != last_close) {
         last_len = (size_t)snprintf(last, sizeof last,
-            "HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
+            "HTTP/1.1 200 OK\r\nServer: origin\r\nDate: %s\r\n"
             "Content-Type: application/octet-stream\r\nContent-Length: %llu\r\n%s%s\r\n",
-            (unsigned long long)size, cache_control, close ? "Connection: close\r\n" : "");
+            date, (unsigned long long)size, cache_control, close ? "Connection: close\r\n" : "");
         last_size = size;
         last_close = close;
     }
@@ -207,6 +210,7 @@ struct wanted {
     uint64_t size;
     uint64_t delay_ms;
     int close;
+    int count;               /* how many were answered is asked */
 };
 
 static int parse(const char *head, size_t len, struct wanted *w)
@@ -217,6 +221,7 @@ static int parse(const char *head, size_t len, struct wanted *w)
     const char *stop = memchr(target, ' ', (size_t)(end - target));
     if (!stop || end - stop < 9) return -1;
     w->delay_ms = 0;
+    w->count = !strncmp(target, "/answered ", 10);
     if (!strncmp(target, "/delay", 6)) w->delay_ms = strtoul(target + 6, NULL, 10);
     const char *digits = stop;
     while (digits > target && digits[-1] != '/') digits--;
@@ -226,6 +231,13 @@ static int parse(const char *head, size_t len, struct wanted *w)
     else if (*unit == 'm') w->size <<= 20;
     w->close = stop[8] == '0' || memmem(stop, (size_t)(end - stop), "onnection: close", 16) != NULL;
     return 0;
+}
+
+static size_t put_count(char *to)
+{
+    char count[24];
+    int len = snprintf(count, sizeof count, "%llu", (unsigned long long)answered);
+    return (size_t)sprintf(to, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len, count);
 }
 
 /*
@@ -244,13 +256,15 @@ static ssize_t answer(int fd, struct conn *c, const char *buf, size_t len)
         if (parse(buf + used, head, &w)) return drop(fd), -1;
         used += head;
         c->closing = w.close;
+        answered += !w.count;
         if (w.delay_ms) {
             c->delayed = 1;
             heap_push((struct timer){ now_ns() + w.delay_ms * 1000000u, w.size, fd,
                                       c->generation, w.close });
             break;
         }
-        out += put_head(scratch_out + out, w.size, w.close);
+        out += w.count ? put_count(scratch_out + out)
+                       : put_head(scratch_out + out, w.size, w.close);
         if (w.size <= SMALL) {
             memcpy(scratch_out + out, canned, w.size);
             out += w.size;
@@ -394,6 +408,8 @@ int main(int argc, char **argv)
     setrlimit(RLIMIT_NOFILE, &files);
     prctl(PR_SET_TIMERSLACK, 1UL);
     memset(canned, 'x', sizeof canned);
+    time_t now = time(NULL);
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime(&now));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     int listener = listen_on(port);
     struct epoll_event e = { .events = EPOLLIN, .data.fd = listener }, events[EVENTS];
