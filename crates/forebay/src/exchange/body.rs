@@ -62,6 +62,12 @@ pub trait Stream {
         0
     }
 
+    /// Whether all that comes is in memory anyway: then pulling several pieces before any is sent
+    /// takes none.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
     /// Lets no more than this many bytes through; then it aborts with
     /// [`BodyTooLarge`](super::Reason::BodyTooLarge).
     fn limit(&mut self, max_bytes: u64) {

@@ -192,81 +192,138 @@ fn poll_gone(link: &Link, cx: &mut Context<'_>) -> Poll<()> {
     }
 }
 
-/// Sends a body as it comes.
+/// Sends a body as it comes, and what is queued before it.
 pub async fn send_stream(link: &Link, form: Form, stream: &mut dyn Stream) -> Result<(), Fault> {
-    let ahead = stream.read_ahead_bytes();
     let mut flow = Flow {
-        ended: false,
+        ahead: stream.read_ahead_bytes(),
+        end: None,
+        is_blocked: false,
+        is_slow: false,
         turn: 0,
     };
-    poll_fn(|cx| poll_send(link, form, stream, ahead, &mut flow, cx)).await
+    poll_fn(|cx| flow.poll_send(link, form, stream, cx)).await
 }
 
 struct Flow {
-    /// The body has come to its end; what is queued is the rest.
-    ended: bool,
+    /// While the client takes nothing, so much more is pulled.
+    ahead: usize,
+    /// How the body has ended, or was broken off; what is queued is the rest.
+    end: Option<Result<(), Fault>>,
+    /// The client takes nothing now.
+    is_blocked: bool,
+    /// It has been slower than we are before.
+    is_slow: bool,
     /// Bytes since others had their turn.
     turn: usize,
 }
 
-/// Pulls while the client takes; while it does not, pulls up to `ahead` bytes more, so that a
-/// small page frees its backend at once and a large one does not fill the memory.
-fn poll_send(
-    link: &Link,
-    form: Form,
-    stream: &mut dyn Stream,
-    ahead: usize,
-    flow: &mut Flow,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Fault>> {
-    loop {
-        let sent = match link.poll_flush(cx) {
-            Poll::Ready(Ok(())) => true,
-            Poll::Ready(Err(error)) => {
-                let fault = Fault::with(Reason::ClientGone, error.to_string());
-                return Poll::Ready(Err(fault));
+/// What came of pulling.
+#[derive(PartialEq, Eq)]
+enum Pulls {
+    /// Something was queued, or the end has come.
+    Some,
+    /// There is nothing yet.
+    None,
+    /// Nobody looked: enough is queued, or the end has come.
+    Untried,
+}
+
+impl Flow {
+    /// Pulls while the client takes; while it does not, pulls up to `ahead` bytes more, so that a
+    /// small page frees its backend at once and a large one does not fill the memory.
+    fn poll_send(
+        &mut self,
+        link: &Link,
+        form: Form,
+        stream: &mut dyn Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            // What comes at once leaves with what is queued, as the head, in one write.
+            let pulls = self.pull(link, form, stream, cx);
+            match link.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.is_blocked = false;
+                    link.deadline.clear();
+                    if let Some(end) = self.end.take() {
+                        return Poll::Ready(end);
+                    }
+                    if self.turn >= TURN_BYTES {
+                        self.turn = 0;
+                        guard::end_turn(cx);
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    let fault = Fault::with(Reason::ClientGone, error.to_string());
+                    return Poll::Ready(Err(fault));
+                }
+                Poll::Pending => {
+                    (self.is_blocked, self.is_slow) = (true, true);
+                    if !link.deadline.is_set() {
+                        link.arm(link.listener.times().write);
+                    }
+                    if link.deadline.poll_expired(cx).is_ready() {
+                        return Poll::Ready(Err(Reason::ClientTooSlow.into()));
+                    }
+                    if let Some(Err(fault)) = self.end.take_if(|end| end.is_err()) {
+                        return Poll::Ready(Err(fault));
+                    }
+                    if self.has_enough(link) {
+                        return Poll::Pending;
+                    }
+                }
             }
-            Poll::Pending => false,
-        };
-        if sent {
-            link.deadline.clear();
-            if flow.ended {
-                return Poll::Ready(Ok(()));
-            }
-            if flow.turn >= TURN_BYTES {
-                flow.turn = 0;
-                guard::end_turn(cx);
-                return Poll::Pending;
-            }
-        } else {
-            if !link.deadline.is_set() {
-                link.arm(link.listener.times().write);
-            }
-            if link.deadline.poll_expired(cx).is_ready() {
-                return Poll::Ready(Err(Reason::ClientTooSlow.into()));
-            }
-            let queued = link
-                .with_desk(|desk| desk.out.len_bytes())
-                .unwrap_or(usize::MAX);
-            if flow.ended || queued >= ahead {
-                return Poll::Pending;
-            }
-        }
-        match stream.poll_pull(cx) {
-            Poll::Ready(Pulled::Data(bytes)) => {
-                flow.turn += bytes.len();
-                send::write_data(link, form, bytes);
-            }
-            Poll::Ready(Pulled::End(trailers)) => {
-                send::write_end(link, form, trailers.as_deref());
-                flow.ended = true;
-            }
-            Poll::Ready(Pulled::Abort(fault)) => return Poll::Ready(Err(fault)),
-            Poll::Pending => {
+            if pulls == Pulls::None {
                 // An event stream may be silent for long: its client must not be missed only when
                 // there is something to say.
                 ready!(poll_gone(link, cx));
                 return Poll::Ready(Err(Reason::ClientGone.into()));
+            }
+        }
+    }
+
+    /// Whether no more is to be pulled before the client has taken some.
+    fn has_enough(&self, link: &Link) -> bool {
+        let queued = || link.with_desk(|desk| desk.out.len_bytes());
+        self.end.is_some() || (self.is_blocked && queued().is_none_or(|len| len >= self.ahead))
+    }
+
+    /// Pulls one piece, or several where that costs no memory: one write of 256 KiB costs a fifth
+    /// less than four of 64 KiB. Not for a client that is slower than we are, so that it does not
+    /// keep blocks that the store has thrown out.
+    fn pull(
+        &mut self,
+        link: &Link,
+        form: Form,
+        stream: &mut dyn Stream,
+        cx: &mut Context<'_>,
+    ) -> Pulls {
+        if self.has_enough(link) {
+            return Pulls::Untried;
+        }
+        let is_in_memory = !self.is_slow && stream.is_in_memory();
+        let mut pulls = Pulls::None;
+        loop {
+            match stream.poll_pull(cx) {
+                Poll::Ready(Pulled::Data(bytes)) => {
+                    self.turn += bytes.len();
+                    send::write_data(link, form, bytes);
+                    pulls = Pulls::Some;
+                    if !is_in_memory || self.turn >= TURN_BYTES {
+                        return pulls;
+                    }
+                }
+                Poll::Ready(Pulled::End(trailers)) => {
+                    send::write_end(link, form, trailers.as_deref());
+                    self.end = Some(Ok(()));
+                    return Pulls::Some;
+                }
+                Poll::Ready(Pulled::Abort(fault)) => {
+                    self.end = Some(Err(fault));
+                    return Pulls::Some;
+                }
+                Poll::Pending => return pulls,
             }
         }
     }

@@ -214,4 +214,8 @@ impl Stream for Following {
     fn len_bytes(&self) -> Option<u64> {
         self.len_bytes
     }
+
+    fn is_in_memory(&self) -> bool {
+        matches!(&self.state, State::Reads(reader) if reader.object().body.is_complete())
+    }
 }
