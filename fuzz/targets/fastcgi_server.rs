@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use forebay_fastcgi::{Capacity, Limits, Server, ServerEvent};
+use forebay_fastcgi::{Begin, Capacity, End, Limits, Records, Server, ServerEvent, read_values};
 use forebay_fuzz::same_however_it_arrives;
 use libfuzzer_sys::fuzz_target;
 
@@ -28,7 +28,33 @@ fuzz_target!(|input: &[u8]| {
     for limits in [Limits::default(), SMALL] {
         let _ = same_however_it_arrives(input, |pieces| run(pieces, limits));
     }
+    let _ = same_however_it_arrives(input, look_on);
 });
+
+/// As who looks on sees it.
+fn look_on(pieces: &[&[u8]]) -> (Vec<String>, bool) {
+    let (mut records, mut seen) = (Records::default(), Vec::new());
+    for piece in pieces {
+        records.push(piece);
+        loop {
+            match records.next_record() {
+                Ok(None) => break,
+                Ok(Some(record)) => {
+                    assert_eq!(record.content.len(), usize::from(record.header.content));
+                    let begin = Begin::read(&record.content);
+                    let end = End::read(&record.content);
+                    let values = read_values(&record.content);
+                    seen.push(format!("{record:?} {begin:?} {end:?} {values:?}"));
+                }
+                Err(fault) => {
+                    seen.push(format!("{fault:?}"));
+                    return (seen, false);
+                }
+            }
+        }
+    }
+    (seen, records.is_between())
+}
 
 fn run(pieces: &[&[u8]], limits: Limits) -> (Vec<String>, Vec<u8>, Vec<u8>) {
     let (mut server, mut buf) = (Server::new(limits, CAPACITY), BytesMut::new());

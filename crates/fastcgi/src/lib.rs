@@ -32,6 +32,7 @@ mod ids;
 mod params;
 mod reader;
 mod record;
+mod records;
 mod server;
 mod variables;
 
@@ -42,6 +43,7 @@ pub use params::{Params, ParamsBuilder, ParamsIter, PushError};
 pub use record::{
     HEADER_LEN, Header, MAX_CONTENT, PADDING, Piece, ProtocolStatus, RecordType, Role, VERSION,
 };
+pub use records::{Begin, End, Record, Records, read_values};
 pub use server::{Capacity, Refusal, Server, ServerEvent};
 pub use variables::{PathSplit, push_fields, script_candidates};
 

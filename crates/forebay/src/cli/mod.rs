@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod doctor;
 mod explain;
+mod fcgi_trace;
 mod live;
 mod log;
 mod lua;
@@ -68,6 +69,7 @@ enum Command {
     Purge(purge::Args),
     Upstream(upstream::Args),
     Log(log::Args),
+    FcgiTrace(fcgi_trace::Args),
     Stop(stop::Args),
     Doctor(doctor::Args),
     Types(types::Args),
@@ -90,6 +92,7 @@ pub fn run() -> ExitCode {
         Some(Command::Purge(args)) => args.run(),
         Some(Command::Upstream(args)) => args.run(),
         Some(Command::Log(args)) => args.run(),
+        Some(Command::FcgiTrace(args)) => args.run(),
         Some(Command::Stop(args)) => args.run(),
         Some(Command::Doctor(args)) => args.run(),
         Some(Command::Types(args)) => args.run(),
