@@ -580,6 +580,40 @@ impl Server {
         status
     }
 
+    /// Ends it at once, without a chance to do anything (`SIGKILL`).
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running server");
+        self.journal.note("server", "is killed");
+        child.kill().expect("a running server");
+        let _ = child.wait();
+        self.join_reader();
+    }
+
+    /// Ends it in an orderly way.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let _ = self.wait_exit(PATIENCE);
+    }
+
+    /// Starts it once more where it was, with the configuration that is there by now.
+    ///
+    /// # Panics
+    /// See [`Builder::start`].
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(binary());
+        command.arg("run").arg(&self.config_path);
+        self.spawn(command, Vec::new());
+        self.wait_commands();
+    }
+
     /// Whether it is still running.
     #[must_use]
     pub fn is_running(&mut self) -> bool {

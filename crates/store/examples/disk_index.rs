@@ -28,6 +28,7 @@ fn main() {
         queue_bytes: 64 << 20,
         max_objects: 10_000_000,
         segment_bytes: None,
+        on_failure: |_| {},
         secret: [1; 16],
     };
     let open = || Disk::open(&layer, std::slice::from_ref(&dir), &options);

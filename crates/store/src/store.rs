@@ -248,6 +248,10 @@ impl<M: Meta> Store<M> {
         }
     }
 
+    pub(crate) fn shard_bytes(&self) -> u64 {
+        self.memory_bytes.load(Relaxed) / self.shards.len() as u64
+    }
+
     fn shard(&self, hash: Hash) -> &Shard<M> {
         // Other bits than those by which the index places it.
         let number = (hash.0 >> 96) as usize % self.shards.len();

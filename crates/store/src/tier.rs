@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::body::{BLOCK_BYTES, Body, use_once};
+use crate::body::{BLOCK_BYTES, Body, NotFilled, use_once};
 use crate::disk::{self, Blocks, Disk, Found, FoundBody, Got, Intake, Opened};
 use crate::key::{Hash, url_of};
 use crate::object::{Meta, Object};
@@ -16,6 +16,9 @@ use crate::store::{Filler, Store};
 
 /// At most so many blocks are brought from a disk at a time.
 const BLOCKS_AT_ONCE: u64 = 8;
+
+/// Nor more than this part of the memory that objects with this hash share.
+const SOME_SHARE: u64 = 8;
 
 /// Something that was found on a disk, to be chosen from and [taken up](Store::take_up).
 pub struct Candidate<M> {
@@ -207,18 +210,27 @@ impl<M: Meta> Store<M> {
     }
 
     /// Begins to bring blocks of an object from a disk that are absent, the one with `at` first.
-    /// `None`: it is not on a disk, or somebody brings them.
+    /// `None`: it is not on a disk.
     pub fn fill_from_disk(
         self: &Arc<Store<M>>,
         object: &Arc<Object<M>>,
         at: u64,
         end: Option<u64>,
-    ) -> Option<(Filler<M>, Blocks)> {
-        let blocks = **object.on_disk.get()?;
+    ) -> Option<Result<(Filler<M>, Blocks), NotFilled>> {
+        let blocks = self.blocks_on_disk(object)?;
         let begin = at - at % BLOCK_BYTES;
-        let most = begin.saturating_add(BLOCKS_AT_ONCE * BLOCK_BYTES);
+        // No more than stays until it is read, though memory be little.
+        let some =
+            (self.shard_bytes() / SOME_SHARE).clamp(BLOCK_BYTES, BLOCKS_AT_ONCE * BLOCK_BYTES);
+        let most = begin.saturating_add(some - some % BLOCK_BYTES);
         let end = end.map_or(most, |end| end.min(most));
-        Some((self.fill(object, at, Some(end)).ok()?, blocks))
+        let filler = self.fill(object, at, Some(end));
+        Some(filler.map(|filler| (filler, blocks)))
+    }
+
+    /// How blocks of an object are read from a disk, if they are on one.
+    pub fn blocks_on_disk(&self, object: &Object<M>) -> Option<Blocks> {
+        object.on_disk.get().map(|blocks| **blocks)
     }
 
     // --- Purging ---------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ impl Dir {
             queue_bytes: 32 << 20,
             max_objects: 100_000,
             segment_bytes: None,
+            on_failure: |_| {},
             secret: [9; 16],
         };
         let dirs = [PathBuf::from(self.0.path())];
@@ -93,7 +94,7 @@ fn read(store: &Arc<Store<Head>>, object: &Arc<Object<Head>>) -> Vec<u8> {
             }
             std::task::Poll::Ready(forebay_store::Read::End) => return all,
             std::task::Poll::Ready(forebay_store::Read::Absent(at)) => {
-                let (mut filler, blocks) = store.fill_from_disk(object, at, None).unwrap();
+                let (mut filler, blocks) = store.fill_from_disk(object, at, None).unwrap().unwrap();
                 let range = filler.range();
                 for number in range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) {
                     let number = u32::try_from(number).unwrap();

@@ -62,6 +62,19 @@ struct Store {
     evicted: u64,
     fills: u64,
     purge_rules: u64,
+    #[serde(default)]
+    disk: Option<Disk>,
+}
+
+#[derive(Deserialize)]
+struct Disk {
+    bytes: u64,
+    max_bytes: u64,
+    objects: u64,
+    evicted: u64,
+    refused_queue: u64,
+    refused_rate: u64,
+    errors: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +216,21 @@ impl Store {
             self.fills,
             self.purge_rules
         );
+        let Some(disk) = &self.disk else {
+            return;
+        };
+        let _ = writeln!(
+            out,
+            "  on disks {} MB of {} MB, {} objects, {} evicted, {} not written",
+            mb(disk.bytes),
+            mb(disk.max_bytes),
+            disk.objects,
+            disk.evicted,
+            disk.refused_queue + disk.refused_rate
+        );
+        for error in &disk.errors {
+            let _ = writeln!(out, "  not used: {error}");
+        }
     }
 }
 
@@ -329,7 +357,10 @@ mod tests {
                   "addresses": ["192.0.2.9:80"] }
             ]}],
             "stores": [{ "name": "default", "memory_bytes": 5000000, "max_memory_bytes": 268435456,
-                "objects": 12, "evicted": 3, "asking": 0, "fills": 1, "purge_rules": 2 }],
+                "objects": 12, "evicted": 3, "asking": 0, "fills": 1, "purge_rules": 2,
+                "disk": { "bytes": 7000000, "max_bytes": 1073741824, "objects": 40, "evicted": 5,
+                    "refused_queue": 1, "refused_rate": 2, "errors": ["/disk1: cannot read: gone"] }
+            }],
             "caches": [{ "site": "a.test", "hit": 80, "stale": 2, "revalidated": 3, "collapsed": 4,
                 "miss": 6, "bypass": 3, "pass": 2, "store_bytes": 2000000, "origin_bytes": 10,
                 "reasons": { "set-cookie": 2 } }]
@@ -351,6 +382,8 @@ upstream app, 2 requests wait
 
 cache store default
   5 MB of 256 MB, 12 objects, 3 evicted, 1 fills, 2 purge rules
+  on disks 7 MB of 1024 MB, 40 objects, 5 evicted, 3 not written
+  not used: /disk1: cannot read: gone
 
 cache of a.test
   89.0 % of 100 requests from the store, 2 MB; 1 MB from origins

@@ -74,7 +74,9 @@ fn build_all(
     let mut builder = Builder::new(report, previous.map(|built| &*built.snapshot));
     let mut has_unnamed = false;
     let is_store = |call: &&Arc<Call>| call.name() == cache::stores::DIRECTIVE.name;
-    for call in declarations.iter().filter(is_store) {
+    let stores = || declarations.iter().filter(is_store);
+    cache::disks::check_all(stores(), builder.report);
+    for call in stores() {
         builder.stores.declare(call);
         let name = call.find::<&str>("NAME").unwrap_or_default();
         if name.is_empty() && std::mem::replace(&mut has_unnamed, true) {

@@ -32,6 +32,7 @@ use crate::exchange::{How, Why};
 use crate::helper::Helper;
 use crate::listen::ListenerId;
 use crate::snapshot::{Generation, Snapshot};
+use crate::steps::cache::stores::Kept;
 use crate::steps::{Dialect, render_metrics};
 use crate::upstream::Upstream;
 use crate::worker::{self, Mail, Mailbox, Process, Start};
@@ -41,6 +42,9 @@ const COMMANDS: usize = 64;
 
 /// At the stop, what is left of the access logs is written for so long.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// What waits to be written to the disks of caches, and their indexes, for so long.
+const LAST_BLOCKS: Duration = Duration::from_secs(10);
 
 /// What the admin socket asks of the server.
 pub enum Command {
@@ -192,6 +196,10 @@ fn open_logs(built: &Built, access: &Arc<Writer>) -> Result<(), String> {
         .map_err(|error| format!("the access log cannot be started: {error}"))
 }
 
+fn stores_of(built: &Built) -> impl Iterator<Item = &Arc<Kept>> {
+    built.snapshot.caches.stores.iter()
+}
+
 fn upstreams_of(built: &Built) -> impl Iterator<Item = &Upstream> {
     built.snapshot.upstreams.iter().map(|upstream| &**upstream)
 }
@@ -279,6 +287,7 @@ impl Server {
         // While this is the only thread: others would keep their rights.
         if let Some(user) = &built.server.user {
             let identity = process::resolve_identity(user)?;
+            stores_of(&built).for_each(|kept| kept.disks.make_for(&identity));
             process::become_identity(&identity)?;
         }
         // What the helper keeps: it has bound all there is.
@@ -294,6 +303,8 @@ impl Server {
         crate::log::detach()
             .map_err(|error| format!("the error log cannot be started: {error}"))?;
         open_logs(&built, &process.access)?;
+        // Before anybody asks: what is on disks is found by the first request.
+        stores_of(&built).for_each(|kept| kept.put_in_service());
         let mut names = Names::default();
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);
         let mut checks = Checks::default();
@@ -388,7 +399,7 @@ impl Server {
             }
         };
         // Once the drain has ended, cutting and the last lines of logs have their own times.
-        let limit = self.built.server.drain + 3 * LAST_LINES;
+        let limit = self.built.server.drain + 3 * LAST_LINES + LAST_BLOCKS;
         self.service.stopping(limit);
         let mut ending = Ending::default();
         tokio::select! {
@@ -469,6 +480,14 @@ impl Server {
             tracing::warn!("a worker does not end");
         }
         self.process.access.finish(LAST_LINES).await;
+        let stores = self.built.snapshot.caches.stores.clone();
+        let close = move || stores.iter().for_each(|kept| kept.disks.close());
+        let closed = tokio::time::timeout(LAST_BLOCKS, tokio::task::spawn_blocking(close));
+        if closed.await.is_err() {
+            tracing::warn!(
+                "a disk of a cache does not end: its index is read anew at the next start"
+            );
+        }
     }
 
     /// Loads the configuration anew and puts it into service; on any mistake the old one stays.
@@ -588,8 +607,15 @@ impl Server {
             self.source.name()
         );
         let stores = built.snapshot.caches.stores.clone();
-        // Off this thread: of much that is too much, it takes a while to throw it out.
+        let stays = |old: &&Arc<Kept>| stores.iter().any(|new| Arc::ptr_eq(&new.disks, &old.disks));
+        let gone: Vec<_> = stores_of(&self.built)
+            .filter(|old| !stays(old))
+            .cloned()
+            .collect();
+        // Off this thread: it waits for disks, and of much that is too much in memory, it takes a
+        // while to throw it out.
         tokio::task::spawn_blocking(move || {
+            gone.iter().for_each(|kept| kept.disks.close());
             stores.iter().for_each(|kept| kept.put_in_service());
         });
         // What `forebay log` has said since holds no longer.

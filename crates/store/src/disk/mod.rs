@@ -74,6 +74,8 @@ pub struct Options {
     pub segment_bytes: Option<u64>,
     /// The secret of a new store.
     pub secret: [u8; 16],
+    /// Is told, in words, when a directory is not used any more; on whichever thread finds out.
+    pub on_failure: fn(&str),
 }
 
 /// An object to be stored.
@@ -582,7 +584,8 @@ impl Disk {
         }
     }
 
-    /// Writes what waits, saves the index, and ends.
+    /// Writes what waits, saves the index, and ends: nothing is found any more, and the directories
+    /// may be opened by others. Waits for the disks.
     pub fn close(&self) {
         for volume in &self.volumes {
             volume.queue.close();
@@ -590,6 +593,9 @@ impl Disk {
         for thread in self.threads.lock().drain(..) {
             // Its panics are caught.
             let _ = thread.join();
+        }
+        for volume in &self.volumes {
+            volume.leave();
         }
     }
 }

@@ -158,6 +158,7 @@ fn limits(options: &Options) -> Limits {
         size_bytes: options.size_bytes,
         segment_bytes: segment.next_multiple_of(UNIT),
         max_objects: options.max_objects,
+        on_failure: options.on_failure,
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Limits {
     pub(crate) size_bytes: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) max_objects: usize,
+    pub(crate) on_failure: fn(&str),
 }
 
 /// A file of records.
@@ -110,8 +111,8 @@ pub(crate) struct Volume {
     pub(crate) counters: Counters,
     is_off: AtomicBool,
     error: Mutex<Option<Failure>>,
-    /// Kept from others while this is.
-    pub(crate) _lock: Box<dyn Any + Send + Sync>,
+    /// Kept from others while this is here.
+    lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 /// Why a directory is not used any more.
@@ -162,7 +163,7 @@ impl Volume {
             counters: Counters::default(),
             is_off: AtomicBool::new(false),
             error: Mutex::new(None),
-            _lock: begin.lock,
+            lock: Mutex::new(Some(begin.lock)),
         }
     }
 
@@ -185,15 +186,27 @@ impl Volume {
             return;
         }
         let is_marked = mark_dirty(&*self.layer, &self.dir).is_ok();
-        *slot = Some(Failure {
-            text: format!("{}: {what}: {error}", self.dir.display()),
-            is_marked,
-        });
+        let text = format!("{}: {what}: {error}", self.dir.display());
+        let failure = Failure { text, is_marked };
+        *slot = Some(failure.clone());
         self.is_off.store(true, Release);
         drop(slot);
+        (self.limits.on_failure)(&failure.text);
         self.queue.close();
         self.queue.clear();
         self.index.retain(|_| false);
+    }
+
+    /// The directory may be used by others from now on, and by this no more: who still has a
+    /// block of it to read finds nothing.
+    pub(crate) fn leave(&self) {
+        self.error.lock().get_or_insert_with(|| Failure {
+            text: format!("{}: it is not used any more", self.dir.display()),
+            // Whoever uses it next does not hear of what is purged here.
+            is_marked: false,
+        });
+        self.is_off.store(true, Release);
+        self.lock.lock().take();
     }
 
     // --- Reading ---------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ pub fn options() -> Options {
         queue_bytes: 64 * 1024 * 1024,
         max_objects: 1_000_000,
         segment_bytes: Some(SEGMENT),
+        on_failure: |_| {},
         secret: [3; 16],
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use forebay_store::{FAR_BYTES, NotFilled, Read, Reader};
 
 use super::fill::{self, Filling};
+use super::from_disk;
 use super::stored::{Kept, Stored};
 use crate::exchange::{Body, Fault, Lease, Local, Pulled, Reason, Stream};
 
@@ -44,6 +45,7 @@ pub fn body(object: &Kept, range: Option<Range<u64>>, source: Option<&Rc<Filling
         len_bytes: end.map(|end| end - start),
         source: source.cloned(),
         tried: (0, 0),
+        read_at: None,
     }))
 }
 
@@ -57,10 +59,15 @@ struct Following {
     source: Option<Rc<Filling>>,
     /// Where it was when it began to ask, and how often it has since.
     tried: (u64, u8),
+    /// Where it was when it last had the disk asked.
+    read_at: Option<u64>,
 }
 
 enum State {
     Reads(Reader<Stored>),
+    /// It reads a block from a disk for itself: what others bring in is thrown out before it is
+    /// read, or too many bring something in.
+    Alone(Asked, Local<'static, Option<Bytes>>),
     /// It asks the origin for its own: no reader of the object any more, which need not wait for it.
     Asks(Asked, Local<'static, Option<(Lease, Body)>>),
     Own(Asked, Own),
@@ -92,10 +99,31 @@ impl Following {
     /// Has the bytes from `at` on brought in, into the object or for this reader alone. False:
     /// nobody can.
     fn bring(&mut self, at: u64) -> bool {
-        let State::Reads(reader) = &self.state else {
+        let (State::Reads(reader), Some(source)) = (&self.state, &self.source) else {
             return false;
         };
         let object = reader.object().clone();
+        // Once for each place: what has come of it may be gone again.
+        let brought = match self.read_at == Some(at) {
+            false => source.bring_from_disk(&object, at, self.end),
+            true => Some(Err(NotFilled::Refused)),
+        };
+        match brought {
+            Some(Ok(())) => {
+                self.read_at = Some(at);
+                true
+            }
+            Some(Err(NotFilled::Refused)) => {
+                let block = from_disk::block_of(source.clone(), object.clone(), at);
+                self.state = State::Alone(Asked { object, at }, Box::pin(block));
+                true
+            }
+            None | Some(Err(NotFilled::Needless)) => self.bring_from_origin(object, at),
+        }
+    }
+
+    /// The same, where no disk has them.
+    fn bring_from_origin(&mut self, object: Kept, at: u64) -> bool {
         if !self.may_try(at) {
             return false;
         }
@@ -105,10 +133,31 @@ impl Following {
         if self.tried.1 > MAX_SHARED_TRIES {
             return self.ask(Asked { object, at });
         }
-        match source.bring(&object, at, self.end) {
+        let end = from_disk::gap_end(source, &object, at, self.end);
+        match source.bring(&object, at, end) {
             Ok(()) | Err(NotFilled::Needless) => true,
             Err(NotFilled::Refused) => self.ask(Asked { object, at }),
         }
+    }
+
+    /// What a disk had for this reader alone; then it goes on as before.
+    fn read_alone(&mut self, block: Option<Bytes>) -> Option<Pulled> {
+        let State::Alone(asked, _) = std::mem::replace(&mut self.state, State::Over) else {
+            return None;
+        };
+        let Asked { object, at } = asked;
+        let Some(mut bytes) = block else {
+            self.state = State::Reads(Reader::new(object.clone(), at, self.end));
+            return match self.bring_from_origin(object, at) {
+                true => None,
+                false => Some(Pulled::Abort(Reason::Truncated.into())),
+            };
+        };
+        let left = self.end.map_or(u64::MAX, |end| end - at);
+        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        let next = at + bytes.len() as u64;
+        self.state = State::Reads(Reader::new(object, next, self.end));
+        Some(Pulled::Data(bytes))
     }
 
     fn ask(&mut self, asked: Asked) -> bool {
@@ -164,6 +213,13 @@ impl Stream for Following {
                     Read::Absent(at) if self.bring(at) => continue,
                     Read::Absent(_) | Read::Failed => None,
                 },
+                State::Alone(_, block) => {
+                    let block = ready!(block.as_mut().poll(cx));
+                    match self.read_alone(block) {
+                        None => continue,
+                        pulled => pulled,
+                    }
+                }
                 State::Asks(_, rest) => {
                     let rest = ready!(rest.as_mut().poll(cx));
                     let State::Asks(asked, _) = std::mem::replace(&mut self.state, State::Over)

@@ -13,9 +13,11 @@
 mod answer;
 mod declare;
 mod derived;
+pub mod disks;
 mod explain;
 mod fill;
 mod follow;
+mod from_disk;
 mod head;
 mod key;
 pub mod live;
@@ -38,6 +40,7 @@ use forebay_store::{Begin, Hash, Outcome, Refresh, Store};
 use forebay_sys::clock;
 
 use self::fill::{Brought, Filling};
+use self::from_disk::{OnDisk, Reading};
 use self::key::{Key, KeyRules};
 use self::stored::{Kept, Stored};
 use crate::exchange::errand::Errand;
@@ -176,7 +179,8 @@ impl Cache {
     /// The newest stored response that is for this request.
     fn select<'o>(&self, objects: &'o [Kept], fields: &Fields) -> Option<&'o Kept> {
         let mut newest_first = objects.iter().rev();
-        newest_first.find(|object| is_for(object, fields) && self.shared.store.is_alive(object))
+        newest_first
+            .find(|object| is_for(&object.meta, fields) && self.shared.store.is_alive(object))
     }
 
     /// Whether a hit needs nothing but what is there: it is answered where it stands, without
@@ -210,7 +214,8 @@ impl Cache {
         RequestFacts::of(&self.shared.policy, &asked)
     }
 
-    fn look(&self, exchange: &mut Exchange) -> Flow {
+    /// `disk`: whether what is not in memory is looked for on disks.
+    fn look(&self, exchange: &mut Exchange, disk: bool) -> Flow {
         let shared = &*self.shared;
         let facts = self.facts(exchange);
         if let Some(bypass) = &self.bypass
@@ -235,7 +240,7 @@ impl Cache {
                 others = !objects.is_empty();
                 let object = self.select(objects, &exchange.request.fields)?;
                 if self.is_plain_hit(exchange, &facts, object, now) {
-                    object.used();
+                    shared.store.used(object);
                     return Some(Ok(self.answer(exchange, object, facts, None, now)));
                 }
                 Some(Err(object.clone()))
@@ -244,6 +249,14 @@ impl Cache {
         let object = match found {
             Some(Ok(answer)) => return answer,
             Some(Err(object)) => Some(object),
+            None if disk && shared.store.disk().is_some() => match self.find_on_disk(exchange) {
+                OnDisk::Absent => None,
+                OnDisk::Here(object) => Some(object),
+                OnDisk::Wait(reading) => {
+                    exchange.keep(shared.id, reading);
+                    return Flow::Wait;
+                }
+            },
             None => None,
         };
         let Some(object) = object else {
@@ -266,11 +279,11 @@ impl Cache {
         };
         match decision {
             Reuse::Fresh => {
-                object.used();
+                shared.store.used(&object);
                 self.answer(exchange, &object, facts, None, now)
             }
             Reuse::Stale(why) => {
-                object.used();
+                shared.store.used(&object);
                 if why.validate_in_background() {
                     self.refresh_behind(exchange, facts, &object);
                 }
@@ -437,7 +450,7 @@ impl Cache {
                     Outcome::Object(object)
                         if object.asked_at < rules_before && !store.is_alive(&object) => {}
                     Outcome::Object(object) => {
-                        if is_for(&object, &exchange.request.fields) {
+                        if is_for(&object.meta, &exchange.request.fields) {
                             exchange.outcome.cached = Some(Cached::of(How::Collapsed));
                             let how = forwarded(why, None, false, true);
                             return self.answer_brought(exchange, &object, &filling, how, None);
@@ -579,8 +592,8 @@ pub fn variant_key(names: &VaryNames, fields: &Fields) -> Option<Box<[u8]>> {
 }
 
 /// Whether a stored response was chosen by what this request has, too.
-fn is_for(object: &Kept, fields: &Fields) -> bool {
-    match &object.meta.vary {
+fn is_for(stored: &Stored, fields: &Fields) -> bool {
+    match &stored.vary {
         None => true,
         Some(variant) => variant_key(&variant.names, fields).is_some_and(|key| key == variant.key),
     }
@@ -613,7 +626,7 @@ impl Step for Cache {
             }
             return Flow::Answer(self.purge(exchange));
         }
-        self.look(exchange)
+        self.look(exchange, true)
     }
 
     fn explain(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
@@ -630,7 +643,19 @@ impl Step for Cache {
     }
 
     fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
-        Box::pin(self.bring(exchange))
+        Box::pin(async move {
+            for round in 1..=MAX_ROUNDS {
+                let Some(reading) = exchange.take_kept::<Reading>(self.shared.id) else {
+                    break;
+                };
+                self.read_from_disk(exchange, reading).await;
+                match self.look(exchange, round < MAX_ROUNDS) {
+                    Flow::Wait => {}
+                    flow => return flow,
+                }
+            }
+            self.bring(exchange).await
+        })
     }
 
     fn sees_response(&self) -> bool {

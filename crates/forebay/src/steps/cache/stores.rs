@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use forebay_cache_policy::Policy;
-use forebay_config::{Arg, Call, Directive, Opt, Type};
+use forebay_config::{Arg, Call, Directive, MAX_SIZE, Opt, Type};
 use forebay_store::{Options, Store};
 use rustc_hash::FxHashMap;
 
+use super::disks::{self, Disks, MIN_SIZE, Spec};
 use super::key::QuerySpec;
 use super::stored::Stored;
 
@@ -18,16 +19,44 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 )
 .args(&[Arg::optional("NAME", Type::Name)])
 .namespace("cache_store")
-.options(&[Opt::new(
-    "memory",
-    Type::Size {
-        min: 1 << 20,
-        max: 16 << 40,
-    },
-    "Memory for objects, all that belongs to them included.",
-)
-.default(r#""256MB""#)])
-.example(r#"cache_store { memory = "512MB" }"#);
+.options(&[
+    Opt::new(
+        "memory",
+        Type::Size {
+            min: 1 << 20,
+            max: 16 << 40,
+        },
+        "Memory for objects, all that belongs to them included.",
+    )
+    .default(r#""256MB""#),
+    Opt::new(
+        "disk",
+        Type::List(&Type::Path),
+        "Directories, one for each disk, in which objects are kept over restarts.",
+    ),
+    Opt::new(
+        "disk_size",
+        Type::Size {
+            min: MIN_SIZE,
+            max: MAX_SIZE,
+        },
+        "What each directory may hold.",
+    ),
+    Opt::new(
+        "disk_admit",
+        Type::OneOf(&["all", "second"]),
+        "Which objects are written to disks: all, or those that are asked for a second time.",
+    )
+    .default(r#""all""#),
+    Opt::new(
+        "disk_write",
+        Type::Bandwidth,
+        "What comes faster than this is not written to a disk.",
+    )
+    .default(r#""100MB/s""#),
+])
+.check(disks::check)
+.example(r#"cache_store { memory = "512MB", disk = "/var/cache/forebay", disk_size = "50GB" }"#);
 
 /// Without any declaration.
 const USUAL_MEMORY: u64 = 256 << 20;
@@ -43,6 +72,8 @@ pub struct Kept {
     /// It has the memory of that until [`put_in_service`](Kept::put_in_service) is called: what is
     /// being built may still turn out to have a mistake.
     pub store: Arc<Store<Stored>>,
+    /// What it has beside its memory.
+    pub disks: Arc<Disks>,
 }
 
 impl Kept {
@@ -66,11 +97,15 @@ impl Kept {
             "asking": usage.flights,
             "fills": usage.fills,
             "purge_rules": usage.rules,
+            "disk": self.disks.status(),
         })
     }
 
-    /// Gives it the memory that it was declared with. Takes a while where that is much less.
+    /// Gives it the memory that it was declared with, and opens its disks. Takes a while where the
+    /// memory is much less, and waits for the disks.
     pub fn put_in_service(&self) {
+        self.disks
+            .open(self.shown(), &self.store, self.memory_bytes);
         if self.store.usage().memory_bytes != self.memory_bytes {
             self.store.set_memory(self.memory_bytes);
         }
@@ -129,23 +164,32 @@ impl Stores {
     /// The one that a `cache_store` declares.
     pub fn declare(&mut self, call: &Call) -> Arc<Kept> {
         let name = call.find::<&str>("NAME").unwrap_or_default();
-        self.make(name, call.get("memory"))
+        self.make(name, call.get("memory"), Spec::of(call))
     }
 
     /// The one without a name.
     pub fn usual(&mut self) -> Arc<Kept> {
         match self.made.iter().find(|kept| kept.name.is_empty()) {
             Some(kept) => kept.clone(),
-            None => self.make("", USUAL_MEMORY),
+            None => self.make("", USUAL_MEMORY, None),
         }
     }
 
-    fn make(&mut self, name: &str, memory_bytes: u64) -> Arc<Kept> {
+    fn make(&mut self, name: &str, memory_bytes: u64, spec: Option<Spec>) -> Arc<Kept> {
         let same = |kept: &&Arc<Kept>| *kept.name == *name;
         if let Some(made) = self.made.iter().find(same) {
             return made.clone();
         }
-        let store = match self.previous.iter().find(same) {
+        let previous = self.previous.iter().find(same);
+        let disks = match previous {
+            Some(kept) if kept.disks.spec() == spec.as_ref() => kept.disks.clone(),
+            _ => Disks::new(spec, self.previous.iter().map(|kept| &kept.disks)),
+        };
+        // A store has its disks for good: with other ones it is another store, which begins with
+        // what is on them. One without any may get some.
+        let goes_on =
+            |kept: &&Arc<Kept>| kept.disks.spec().is_none() || Arc::ptr_eq(&kept.disks, &disks);
+        let store = match previous.filter(goes_on) {
             Some(kept) => kept.store.clone(),
             None => Store::new(Options {
                 memory_bytes,
@@ -156,6 +200,7 @@ impl Stores {
             name: name.into(),
             memory_bytes,
             store,
+            disks,
         });
         self.made.push(kept.clone());
         kept
@@ -163,7 +208,7 @@ impl Stores {
 }
 
 /// Two numbers that no remote knows: the standard library's seeds are the system's randomness.
-fn secret() -> [u8; 16] {
+pub fn secret() -> [u8; 16] {
     use std::hash::{BuildHasher, RandomState};
     let mut secret = [0; 16];
     for half in secret.chunks_exact_mut(8) {

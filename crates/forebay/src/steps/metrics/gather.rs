@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use forebay_balance::{PeerState, Tick};
-use forebay_store::Usage;
+use forebay_store::{Usage, disk};
 use forebay_sys::{clock, process};
 
 use super::text::{Dialect, Family, Kind, Seconds, Text};
@@ -281,6 +281,55 @@ fn stores(text: &mut Text, snapshot: &Snapshot) {
         "Purges that something old may still be about.",
         &|u| u.rules as u64,
     );
+    disks(text, snapshot);
+}
+
+/// What stores have on disks.
+fn disks(text: &mut Text, snapshot: &Snapshot) {
+    let stores = snapshot.caches.stores.iter();
+    let usages: Vec<_> = stores
+        .filter_map(|kept| Some((kept.shown(), kept.disks.max_bytes(), kept.disks.usage()?)))
+        .collect();
+    if usages.is_empty() {
+        return;
+    }
+    let mut each = |kind, name: &str, help: &str, value: &dyn Fn(&disk::Usage, u64) -> u64| {
+        let mut family = text.family(kind, &format!("forebay_cache_disk_{name}"), help);
+        for (store, max, usage) in &usages {
+            family.sample(&[("store", store)], value(usage, *max));
+        }
+    };
+    let (gauge, counter) = (Kind::Gauge, Kind::Counter);
+    let help = "What is on the disks of a store.";
+    each(gauge, "bytes", help, &|u, _| u.bytes);
+    let help = "What they may hold.";
+    each(gauge, "max_bytes", help, &|_, max| max);
+    let help = "Objects that are found on disks.";
+    each(gauge, "objects", help, &|u, _| u.objects as u64);
+    let help = "Memory of the index of what is on disks.";
+    each(gauge, "index_bytes", help, &|u, _| u.index_bytes as u64);
+    let help = "Waits to be written.";
+    each(gauge, "queue_bytes", help, &|u, _| u.queue_bytes as u64);
+    let help = "Directories that are not used any more, or could not be opened.";
+    each(gauge, "failed", help, &|u, _| u.errors.len() as u64);
+    let help = "What was written.";
+    each(counter, "written_bytes", help, &|u, _| u.written_bytes);
+    let help = "Objects that went to make room.";
+    each(counter, "evictions", help, &|u, _| u.evicted);
+    let help = "Objects that stayed since they were used, and were written anew.";
+    each(counter, "carried", help, &|u, _| u.carried);
+    let help = "Records that were not what they must be; they are as if they were not there.";
+    each(counter, "damaged", help, &|u, _| u.damaged);
+    let mut family = text.family(
+        counter,
+        "forebay_cache_disk_refused",
+        "Objects that were not written: too much waited already, or more came than `disk_write`.",
+    );
+    for (store, _, usage) in &usages {
+        for (reason, count) in [("queue", usage.refused_queue), ("rate", usage.refused_rate)] {
+            family.sample(&[("store", store), ("reason", reason)], count);
+        }
+    }
 }
 
 /// What is known of a peer. Pools of one name are told together: a target that is given to two
