@@ -17,6 +17,7 @@
 //! | [`cache`] | what a cache decides, asked step by step |
 //! | [`reading`] | bodies that are read in several at once, as they come |
 //! | [`alternate`] | two configurations reloaded in turns under load |
+//! | [`disk`] | caches with disks, and disks that are full |
 //! | [`docs`] | the pages, and the examples in them |
 //! | [`shell`] | a shell on a machine of its own, for what the pages show |
 //! | [`slow_disk`] | a file whose bytes come slowly |
@@ -30,6 +31,7 @@ pub mod alternate;
 pub mod cache;
 pub mod certs;
 pub mod client;
+pub mod disk;
 pub mod docs;
 pub mod journal;
 pub mod load;

@@ -3,101 +3,8 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use forebay_tests::{Origin, Request, Response, Script, Server, wait};
-use serde_json::Value;
-
-const STORE: &str = r#"cache_store { memory = "8MB", disk = "@dir@/store", disk_size = "256MB" }"#;
-const SITE: &str = r#"site { "*", cache { purge = method "PURGE" }, proxy "@origin@" }"#;
-
-/// An origin whose `/LEN/…` is a body of this length, for each `X-Device` another one.
-fn origin() -> Origin {
-    Origin::setup()
-        .handle(move |received| {
-            let len = received.target.split('/').nth(1).unwrap_or("");
-            let len = len.parse().unwrap_or(0);
-            let device = received.field("x-device").unwrap_or("none");
-            let text = format!("{} {device} ", received.target);
-            let body: Vec<u8> = text.bytes().cycle().take(len).collect();
-            let fields = format!(
-                "Cache-Control: max-age=600\r\nETag: \"{len}\"\r\nVary: X-Device\r\n\
-                 Cache-Tag: {}\r\n",
-                received.target.rsplit('/').next().unwrap_or("")
-            );
-            let range = received.field("range").and_then(|range| {
-                let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-                Some((first.parse().ok()?, last.parse().unwrap_or(len - 1)))
-            });
-            let Some((first, last)): Option<(usize, usize)> = range else {
-                return Script::with_fields(200, &fields, body);
-            };
-            let fields = format!("{fields}Content-Range: bytes {first}-{last}/{len}\r\n");
-            Script::with_fields(206, &fields, &body[first..=last])
-        })
-        .start()
-}
-
-struct Case {
-    server: Server,
-    origin: Origin,
-}
-
-impl Case {
-    fn new() -> Case {
-        Case::with(&format!("{STORE} {SITE}"))
-    }
-
-    fn with(config: &str) -> Case {
-        let origin = origin();
-        let server = Server::builder(config).origin("origin", &origin).start();
-        Case { server, origin }
-    }
-
-    fn ask(&self, device: &str, target: &str) -> Response {
-        let request = Request::get(target).field("X-Device", device);
-        let got = self.server.client().request(&request);
-        assert_eq!(got.status(), 200, "{target}");
-        let len: usize = target.split('/').nth(1).unwrap().parse().unwrap();
-        let text = format!("{target} {device} ");
-        assert!(
-            got.body.iter().copied().eq(text.bytes().cycle().take(len)),
-            "{target}"
-        );
-        got
-    }
-
-    /// Whether the origin is not asked for this.
-    fn is_stored(&self, device: &str, target: &str) -> bool {
-        let before = self.origin.requests().len();
-        let got = self.ask(device, target);
-        let says = got.head.all("cache-status")[0].to_owned();
-        let asked = self.origin.requests().len() - before;
-        assert_eq!(says.contains("hit"), asked == 0, "{says}");
-        asked == 0
-    }
-
-    fn disk(&self) -> Value {
-        let said = self.server.command("status --json").expect(0).stdout;
-        let status: Value = serde_json::from_str(&said).expect("JSON");
-        status["stores"][0]["disk"].clone()
-    }
-
-    /// Until so many objects are on the disk.
-    #[track_caller]
-    fn written(&self, objects: u64) {
-        wait::until("objects to be written", || {
-            let disk = self.disk();
-            disk["objects"] == objects && disk["queue_bytes"] == 0
-        });
-    }
-
-    fn segments(&self) -> Vec<std::path::PathBuf> {
-        let files = std::fs::read_dir(self.server.dir().join("store")).expect("the store");
-        let files = files.map(|file| file.expect("a file").path());
-        let is_segment =
-            |path: &std::path::PathBuf| path.display().to_string().contains("segment-");
-        files.filter(is_segment).collect()
-    }
-}
+use forebay_tests::disk::{Case, SITE, STORE, origin};
+use forebay_tests::{Request, Server, wait};
 
 /// Some of each size: none, one block, several, with variants.
 const ALL: [(&str, &str); 6] = [
@@ -111,7 +18,7 @@ const ALL: [(&str, &str); 6] = [
 
 #[test]
 fn what_is_stored_is_there_after_a_restart() {
-    let mut case = Case::new();
+    let mut case = Case::start();
     for (device, target) in ALL {
         assert!(!case.is_stored(device, target));
     }
@@ -143,7 +50,7 @@ fn what_is_stored_is_there_after_a_restart() {
 
 #[test]
 fn parts_and_conditions_are_answered_from_the_disk() {
-    let mut case = Case::new();
+    let mut case = Case::start();
     let whole = case.ask("a", "/1500000/many");
     let etag = whole.head.field("etag").expect("a tag").to_owned();
     case.server.stop();
@@ -171,7 +78,7 @@ fn parts_and_conditions_are_answered_from_the_disk() {
 
 #[test]
 fn what_is_on_the_disk_stays_over_reloads() {
-    let case = Case::new();
+    let case = Case::start();
     assert!(!case.is_stored("a", "/1000/small"));
     assert!(!case.is_stored("a", "/1500000/many"));
     case.written(2);
@@ -194,7 +101,7 @@ fn what_is_on_the_disk_stays_over_reloads() {
 
 #[test]
 fn what_is_damaged_is_fetched_anew_and_never_served() {
-    let mut case = Case::new();
+    let mut case = Case::start();
     let targets = ["/60000/one", "/60001/two", "/1500000/many"];
     for target in targets {
         assert!(!case.is_stored("a", target));
@@ -231,7 +138,7 @@ fn what_is_damaged_is_fetched_anew_and_never_served() {
 
 #[test]
 fn a_store_of_another_is_refused_by_name_and_kept_aside() {
-    let mut case = Case::new();
+    let mut case = Case::start();
     assert!(!case.is_stored("a", "/1000/small"));
     case.server.stop();
     let store = case.server.dir().join("store");
@@ -298,7 +205,7 @@ fn a_directory_that_cannot_be_used_is_told_and_the_others_are() {
 
 #[test]
 fn two_servers_never_use_one_directory() {
-    let case = Case::new();
+    let case = Case::start();
     let other = Server::builder(&format!("{STORE} {SITE}").replace(
         "@dir@/store",
         &case.server.dir().join("store").display().to_string(),
@@ -312,7 +219,7 @@ fn two_servers_never_use_one_directory() {
 
 #[test]
 fn nothing_is_opened_where_a_configuration_is_only_looked_at() {
-    let mut case = Case::new();
+    let mut case = Case::start();
     case.server.stop();
     let store = case.server.dir().join("store");
     std::fs::remove_dir_all(&store).expect("removed");

@@ -253,6 +253,18 @@ impl<M: Meta> Store<M> {
         written.map(|()| number)
     }
 
+    /// Writes a purge down that is in force already, with its number; waits for the disks.
+    ///
+    /// # Errors
+    /// See [`purge_durably`](Store::purge_durably).
+    pub fn write_purge(&self, number: u64, rule: &Rule, soft: bool) -> io::Result<()> {
+        let Some(disk) = self.disk.get() else {
+            return Ok(());
+        };
+        let _one = self.purging.lock();
+        disk.purge(number, rule, soft)
+    }
+
     /// Rules up to this number are over, as far as disks go.
     pub(crate) fn disk_oldest(&self) -> u64 {
         self.disk.get().map_or(u64::MAX, |disk| disk.oldest_asked())

@@ -60,6 +60,8 @@ struct Done {
     objects: u64,
     bytes: u64,
     soft: bool,
+    #[serde(default)]
+    on_disks: bool,
     in_force_us: u64,
     swept_us: u64,
 }
@@ -109,15 +111,19 @@ impl Args {
 impl Done {
     fn show(&self) -> String {
         let s = if self.objects == 1 { "" } else { "s" };
+        let disks = match self.on_disks {
+            true => ", and what is on disks",
+            false => "",
+        };
         let (in_force, swept) = (shown(self.in_force_us), shown(self.swept_us));
         match self.soft {
             true => format!(
-                "{} object{s} to be validated; in force after {in_force}, all looked at after \
+                "{} object{s} to be validated{disks}; in force after {in_force}, all looked at after \
                  {swept}\n",
                 self.objects
             ),
             false => format!(
-                "{} object{s} purged, {} KB; in force after {in_force}, memory given back after \
+                "{} object{s} purged, {} KB{disks}; in force after {in_force}, memory given back after \
                  {swept}\n",
                 self.objects,
                 self.bytes.div_ceil(1024)
@@ -137,6 +143,7 @@ mod tests {
     #[test]
     fn what_was_done_is_readable() {
         let done = |objects, soft| Done {
+            on_disks: soft,
             objects,
             bytes: 5000,
             soft,
@@ -149,7 +156,7 @@ mod tests {
         );
         assert_eq!(
             done(20, true).show(),
-            "20 objects to be validated; in force after 0.05 ms, all looked at after 12.34 ms\n"
+            "20 objects to be validated, and what is on disks; in force after 0.05 ms, all looked at after 12.34 ms\n"
         );
     }
 }

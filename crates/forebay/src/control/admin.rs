@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::declarations::Server;
 use super::orders::Order;
-use super::purge::{self, Purge};
+use super::purge::{self, NotDone, Purge};
 use super::server::{Command, Commands};
 use crate::exchange::query_pairs;
 use crate::log::{self, Throttle};
@@ -271,7 +271,8 @@ async fn purged(target: &str, commands: &Commands) -> (u16, &'static str, String
     };
     match ask(commands, |told| Command::Purge(purge, told)).await {
         Some(Ok(done)) => (200, JSON, format!("{done:#}\n")),
-        Some(Err(wrong)) => (422, TEXT, format!("{wrong}\n")),
+        Some(Err(NotDone::Mistake(wrong))) => (422, TEXT, format!("{wrong}\n")),
+        Some(Err(NotDone::NotWritten(wrong))) => (500, TEXT, format!("{wrong}\n")),
         None => gone(),
     }
 }

@@ -33,6 +33,23 @@ enum What {
     All,
 }
 
+/// A purge that is known to mean something.
+pub struct Prepared {
+    purge: Purge,
+    stores: Vec<std::sync::Arc<Kept>>,
+    rules: Vec<Rule>,
+    begun: Instant,
+}
+
+/// Why a purge is not done.
+#[derive(Debug)]
+pub enum NotDone {
+    /// It means nothing.
+    Mistake(String),
+    /// It is in force, but might not be after a restart.
+    NotWritten(String),
+}
+
 /// A purge that is in force; what is left to do is to give the memory back.
 pub struct InForce {
     stores: Vec<std::sync::Arc<Kept>>,
@@ -69,8 +86,8 @@ impl Purge {
         }
     }
 
-    /// Puts it in force: from here on nothing that was asked for before it is used.
-    pub fn put_in_force(&self, snapshot: &Snapshot) -> Result<InForce, String> {
+    /// What it means for this configuration.
+    pub fn prepare(self, snapshot: &Snapshot) -> Result<Prepared, String> {
         let begun = Instant::now();
         let named = |kept: &&std::sync::Arc<Kept>| {
             self.store.as_deref().is_none_or(|name| *kept.name == *name)
@@ -93,15 +110,39 @@ impl Purge {
         for what in &self.what {
             what.rules(&mut rules, snapshot)?;
         }
+        Ok(Prepared {
+            purge: self,
+            stores,
+            rules,
+            begun,
+        })
+    }
+}
+
+impl Prepared {
+    /// Puts it in force: from here on nothing that was asked for before it is used, nor after a
+    /// restart. Waits for the disks of the stores.
+    pub fn put_in_force(self) -> Result<InForce, NotDone> {
+        let Prepared {
+            purge,
+            stores,
+            rules,
+            begun,
+        } = self;
+        let mut written = Ok(());
         for kept in &stores {
-            for rule in &rules {
-                kept.store.purge(rule, self.soft);
+            if let Err(error) = kept.purge(&rules, purge.soft) {
+                let text = format!(
+                    "purged, but not written: {error}; after a restart it may be there again, \
+                     unless that directory is emptied before"
+                );
+                written = Err(NotDone::NotWritten(text));
             }
         }
-        tracing::info!(what = ?self.what, soft = self.soft, "an operator has purged");
-        Ok(InForce {
+        tracing::info!(what = ?purge.what, soft = purge.soft, "an operator has purged");
+        written.map(|()| InForce {
             stores,
-            soft: self.soft,
+            soft: purge.soft,
             begun,
             took: begun.elapsed(),
         })
@@ -124,6 +165,7 @@ impl InForce {
             "objects": if self.soft { sum.stale } else { sum.gone },
             "bytes": sum.bytes,
             "soft": self.soft,
+            "on_disks": self.stores.iter().any(|kept| kept.disks.spec().is_some()),
             "in_force_us": us(self.took),
             "swept_us": us(self.begun.elapsed()),
         });

@@ -20,7 +20,7 @@ use super::dns::Names;
 use super::health::Checks;
 use super::keys::KeySets;
 use super::orders::Order;
-use super::purge::{InForce, Purge};
+use super::purge::{InForce, NotDone, Prepared, Purge};
 use super::secret;
 use super::service::Service;
 use super::sockets::{Inherited, bind_new, remove_files};
@@ -57,7 +57,7 @@ pub enum Command {
     /// Have a peer do something; answers what it is then, or what is wrong.
     Order(Order, oneshot::Sender<Result<String, String>>),
     /// Have the caches forget something; answers how much it was, or what is wrong.
-    Purge(Purge, oneshot::Sender<Result<serde_json::Value, String>>),
+    Purge(Purge, oneshot::Sender<Result<serde_json::Value, NotDone>>),
     /// The configuration in service.
     Snapshot(oneshot::Sender<Arc<Snapshot>>),
     /// Finish what is under way and end.
@@ -220,23 +220,35 @@ fn cache_status(site: &SiteCounts) -> Option<serde_json::Value> {
     Some(status)
 }
 
-/// Gives the memory back off this thread, which answers others meanwhile.
-fn sweep(
-    purged: InForce,
+/// Purges and gives the memory back off this thread, which answers others meanwhile: the one waits
+/// for disks, the other takes a while.
+fn carry_out(
+    purge: Prepared,
     process: Arc<Process>,
-    answer: oneshot::Sender<Result<serde_json::Value, String>>,
+    answer: oneshot::Sender<Result<serde_json::Value, NotDone>>,
 ) {
     tokio::spawn(async move {
-        let swept = crate::compute::run(move || {
-            let (done, bytes) = purged.sweep();
-            process.give_back(bytes);
-            done
-        });
-        let done = swept.await;
-        // The purge is in force all the same; memory comes back with the next one.
-        let done = done.map_err(|fault| format!("purged, but not counted: {fault}"));
+        let in_force = tokio::task::spawn_blocking(|| purge.put_in_force()).await;
+        let done = match in_force {
+            Ok(Ok(in_force)) => sweep(in_force, process).await,
+            Ok(Err(not_done)) => Err(not_done),
+            Err(error) => Err(NotDone::NotWritten(format!("the purge failed: {error}"))),
+        };
+        // Who asked may be gone.
         let _ = answer.send(done);
     });
+}
+
+async fn sweep(purged: InForce, process: Arc<Process>) -> Result<serde_json::Value, NotDone> {
+    let swept = crate::compute::run(move || {
+        let (done, bytes) = purged.sweep();
+        process.give_back(bytes);
+        done
+    });
+    // The purge is in force all the same; memory comes back with the next one.
+    swept
+        .await
+        .map_err(|fault| NotDone::Mistake(format!("purged, but not counted: {fault}")))
 }
 
 fn now() -> Tick {
@@ -385,9 +397,9 @@ impl Server {
                         let _ = answer.send(order.carry_out(upstreams, now()));
                     }
                     Some(Command::Purge(purge, answer)) => {
-                        match purge.put_in_force(&self.built.snapshot) {
-                            Ok(in_force) => sweep(in_force, self.process.clone(), answer),
-                            Err(wrong) => _ = answer.send(Err(wrong)),
+                        match purge.prepare(&self.built.snapshot) {
+                            Ok(prepared) => carry_out(prepared, self.process.clone(), answer),
+                            Err(wrong) => _ = answer.send(Err(NotDone::Mistake(wrong))),
                         }
                     }
                     Some(Command::Snapshot(answer)) => {

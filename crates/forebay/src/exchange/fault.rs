@@ -87,6 +87,7 @@ reasons! {
     Internal Us 500 "internal" "The server made a mistake.";
     FileFailed Operator 500 "file_failed" "A file could not be read.";
     FileChanged Operator 0 "file_changed" "The file changed while it was sent.";
+    PurgeNotWritten Operator 500 "purge_not_written" "The purge could not be written to a disk.";
     NoAddress Upstream 502 "no_address" "The name of the application's server cannot be resolved.";
     ConnectFailed Upstream 502 "connect_failed" "The application's server cannot be reached.";
     ConnectTimeout Upstream 504 "connect_timeout" "The application's server could not be reached in time.";

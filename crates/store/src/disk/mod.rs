@@ -212,6 +212,9 @@ pub struct Disk {
     epoch: u32,
     next_id: AtomicU64,
     seen: Option<Seen>,
+    /// Why none of the directories is open. What is in them knows nothing of purges from now on; a
+    /// single one that is not has missed them, and is emptied when it is opened with the others.
+    unopened: Option<String>,
 }
 
 impl fmt::Display for Notice {
@@ -259,7 +262,9 @@ impl Disk {
                 }
             }
         }
+        let failed = notices.iter().find(|notice| notice.what == What::Failed);
         let disk = Disk {
+            unopened: failed.filter(|_| volumes.is_empty()).map(Notice::to_string),
             volumes: volumes.into(),
             threads: Mutex::new(threads),
             secret: Secret(recovered.identity.secret),
@@ -480,7 +485,10 @@ impl Disk {
             let text = format!("longer than {MAX_RULE_BYTES} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut failed = Ok(());
+        let mut failed = match &self.unopened {
+            None => Ok(()),
+            Some(why) => Err(io::Error::other(why.clone())),
+        };
         for volume in &self.volumes {
             if volume.is_off() {
                 // Of what was marked as not to be used again, nothing comes back.

@@ -189,7 +189,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         purge: condition(builder, "purge"),
         shared: Arc::new(Shared {
             id: resource_id(),
-            store_name: kept.shown().into(),
+            kept: kept.clone(),
             store: kept.store.clone(),
             policy,
             key,

@@ -47,7 +47,7 @@ impl Cache {
         }
         let key = Key::of(&self.shared, exchange);
         notes.add("key", shown(&key.bytes));
-        notes.add("store", self.shared.store_name.to_string());
+        notes.add("store", self.shared.kept.shown().to_owned());
         if self.refresh.as_ref().is_some_and(|one| one.holds(exchange)) {
             notes.add(
                 "cache",

@@ -214,9 +214,14 @@ async fn wait<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let deadline = worker.wheel.register();
-    let work = worker.files.pool.run_or_refuse(LANES | shared.id, work);
+    let work = worker.files.pool.run_or_refuse(lane(shared), work);
     let done = timeout(&deadline, worker.now_ms(), PATIENCE, Box::pin(work)).await;
     done.ok()?.ok()
+}
+
+/// Where those wait who wait for the disks of this cache.
+pub fn lane(shared: &Shared) -> u64 {
+    LANES | shared.id
 }
 
 /// What is asked of a disk is no question to an origin.

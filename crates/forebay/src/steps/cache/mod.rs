@@ -42,6 +42,7 @@ use forebay_sys::clock;
 use self::fill::{Brought, Filling};
 use self::from_disk::{OnDisk, Reading};
 use self::key::{Key, KeyRules};
+use self::purge::Purging;
 use self::stored::{Kept, Stored};
 use crate::exchange::errand::Errand;
 use crate::exchange::step::Rest;
@@ -67,8 +68,8 @@ pub struct Cache {
 pub struct Shared {
     /// Under which an exchange keeps what is known of it.
     id: u64,
-    /// What people call the store.
-    store_name: Box<str>,
+    /// The store as it was declared.
+    kept: Arc<stores::Kept>,
     /// Where objects are.
     pub store: Arc<Store<Stored>>,
     /// What the operator has laid down.
@@ -433,7 +434,13 @@ impl Cache {
             match store.begin_variant(key.hash, flight, exchange.worker.now_ms()) {
                 Begin::Pass => break,
                 Begin::Lead(lead) => {
-                    // A purge may have come between.
+                    // It may have come, or a purge, between the look and this.
+                    if let Some(object) = self.has_come(exchange, &key, &stored, why) {
+                        drop(lead);
+                        exchange.outcome.cached = Some(Cached::of(How::Collapsed));
+                        let how = forwarded(why, None, false, true);
+                        return self.answer_brought(exchange, &object, &filling, how, None);
+                    }
                     stored = stored.filter(|stored| store.is_alive(stored));
                     let told = filling.ask(lead, stored.clone(), None);
                     let told = told.await;
@@ -532,6 +539,24 @@ impl Cache {
         Flow::Answer(response)
     }
 
+    /// What another one has brought in since this one has looked for it in vain.
+    fn has_come(
+        &self,
+        exchange: &Exchange,
+        key: &Key,
+        stored: &Option<Kept>,
+        why: Forward,
+    ) -> Option<Kept> {
+        let is_miss = matches!(why, Forward::UriMiss | Forward::VaryMiss);
+        if stored.is_some() || !is_miss {
+            return None;
+        }
+        let fields = &exchange.request.fields;
+        let select = |objects: &[Kept]| self.select(objects, fields).cloned();
+        let store = &self.shared.store;
+        store.with(key.hash, &key.bytes, select)
+    }
+
     fn newest(&self, key: &Key) -> Option<Kept> {
         let store = &self.shared.store;
         store.with(key.hash, &key.bytes, |objects| objects.last().cloned())
@@ -624,7 +649,7 @@ impl Step for Cache {
             if !purge.holds(exchange) {
                 return Flow::Fail(Reason::Forbidden.into());
             }
-            return Flow::Answer(self.purge(exchange));
+            return self.purge(exchange);
         }
         self.look(exchange, true)
     }
@@ -654,7 +679,10 @@ impl Step for Cache {
                     flow => return flow,
                 }
             }
-            self.bring(exchange).await
+            match exchange.take_kept::<Purging>(self.shared.id) {
+                Some(purging) => self.purge_on_disk(exchange, purging).await,
+                None => self.bring(exchange).await,
+            }
         })
     }
 

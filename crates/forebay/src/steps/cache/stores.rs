@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use forebay_cache_policy::Policy;
 use forebay_config::{Arg, Call, Directive, MAX_SIZE, Opt, Type};
+use forebay_store::rules::Rule;
 use forebay_store::{Options, Store};
 use rustc_hash::FxHashMap;
 
@@ -99,6 +100,24 @@ impl Kept {
             "purge_rules": usage.rules,
             "disk": self.disks.status(),
         })
+    }
+
+    /// Puts purges in force, and returns when they are on its disks, for which it waits. The error
+    /// says which one they could not be written to; they are in force all the same.
+    pub fn purge(&self, rules: &[Rule], soft: bool) -> Result<(), String> {
+        // Else what is opened a moment later would not know of them.
+        self.put_in_service();
+        let mut written = Ok(());
+        for rule in rules {
+            if let Err(error) = self.store.purge_durably(rule, soft) {
+                tracing::error!(
+                    "cache store {}: a purge is not written: {error}",
+                    self.shown()
+                );
+                written = Err(error.to_string());
+            }
+        }
+        written
     }
 
     /// Gives it the memory that it was declared with, and opens its disks. Takes a while where the
