@@ -9,6 +9,7 @@
 //! | [`origin`] | a recording origin that misbehaves by [`origin::script`] |
 //! | [`peer`] | a peer whose every byte the test sends and reads itself |
 //! | [`peers`] | real servers from Debian, started with a configuration of the test's own |
+//! | [`php`] | php-fpm, and an application whose every record the test sends and reads itself |
 //! | [`load`] | threads that ask and check until they are told to stop |
 //! | [`certs`] | certificates of an authority of the test's own |
 //! | [`journal`] | who sent what and when; printed when a test fails |
@@ -39,6 +40,7 @@ pub mod origin;
 pub mod pattern;
 pub mod peer;
 pub mod peers;
+pub mod php;
 pub mod port;
 pub mod proc;
 pub mod reading;

@@ -192,6 +192,21 @@ impl Call {
         }
     }
 
+    /// Shows `visit` every step that stands in it, in whatever of its pipelines, at any depth.
+    pub fn visit_steps(&self, visit: &mut dyn FnMut(&Call)) {
+        let of_steps = [self.steps.as_slice()];
+        let given = self.options.iter().map(|(_, node)| node);
+        let keyed = self.keyed.iter().map(|(_, node)| node);
+        let in_values = given.chain(keyed).filter_map(|node| match &node.value {
+            Value::Pipeline(steps) => Some(steps.as_slice()),
+            _ => None,
+        });
+        for step in of_steps.into_iter().chain(in_values).flatten() {
+            visit(step);
+            step.visit_steps(visit);
+        }
+    }
+
     /// The value of an argument (`"TARGET"`) or option; its default if it is not given; none if
     /// there is no default either.
     ///

@@ -192,6 +192,15 @@ impl Client {
         self.requests.len() == 0 && !self.asked && self.is_between(buf)
     }
 
+    /// Drops what is left of the last record's padding, and says whether the next byte that comes
+    /// would be of a new request's records: then another [`Client`] can go on with the connection.
+    pub fn settle(&mut self, buf: &mut BytesMut) -> bool {
+        self.requests.len() == 0
+            && !self.asked
+            && matches!(self.now, Now::Between)
+            && self.reader.settle(buf)
+    }
+
     /// What the end of the stream means.
     ///
     /// # Errors

@@ -22,10 +22,7 @@ impl Reader {
     /// asked when nothing is [`left`](Self::left) of the one before.
     pub(crate) fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Header>, Fault> {
         debug_assert_eq!(self.left, 0, "the last record was not read");
-        let skipped = buf.len().min(self.padding.into());
-        buf.advance(skipped);
-        self.padding -= u8::try_from(skipped).unwrap_or(self.padding);
-        if self.padding > 0 {
+        if !self.settle(buf) {
             return Ok(None);
         }
         let Some(&bytes) = buf.first_chunk::<HEADER_LEN>() else {
@@ -36,6 +33,17 @@ impl Reader {
         self.left = header.content;
         self.padding = header.padding;
         Ok(Some(header))
+    }
+
+    /// Takes padding off the buffer; true if nothing is left of the present record.
+    pub(crate) fn settle(&mut self, buf: &mut BytesMut) -> bool {
+        if self.left > 0 {
+            return false;
+        }
+        let skipped = buf.len().min(self.padding.into());
+        buf.advance(skipped);
+        self.padding -= u8::try_from(skipped).unwrap_or(self.padding);
+        self.padding == 0
     }
 
     /// How many bytes of the content have not been taken.

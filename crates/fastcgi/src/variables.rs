@@ -9,18 +9,25 @@ use crate::params::{ParamsBuilder, PushError};
 /// Left out are those of the connection and of the body (which have variables of their own, or
 /// none: §4.1.18), and every name with anything but letters, digits and `-`: `X_A`, and to PHP
 /// `X.A`, would become the variable of `X-A`. `Proxy` would be `HTTP_PROXY`, which programs take
-/// for the address of their own proxy ("httpoxy").
+/// for the address of their own proxy ("httpoxy"). Nor are there those in `skip`, and variables that
+/// are not `wanted`.
 ///
 /// # Errors
 /// A value cannot be passed, or there are too many bytes.
-pub fn push_fields(fields: &Fields, params: &mut ParamsBuilder) -> Result<(), PushError> {
+pub fn push_fields(
+    fields: &Fields,
+    skip: KnownSet,
+    wanted: impl Fn(&[u8]) -> bool,
+    params: &mut ParamsBuilder,
+) -> Result<(), PushError> {
+    let skip = skip.union(NOT_PASSED);
     let mut variable = b"HTTP_".to_vec();
     for (at, field) in fields.iter().enumerate() {
         let plain = field
             .name
             .iter()
             .all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-        let own = field.known.is_some_and(|known| NOT_PASSED.contains(known));
+        let own = field.known.is_some_and(|known| skip.contains(known));
         let mut before = fields.iter().take(at);
         if !plain || own || before.any(|one| one.name.eq_ignore_ascii_case(field.name)) {
             continue;
@@ -30,6 +37,9 @@ pub fn push_fields(fields: &Fields, params: &mut ParamsBuilder) -> Result<(), Pu
             b'-' => b'_',
             b => b.to_ascii_uppercase(),
         }));
+        if !wanted(&variable) {
+            continue;
+        }
         // RFC 6265 §5.4: cookies have a separator of their own.
         let separator: &[u8] = if field.known == Some(Known::Cookie) {
             b"; "

@@ -5,7 +5,7 @@ use forebay_fastcgi::{
     CgiHeadParser, CgiLimits, Limits, Params, ParamsBuilder, PathSplit, push_fields,
     script_candidates,
 };
-use forebay_fields::Fields;
+use forebay_fields::{Fields, KnownSet};
 
 fn parse(pieces: &[&[u8]], limits: &CgiLimits) -> String {
     let (mut parser, mut buf) = (CgiHeadParser::default(), BytesMut::new());
@@ -98,11 +98,14 @@ fn rfc3875_4_1_18_fields_become_variables() {
         ("Cookie", "a=b"),
         ("x-one", "2"),
         ("Cookie", "c=d"),
+        ("Forwarded", "for=forged"),
+        ("X-Own", "the operator has one"),
     ] {
         fields.append(name, value).unwrap();
     }
     let mut params = ParamsBuilder::new(1000);
-    push_fields(&fields, &mut params).unwrap();
+    let wanted = |name: &[u8]| name != b"HTTP_X_OWN";
+    push_fields(&fields, KnownSet::FORWARDING, wanted, &mut params).unwrap();
     let block = params.as_bytes().to_vec().into();
     let params = Params::read(block, &Limits::default()).unwrap();
     let all: Vec<_> = params.iter().collect();

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use forebay_fastcgi::{Client, ClientEvent};
 use forebay_http1::{
     BodyDecoder, Framing, HeadParser, Limits, Method, Part, Progress, ResponseHead,
 };
@@ -112,6 +113,32 @@ pub async fn connect(addresses: &[SocketAddr]) -> io::Result<Transport> {
         }
     }
     Err(last)
+}
+
+/// Asks a FastCGI application for its values (FastCGI 1.0 §4.1), which every one answers; whatever
+/// it says of itself, it is there. There is no limit of time: who calls has one.
+pub async fn values(io: Transport) -> Result<(), String> {
+    let mut io = Stream(io);
+    let mut client = Client::new(forebay_fastcgi::Limits::default());
+    let mut out = Vec::new();
+    client
+        .get_values(&mut out)
+        .map_err(|error| error.to_string())?;
+    io.write_all(&out).await.map_err(said)?;
+    let mut input = BytesMut::with_capacity(4096);
+    loop {
+        match client.poll(&mut input) {
+            Ok(ClientEvent::Values(_) | ClientEvent::UnknownType(_)) => return Ok(()),
+            // A record of values has a limit of its own.
+            Ok(ClientEvent::NeedMore) => {
+                if io.read_buf(&mut input).await.map_err(said)? == 0 {
+                    return Err("it closed the connection without an answer".to_owned());
+                }
+            }
+            Ok(_) => return Err("it answers what was not asked".to_owned()),
+            Err(fault) => return Err(fault.sentence().to_owned()),
+        }
+    }
 }
 
 /// An error as a sentence.

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_config::{Call, Code, Host, Node, Place, Report, Role, Url, When};
+use forebay_config::{Call, Code, Host, Match, Node, Place, Report, Role, Url, When};
 use forebay_route::HostTable;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -20,7 +20,7 @@ use crate::exchange::{Condition, Entry, Pipeline, Test};
 use crate::snapshot::{Carried, Generation, Served, Site, Snapshot};
 use crate::steps::cache::{self, Stores};
 use crate::steps::{self, FilePage, RemoteKeys};
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::{Protocol, Upstream, Upstreams};
 
 /// As deep as an exchange goes into pipelines of routes.
 const MAX_DEPTH: usize = 32;
@@ -93,6 +93,7 @@ fn build_all(
     for call in declarations.iter().filter(|call| call.name() == SITE.name) {
         let hosts: &[Node] = call.get("HOST");
         builder.site = name_of(call, hosts).into();
+        builder.stand_beside(call);
         let site = Arc::new(Site {
             counts: builder.counts(),
             pipeline: builder.pipeline(&call.steps),
@@ -247,6 +248,12 @@ pub struct Builder<'a> {
     pub resources: FxHashSet<u64>,
     /// The name of the site that is being built.
     pub site: Arc<str>,
+    /// The names of the scripts that the steps of that site run.
+    pub scripts: Arc<[Match]>,
+    /// Each set of such names that a site has had, as text.
+    script_sets: Vec<String>,
+    /// The number of that site's set; 0: it runs none.
+    script_set: u32,
     /// The shared halves of steps that were made.
     carried: Carried,
     /// Those of the configuration in service.
@@ -317,6 +324,9 @@ impl<'a> Builder<'a> {
             previous: previous.map(Known::new).unwrap_or_default(),
             resources: FxHashSet::default(),
             site: Arc::from(""),
+            scripts: Arc::from([]),
+            script_sets: vec![String::new()],
+            script_set: 0,
             carried: Carried::default(),
             inherited: previous
                 .map(|snapshot| snapshot.carried.clone())
@@ -331,9 +341,30 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Looks through a site for steps that run scripts: what they run, `files` beside them does not
+    /// send.
+    fn stand_beside(&mut self, site: &Call) {
+        let mut scripts = Vec::new();
+        site.visit_steps(&mut |step| scripts.extend(steps::scripts_of(step)));
+        let said = format!("{scripts:?}");
+        let said = if scripts.is_empty() { "" } else { &said };
+        let known = self.script_sets.iter().position(|set| set == said);
+        let number = known.unwrap_or_else(|| {
+            self.script_sets.push(said.to_owned());
+            self.script_sets.len() - 1
+        });
+        self.script_set = u32::try_from(number).unwrap_or(u32::MAX);
+        self.scripts = scripts.into();
+    }
+
     /// The pipeline of these steps. Routes that follow one another become one step.
     pub fn pipeline(&mut self, calls: &[Arc<Call>]) -> Arc<Pipeline> {
-        let key: Box<[u32]> = calls.iter().map(|call| self.number(call)).collect();
+        let mut key: Vec<u32> = calls.iter().map(|call| self.number(call)).collect();
+        if self.script_set > 0 {
+            // Not the number of a call: there are not so many.
+            key.push(u32::MAX - self.script_set);
+        }
+        let key = key.into_boxed_slice();
         if let Some((pipeline, depth)) = self.pipelines.get(&key) {
             self.depth = self.depth.max(*depth);
             return pipeline.clone();
@@ -481,7 +512,12 @@ impl<'a> Builder<'a> {
 
     /// The pool that a step's argument means: an `upstream`, or a target on its own.
     pub fn upstream(&mut self, node: &Node) -> Option<Arc<Upstream>> {
-        self.upstreams.of(node, self.report)
+        self.upstreams.of(node, Protocol::Http, self.report)
+    }
+
+    /// The same for who speaks FastCGI with its peers.
+    pub fn fastcgi_upstream(&mut self, node: &Node) -> Option<Arc<Upstream>> {
+        self.upstreams.of(node, Protocol::FastCgi, self.report)
     }
 
     /// The page in this file; one for each path.

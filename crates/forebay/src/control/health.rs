@@ -11,10 +11,12 @@ use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::ask::{Question, connect, said};
+use super::ask::{Question, connect, said, values};
 use crate::log::Throttle;
 use crate::transport::Transport;
-use crate::upstream::{Ask, Health, Kind, Peer, Place, Upstream};
+use crate::upstream::lines::{Unheard, ask_for_room};
+use crate::upstream::{Ask, Health, Kind, Peer, Place, Protocol, Upstream};
+use crate::worker::Process;
 
 /// Of an answer's body, so much is looked at.
 const BODY_BYTES: usize = 64 * 1024;
@@ -28,7 +30,7 @@ pub struct Checks {
 
 impl Checks {
     /// Checks the peers of these upstreams and of no others. Those that stay go on as they are.
-    pub fn watch(&mut self, upstreams: &[Arc<Upstream>]) {
+    pub fn watch(&mut self, upstreams: &[Arc<Upstream>], process: &Arc<Process>) {
         self.running.retain(|id, tasks| {
             let stays = upstreams.iter().any(|upstream| upstream.id == *id);
             if !stays {
@@ -42,7 +44,8 @@ impl Checks {
             };
             self.running.entry(upstream.id).or_insert_with(|| {
                 let task = |peer| {
-                    let check = keep_checking(Arc::downgrade(upstream), peer, health.clone());
+                    let (pool, process) = (Arc::downgrade(upstream), process.clone());
+                    let check = keep_checking(pool, peer, health.clone(), process);
                     tokio::spawn(check).abort_handle()
                 };
                 (0..upstream.peers.len()).map(task).collect()
@@ -51,7 +54,12 @@ impl Checks {
     }
 }
 
-async fn keep_checking(upstream: Weak<Upstream>, peer: usize, health: Health) {
+async fn keep_checking(
+    upstream: Weak<Upstream>,
+    peer: usize,
+    health: Health,
+    process: Arc<Process>,
+) {
     let mut counter = HealthCounter::new(health.up, health.down);
     // Not all at the same moment: each peer has its own place within the first interval. The very
     // first check comes at once, so that what is down at the start is soon known.
@@ -61,7 +69,7 @@ async fn keep_checking(upstream: Weak<Upstream>, peer: usize, health: Health) {
         let Some(held) = upstream.upgrade() else {
             return;
         };
-        let checked = check(&held, peer, &health).await;
+        let checked = check(&held, peer, &health, &process).await;
         handle_check(&held, peer, &mut counter, checked);
         drop(held);
         tokio::time::sleep(pause).await;
@@ -156,7 +164,20 @@ impl Wrong {
 
 /// One check. Who takes no connection in time is as good as gone; who has one and does not answer may
 /// have too much to do.
-async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), Wrong> {
+async fn check(
+    upstream: &Arc<Upstream>,
+    peer: usize,
+    health: &Health,
+    process: &Process,
+) -> Result<(), Wrong> {
+    // One that keeps a process of the application for nothing gives way to the check, too.
+    let _unheard = match upstream.definition.protocol {
+        Protocol::FastCgi => {
+            ask_for_room(upstream, peer, process, 0, process.workers());
+            Some(Unheard::new(upstream, peer))
+        }
+        Protocol::Http => None,
+    };
     let peer = &upstream.peers[peer];
     let until = Instant::now() + health.timeout;
     let late = |what: &str| format!("no {what} within {:?}", health.timeout);
@@ -167,6 +188,12 @@ async fn check(upstream: &Upstream, peer: usize, health: &Health) -> Result<(), 
     };
     let host = match &health.kind {
         Kind::Tcp => return Ok(()),
+        Kind::FastCgi => {
+            return match timeout_at(until, values(io)).await {
+                Ok(answered) => answered.map_err(Wrong::unwell),
+                Err(_) => Err(Wrong::unwell(late("answer"))),
+            };
+        }
         Kind::Tls(host) => host,
         Kind::Http(ask) => &ask.host,
     };

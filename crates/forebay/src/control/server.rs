@@ -320,7 +320,7 @@ impl Server {
         let mut names = Names::default();
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);
         let mut checks = Checks::default();
-        checks.watch(&built.snapshot.upstreams);
+        checks.watch(&built.snapshot.upstreams, &process);
         let mut key_sets = KeySets::default();
         key_sets.watch(&built.snapshot.key_sets, &mut names);
         let mut workers = Vec::new();
@@ -572,7 +572,8 @@ impl Server {
         .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
         secret::prepare(upstreams_of(&built), &built.server.state);
-        self.checks.watch(&built.snapshot.upstreams);
+        let upstreams = &built.snapshot.upstreams;
+        self.checks.watch(upstreams, &self.process);
         let key_sets = &built.snapshot.key_sets;
         self.key_sets.watch(key_sets, &mut self.names);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);

@@ -35,6 +35,7 @@ pub struct Errand {
     site: Option<Arc<Site>>,
     captures: Captures,
     vars: Vec<(Arc<str>, Box<[u8]>)>,
+    user: Option<Box<[u8]>>,
     request: Request,
     rest: Rest,
 }
@@ -53,6 +54,7 @@ impl Errand {
             site: exchange.site.clone(),
             captures: exchange.captures.clone(),
             vars: exchange.vars.clone(),
+            user: exchange.user.clone(),
             request,
             rest,
         }
@@ -86,6 +88,7 @@ impl Errand {
         exchange.site.clone_from(&self.site);
         exchange.captures.clone_from(&self.captures);
         exchange.vars.clone_from(&self.vars);
+        exchange.user.clone_from(&self.user);
         exchange.request = self.request.without_body();
         edit(&mut exchange.request);
         exchange.course.start(self.rest.clone());

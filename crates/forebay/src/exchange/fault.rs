@@ -74,6 +74,7 @@ reasons! {
     HeadTooSlow Client 408 "head_too_slow" "The head of the request came too slowly.";
     ClientGone Client 0 "client_gone" "The client left before the answer was complete.";
     ClientTooSlow Client 0 "client_too_slow" "The client read the answer too slowly.";
+    LengthRequired Client 411 "length_required" "The length of the body must be known before the application gets it.";
     NotAcceptable Client 406 "not_acceptable" "The client takes no form of this that the server has.";
     MethodRefused Client 405 "method_refused" "This server does not take this method.";
     Forbidden Client 403 "forbidden" "This client may not see this.";
@@ -99,6 +100,7 @@ reasons! {
     TotalTimeout Upstream 504 "total_timeout" "The application took longer than it may.";
     BadResponse Upstream 502 "bad_response" "The application's answer cannot be understood.";
     Truncated Upstream 502 "truncated" "The application's answer ended too early.";
+    PeerRefused Upstream 503 "peer_refused" "The application does not take the request.";
     StatusRetried Upstream 502 "status_retried" "The application answered with an error.";
     TunnelIdle Client 0 "tunnel_idle" "Nothing has passed through the tunnel for too long.";
     PoolFull Upstream 503 "pool_full" "The application is busy.";
@@ -116,7 +118,8 @@ impl Reason {
             | Reason::ConnectFailed
             | Reason::ConnectTimeout
             | Reason::TlsFailed
-            | Reason::CertificateRefused => Some(Failure::Connect),
+            | Reason::CertificateRefused
+            | Reason::PeerRefused => Some(Failure::Connect),
             Reason::UpstreamReset | Reason::Truncated => Some(Failure::Reset),
             Reason::FirstByteTimeout | Reason::ReadTimeout | Reason::TotalTimeout => {
                 Some(Failure::Timeout)

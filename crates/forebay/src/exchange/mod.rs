@@ -118,6 +118,8 @@ pub struct Exchange {
     pub logs: Vec<Arc<Log>>,
     /// What came of it.
     pub outcome: Outcome,
+    /// Who has been recognised by name and password.
+    pub user: Option<Box<[u8]>>,
     /// The peer that it was passed on to.
     peer: Option<Peered>,
     /// Where it is counted, once its site is let go.
@@ -221,6 +223,7 @@ impl Exchange {
             protocol: "HTTP/1.1",
             logs: Vec::new(),
             outcome: Outcome::default(),
+            user: None,
             peer: None,
             counts: None,
             aside: None,
@@ -246,6 +249,7 @@ impl Exchange {
         self.looked_in_turn = 0;
         self.logs.clear();
         self.outcome = Outcome::default();
+        self.user = None;
         self.peer = None;
         self.counts = None;
         self.aside = None;

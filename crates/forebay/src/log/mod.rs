@@ -107,6 +107,42 @@ impl Throttle {
     }
 }
 
+/// Lets some events a second through.
+pub struct Ration {
+    most: u64,
+    second: AtomicU64,
+    used: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Ration {
+    /// So many in a second.
+    pub const fn new(most: u64) -> Ration {
+        Ration {
+            most,
+            second: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether an event may be logged now: then how many were not since the last one.
+    pub fn pass(&self) -> Option<u64> {
+        self.pass_at(clock::coarse_ms() / 1000 + 1)
+    }
+
+    fn pass_at(&self, second: u64) -> Option<u64> {
+        if self.second.swap(second, Relaxed) != second {
+            self.used.store(0, Relaxed);
+        }
+        if self.used.fetch_add(1, Relaxed) >= self.most {
+            self.dropped.fetch_add(1, Relaxed);
+            return None;
+        }
+        Some(self.dropped.swap(0, Relaxed))
+    }
+}
+
 /// Logs why an exchange failed: what upstreams, the operator or we have done as a warning, what
 /// clients do for whoever debugs.
 pub fn fault(fault: &Fault, site: &str) {
@@ -132,5 +168,13 @@ mod tests {
         assert_eq!(throttle.pass_at(5), None);
         assert_eq!(throttle.pass_at(6), Some(2));
         assert_eq!(throttle.pass_at(7), Some(0));
+    }
+
+    #[test]
+    fn some_lines_a_second_and_a_count_of_the_others() {
+        let ration = Ration::new(2);
+        let passed = [5, 5, 5, 5, 6, 6, 6].map(|second| ration.pass_at(second));
+        let expected = [Some(0), Some(0), None, None, Some(2), Some(0), None];
+        assert_eq!(passed, expected);
     }
 }

@@ -20,6 +20,7 @@ mod cors;
 mod deny;
 mod edits;
 mod errors;
+mod fastcgi;
 mod file_page;
 pub mod files;
 mod forward_auth;
@@ -42,7 +43,7 @@ mod watched;
 
 use std::sync::LazyLock;
 
-use forebay_config::{Call, Directive, Registry};
+use forebay_config::{Call, Directive, Match, Registry};
 
 use crate::control::build::Builder;
 use crate::control::declarations;
@@ -74,6 +75,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&respond::DIRECTIVE, respond::build),
     (&redirect::DIRECTIVE, redirect::build),
     (&proxy::DIRECTIVE, proxy::build),
+    (&fastcgi::DIRECTIVE, fastcgi::build),
     (&files::DIRECTIVE, files::build),
     (&metrics::DIRECTIVE, metrics::build),
 ];
@@ -104,6 +106,14 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
 /// Every directive that a configuration may use, in the order of the reference.
 pub fn registry() -> &'static Registry {
     &REGISTRY
+}
+
+/// The names of the files that a step runs.
+pub fn scripts_of(call: &Call) -> Vec<Match> {
+    match call.name() == fastcgi::DIRECTIVE.name {
+        true => fastcgi::patterns(call),
+        false => Vec::new(),
+    }
 }
 
 /// The number of the kind of step that a directive makes.

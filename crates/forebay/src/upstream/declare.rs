@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::health;
 use super::tls::TlsSpec;
-use super::{Definition, Member, Place, ProxyHeader, Upstream};
+use super::{Definition, Member, Place, Protocol, ProxyHeader, Upstream};
 use crate::snapshot::{Snapshot, resource_id};
 
 /// See the module.
@@ -209,7 +209,7 @@ pub struct Upstreams {
     /// By the declaration's number.
     declared: FxHashMap<u32, Arc<Upstream>>,
     /// By the target's text.
-    targets: FxHashMap<Box<str>, Arc<Upstream>>,
+    targets: FxHashMap<(Box<str>, Protocol), Arc<Upstream>>,
 }
 
 impl Upstreams {
@@ -224,29 +224,53 @@ impl Upstreams {
         }
     }
 
-    /// The pool that a step's argument means: one declared by `upstream`, or a target.
-    pub fn of(&mut self, node: &Node, report: &mut Report) -> Option<Arc<Upstream>> {
+    /// The pool that a step's argument means, one declared by `upstream` or a target, for who speaks
+    /// this with its peers.
+    pub fn of(
+        &mut self,
+        node: &Node,
+        protocol: Protocol,
+        report: &mut Report,
+    ) -> Option<Arc<Upstream>> {
         match &node.value {
-            Value::Declared(call) => self.declared(call, report),
+            Value::Declared(call) => {
+                let made = self.declared(call, protocol, report)?;
+                if made.definition.protocol == protocol {
+                    return Some(made);
+                }
+                let message = format!(
+                    "{}: `proxy` and `fastcgi` cannot have one pool",
+                    call.subject()
+                );
+                let help = "its peers speak HTTP or FastCGI, not both: declare two";
+                report.mistake(node.place, Code::Conflict, message, help);
+                None
+            }
             Value::Target(target) => {
-                if let Some(made) = self.targets.get(&target.text) {
+                let key = (target.text.clone(), protocol);
+                if let Some(made) = self.targets.get(&key) {
                     return Some(made.clone());
                 }
-                let member = member(target, node, report)?;
-                let made = self.make(single(member, node, report))?;
-                self.targets.insert(target.text.clone(), made.clone());
+                let member = member(target, node, protocol, report)?;
+                let made = self.make(single(member, node, protocol, report))?;
+                self.targets.insert(key, made.clone());
                 Some(made)
             }
             _ => None,
         }
     }
 
-    /// The pool of a declaration.
-    pub fn declared(&mut self, call: &Call, report: &mut Report) -> Option<Arc<Upstream>> {
+    /// The pool of a declaration. Its peers speak what who uses it first speaks with them.
+    fn declared(
+        &mut self,
+        call: &Call,
+        protocol: Protocol,
+        report: &mut Report,
+    ) -> Option<Arc<Upstream>> {
         if let Some(made) = self.declared.get(&call.id) {
             return Some(made.clone());
         }
-        let made = self.make(definition(call, report)?)?;
+        let made = self.make(definition(call, protocol, report)?)?;
         self.declared.insert(call.id, made.clone());
         Some(made)
     }
@@ -280,11 +304,12 @@ impl Upstreams {
     }
 }
 
-fn single(member: Member, node: &Node, report: &mut Report) -> Definition {
+fn single(member: Member, node: &Node, protocol: Protocol, report: &mut Report) -> Definition {
     let tls = member.tls.then(TlsSpec::default);
     warn_of_nobody(tls.as_ref(), node.place, report);
     Definition {
         name: Arc::from(&*member.label),
+        protocol,
         peers: vec![member],
         pool: PoolSpec::new(vec![PeerSpec::default()]),
         by: None,
@@ -299,7 +324,21 @@ fn single(member: Member, node: &Node, report: &mut Report) -> Definition {
     }
 }
 
-fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
+/// A pool of FastCGI applications has no peer that answers an HTTP request.
+fn check_health(call: &Call, report: &mut Report) {
+    let is_of_http = |health| matches!(health, health::Kind::Http(_) | health::Kind::Tls(_));
+    if health::of(call).is_some_and(|health| is_of_http(health.kind)) {
+        let message = format!("{}: its `health` asks for HTTP", call.subject());
+        let help = "its peers speak FastCGI: write kind = \"fastcgi\", or \"tcp\"";
+        let place = call.place_of("health");
+        report.mistake(place, Code::Conflict, message, help);
+    }
+}
+
+fn definition(call: &Call, protocol: Protocol, report: &mut Report) -> Option<Definition> {
+    if protocol == Protocol::FastCgi {
+        check_health(call, report);
+    }
     let max_connections: u32 = call.get("max_connections");
     let mut peers = Vec::new();
     let mut specs = Vec::new();
@@ -318,7 +357,7 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
             }
             _ => node.get::<&Target>(),
         };
-        match member(target, node, report) {
+        match member(target, node, protocol, report) {
             Some(member) => {
                 spec.id = forebay_balance::hash_key(target.text.as_bytes());
                 peers.push(member);
@@ -354,6 +393,7 @@ fn definition(call: &Call, report: &mut Report) -> Option<Definition> {
     };
     right.then(|| Definition {
         name: Arc::from(call.get::<&str>("NAME")),
+        protocol,
         peers,
         pool,
         by: call.find::<&Template>("by").cloned(),
@@ -401,7 +441,13 @@ fn eject_of(record: &Record) -> Eject {
 }
 
 /// The peer that a target means; says so if it is one that cannot be reached yet.
-fn member(target: &Target, node: &Node, report: &mut Report) -> Option<Member> {
+fn member(target: &Target, node: &Node, protocol: Protocol, report: &mut Report) -> Option<Member> {
+    if protocol == Protocol::FastCgi && target.text.contains("://") {
+        let message = format!("FastCGI has no scheme, and \"{}\" has one", target.text);
+        let help = "write the target alone, as \"127.0.0.1:9000\" or \"unix:/run/php-fpm.sock\"";
+        report.mistake(node.place, Code::BadValue, message, help);
+        return None;
+    }
     let is_peer = |place| {
         Some(Member {
             label: target.text.clone(),

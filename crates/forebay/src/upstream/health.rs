@@ -30,6 +30,8 @@ pub enum Kind {
     Tls(Option<Box<str>>),
     /// The answer to a request.
     Http(Ask),
+    /// The answer to FastCGI's question for its values (FastCGI 1.0 §4.1).
+    FastCgi,
 }
 
 /// A request, and the answer that is right.
@@ -57,9 +59,9 @@ pub static RECORD: RecordType = RecordType {
         ),
         Opt::new(
             "kind",
-            Type::OneOf(&["http", "tcp", "tls"]),
+            Type::OneOf(&["http", "tcp", "tls", "fastcgi"]),
             "A request; a connection only; a connection and a handshake, in which the peer proves \
-             who it is.",
+             who it is; FastCGI's question for the values of the application.",
         )
         .default(r#""http""#),
         Opt::new(
@@ -150,6 +152,10 @@ pub fn check(call: &Call, report: &mut Report) {
             &["path", "body", "status"],
             "a handshake is all that is looked at",
         ),
+        "fastcgi" => (
+            &["path", "body", "status", "host"],
+            "an application that answers at all is well",
+        ),
         _ => (&[], ""),
     };
     for option in unused {
@@ -191,6 +197,7 @@ pub fn of(call: &Call) -> Option<Health> {
     let kind = match record.get("kind") {
         "tcp" => Kind::Tcp,
         "tls" => Kind::Tls(host),
+        "fastcgi" => Kind::FastCgi,
         _ => Kind::Http(Ask {
             path: record.find::<&str>("path").unwrap_or("/").into(),
             host,

@@ -6,7 +6,10 @@
 
 mod connect;
 mod declare;
+mod fcgi;
 mod health;
+mod line;
+pub mod lines;
 mod pool;
 mod seat;
 mod session;
@@ -28,10 +31,12 @@ use tokio::sync::oneshot;
 
 pub use connect::{ProxyHeader, connect};
 pub use declare::{DIRECTIVE, Upstreams, warn_of_nobody};
+pub use fcgi::{FcgiSession, OnBehalf};
 pub use health::{Ask, Health, Kind};
-pub use pool::Idle;
+pub use line::{Line, Times};
+pub use pool::{Idle, PeerConn};
 pub use seat::Seat;
-pub use session::{Session, Times};
+pub use session::Session;
 use sticky::Sticky;
 pub use tls::{TlsSpec, secure};
 
@@ -49,6 +54,15 @@ pub enum Place {
     Unix(PathBuf),
 }
 
+/// What the peers of a pool speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// FastCGI, one request at a time on a connection.
+    FastCgi,
+}
+
 /// One server of a pool.
 #[derive(Debug)]
 pub struct Peer {
@@ -64,6 +78,8 @@ pub struct Peer {
     pub requests: AtomicU64,
     /// How many of them failed by its fault.
     pub failures: AtomicU64,
+    /// Connections to a FastCGI application.
+    pub lines: lines::Lines,
 }
 
 /// What an upstream was declared as. Pools with equal definitions are the same pool.
@@ -71,6 +87,8 @@ pub struct Peer {
 pub struct Definition {
     /// Its name; of a target given to a step, the target's text.
     pub name: Arc<str>,
+    /// What they speak.
+    pub protocol: Protocol,
     /// Its peers.
     pub peers: Vec<Member>,
     /// How one of them is chosen, and their limits.
@@ -135,6 +153,7 @@ impl Upstream {
             addresses: ArcSwap::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            lines: lines::Lines::default(),
         });
         let pool = Pool::new(definition.pool.clone()).map_err(|error| error.to_string())?;
         let tls = definition.tls.as_ref().map(TlsSpec::client_config);
@@ -205,6 +224,15 @@ impl Upstream {
             let time = until.since(now);
             tracing::warn!(upstream, peer, ?time, dropped, last = %fault, "the peer is ejected");
         }
+    }
+
+    /// Whether connections are kept when their exchange is over. One that began with a PROXY header
+    /// speaks for one client only.
+    pub fn keeps_connections(&self) -> bool {
+        let definition = &self.definition;
+        definition.send_proxy.is_none()
+            && !definition.idle_timeout.is_zero()
+            && definition.idle_connections > 0
     }
 
     /// How many requests wait for a place.

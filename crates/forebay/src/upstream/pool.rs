@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Upstream;
+use super::lines::ask_for_room;
+use super::{Protocol, Upstream};
 use crate::transport::Transport;
 use crate::wheel::Deadline;
 use crate::worker::Worker;
@@ -45,29 +46,71 @@ impl Idle {
     /// A kept connection to this peer that nothing has been heard from: who has news has either
     /// ended or says something nobody asked for, and is dropped. No system call. Over TLS, one to
     /// who has proved to have this name.
-    pub fn take(&self, peer: usize, tls_name: Option<&str>) -> Option<PeerConn> {
+    pub fn take(&self, worker: &Worker, peer: usize, tls_name: Option<&str>) -> Option<PeerConn> {
         let mut kept = self.peers[peer].borrow_mut();
-        loop {
-            let (_, mut conn) = match tls_name {
-                None => kept.pop()?,
-                Some(_) => {
-                    let is_it = |(_, conn): &Kept| conn.io.tls_name() == tls_name;
-                    let at = kept.iter().rposition(is_it)?;
-                    kept.remove(at)
-                }
-            };
-            if !conn.io.has_news() {
-                return Some(conn);
-            }
+        if kept.is_empty() {
+            return None;
         }
+        let taken = take_from(&mut kept, tls_name);
+        if self.is_fastcgi() && kept.is_empty() {
+            self.upstream.peers[peer]
+                .lines
+                .set_kept_by(worker.index, false);
+        }
+        taken
+    }
+
+    /// Has a connection that is kept to this peer closed, by this worker or else by another one, if
+    /// its application can only answer on as many as it has processes (see `lines.rs`).
+    pub fn make_room(&self, worker: &Worker, peer: usize) {
+        if self.is_fastcgi() && !self.close_one(worker, peer) {
+            self.ask_for_room(worker, peer, worker.process.workers());
+        }
+    }
+
+    /// The same on behalf of another worker, which has asked; so many are still to be asked.
+    pub fn make_room_for_other(&self, worker: &Worker, peer: usize, left: usize) {
+        if peer < self.peers.len() && !self.close_one(worker, peer) {
+            self.ask_for_room(worker, peer, left);
+        }
+    }
+
+    fn ask_for_room(&self, worker: &Worker, peer: usize, left: usize) {
+        ask_for_room(&self.upstream, peer, &worker.process, worker.index, left);
+    }
+
+    /// Closes the connection that has been kept for longest; false if there is none.
+    fn close_one(&self, worker: &Worker, peer: usize) -> bool {
+        let mut kept = self.peers[peer].borrow_mut();
+        if kept.is_empty() {
+            return false;
+        }
+        // The process of one that is closed already is not held by it.
+        kept.retain_mut(|(_, conn)| !conn.io.has_news());
+        let closes = !kept.is_empty();
+        if closes {
+            kept.remove(0);
+        }
+        if kept.is_empty() {
+            self.upstream.peers[peer]
+                .lines
+                .set_kept_by(worker.index, false);
+        }
+        closes
+    }
+
+    fn is_fastcgi(&self) -> bool {
+        self.upstream.definition.protocol == Protocol::FastCgi
     }
 
     /// Keeps a connection whose exchange is over.
     pub fn keep(self: &Rc<Self>, worker: &Rc<Worker>, peer: usize, conn: PeerConn) {
         let definition = &self.upstream.definition;
-        // One that began with a PROXY header speaks for one client only.
-        let one_client = definition.send_proxy.is_some();
-        if one_client || definition.idle_timeout.is_zero() || worker.draining.get() {
+        if !self.upstream.keeps_connections() || worker.draining.get() {
+            return;
+        }
+        let lines = &self.upstream.peers[peer].lines;
+        if self.is_fastcgi() && lines.is_waited_for() {
             return;
         }
         let mut kept = self.peers[peer].borrow_mut();
@@ -75,22 +118,47 @@ impl Idle {
             return;
         }
         kept.push((worker.turn_ms(), conn));
+        if self.is_fastcgi() && kept.len() == 1 {
+            lines.set_kept_by(worker.index, true);
+        }
         if !self.swept.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self), worker.clone()));
         }
     }
 
     /// Drops what has been kept for too long, and what its peer has closed. True if any is left.
-    fn drop_old(&self, now_ms: u64) -> bool {
+    fn drop_old(&self, worker: &Worker) -> bool {
         let max_ms = u64::try_from(self.upstream.definition.idle_timeout.as_millis());
-        let oldest = now_ms.saturating_sub(max_ms.unwrap_or(u64::MAX));
+        let oldest = worker.now_ms().saturating_sub(max_ms.unwrap_or(u64::MAX));
         let mut any = false;
-        for peer in &self.peers {
+        for (number, peer) in self.peers.iter().enumerate() {
             let mut kept = peer.borrow_mut();
+            let had = !kept.is_empty();
             kept.retain_mut(|(since, conn)| *since > oldest && !conn.io.has_news());
             any |= !kept.is_empty();
+            if had && kept.is_empty() && self.is_fastcgi() {
+                let lines = &self.upstream.peers[number].lines;
+                lines.set_kept_by(worker.index, false);
+            }
         }
         any
+    }
+}
+
+/// The one used last that is of use; those that are not are dropped.
+fn take_from(kept: &mut Vec<Kept>, tls_name: Option<&str>) -> Option<PeerConn> {
+    loop {
+        let (_, mut conn) = match tls_name {
+            None => kept.pop()?,
+            Some(_) => {
+                let is_it = |(_, conn): &Kept| conn.io.tls_name() == tls_name;
+                let at = kept.iter().rposition(is_it)?;
+                kept.remove(at)
+            }
+        };
+        if !conn.io.has_news() {
+            return Some(conn);
+        }
     }
 }
 
@@ -103,7 +171,7 @@ async fn sweep(idle: std::rc::Weak<Idle>, worker: Rc<Worker>) {
         };
         tokio::time::sleep(pause).await;
         let Some(idle) = idle.upgrade() else { return };
-        if !idle.drop_old(worker.now_ms()) {
+        if !idle.drop_old(&worker) {
             idle.swept.set(false);
             return;
         }

@@ -60,6 +60,16 @@ pub enum Mail {
         /// Told so.
         done: oneshot::Sender<()>,
     },
+    /// Close a connection that is kept to this peer of an upstream: its process is needed for a new
+    /// one.
+    MakeRoom {
+        /// The upstream's number.
+        upstream: u64,
+        /// The peer's number.
+        peer: usize,
+        /// How many others may be asked in its place.
+        left: usize,
+    },
     /// Give memory that is free back to the system: much was thrown away that this worker had
     /// allocated.
     GiveBack,
@@ -231,6 +241,12 @@ impl Worker {
         let made = Rc::new(make());
         self.locals.borrow_mut().insert(id, made.clone());
         made
+    }
+
+    /// This worker's half of a resource, if it was used.
+    pub fn known_local<T: 'static>(&self, id: u64) -> Option<Rc<T>> {
+        let found = self.locals.borrow().get(&id)?.clone();
+        found.downcast::<T>().ok()
     }
 
     /// Notes the time at which a connection's task begins its turn.

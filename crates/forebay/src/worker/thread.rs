@@ -17,6 +17,7 @@ use crate::counters::Counters;
 use crate::files::pool;
 use crate::listen::{Dealt, Door, Listener, ListenerId, accept_all, deal_all, receive};
 use crate::snapshot::Snapshot;
+use crate::upstream::Idle;
 use crate::wheel;
 
 /// What a worker starts with.
@@ -107,6 +108,15 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> Ended {
                 let _ = done.send(());
             }
             // Rare, and some milliseconds at most: 20 µs for each megabyte that it goes through.
+            Mail::MakeRoom {
+                upstream,
+                peer,
+                left,
+            } => {
+                if let Some(idle) = worker.known_local::<Idle>(upstream) {
+                    idle.make_room_for_other(&worker, peer, left);
+                }
+            }
             Mail::GiveBack => give_back_free(),
             Mail::Drain { done, cut } => {
                 worker.draining.set(true);

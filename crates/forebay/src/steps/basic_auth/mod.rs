@@ -165,6 +165,7 @@ impl Step for BasicAuth {
         };
         let now_ms = exchange.worker.now_ms();
         if !self.users.is_due(now_ms) && self.is_believed(&credentials, now_ms) {
+            exchange.user = Some(credentials.user.into());
             return Flow::Next;
         }
         Flow::Wait
@@ -176,8 +177,12 @@ impl Step for BasicAuth {
                 return self.ask(exchange);
             };
             let now_ms = exchange.worker.now_ms();
+            let user = credentials.user.clone();
             match self.are_right(credentials, now_ms).await {
-                Ok(true) => Flow::Next,
+                Ok(true) => {
+                    exchange.user = Some(user.into());
+                    Flow::Next
+                }
                 Ok(false) => self.ask(exchange),
                 Err(fault) => Flow::Fail(fault),
             }

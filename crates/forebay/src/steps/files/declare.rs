@@ -55,7 +55,8 @@ pub static DIRECTIVE: Directive = Directive::handler(
     Opt::new(
         "hide",
         Type::List(&Type::Match),
-        "Names of files that are passed over.",
+        "Names of files that are passed over; and always those that a `fastcgi` of the same site \
+         runs, and copies of them (`~`, `.bak`).",
     )
     .default(r#"{ "*.php", "*.phtml", "*.phar", "*.cgi" }"#),
     Opt::new(
@@ -114,7 +115,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
             names: names
                 .map(|node| node.get::<&str>().as_bytes().into())
                 .collect(),
-            hide: path::Hide::new(patterns),
+            hide: path::Hide::new(patterns).and_scripts(builder.scripts.clone()),
             listing: call.get("listing"),
         }),
         links: match call.get("symlinks") {

@@ -13,10 +13,10 @@
 pub mod answer;
 mod declare;
 mod explain;
-mod find;
+pub mod find;
 mod listing;
 mod parts;
-mod path;
+pub mod path;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -728,7 +728,7 @@ fn listed(exchange: &mut Exchange, page: Page) -> Flow {
 
 /// Sends the client to the directory with its slash, query and all (only reading ones: others
 /// would lose their bodies on the way).
-fn directory(exchange: &mut Exchange) -> Option<Flow> {
+pub fn directory(exchange: &mut Exchange) -> Option<Flow> {
     if !matches!(exchange.request.method, Method::Get | Method::Head) {
         return None;
     }

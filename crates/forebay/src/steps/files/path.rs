@@ -4,18 +4,63 @@
 //! different paths in it names no file: an escaped slash, NUL, a backslash, `.` and `..` by any
 //! way, and empty segments (`//admin` would pass the route that guards `/admin/*`).
 
+use std::sync::Arc;
+
 use forebay_config::{Match, Part, Template, Variable};
 
 use crate::exchange::Exchange;
 
 /// Names that are never looked up.
-pub struct Hide(Box<[Match]>);
+pub struct Hide {
+    patterns: Box<[Match]>,
+    /// Scripts that another step of the site runs.
+    scripts: Arc<[Match]>,
+}
+
+/// What editors and people put behind the name of a file that they keep a copy of, and what packs
+/// it: behind `.`, `_` or `-`.
+const COPIES: [&[u8]; 24] = [
+    b"bak",
+    b"backup",
+    b"old",
+    b"orig",
+    b"original",
+    b"save",
+    b"sav",
+    b"swp",
+    b"swo",
+    b"swn",
+    b"tmp",
+    b"temp",
+    b"copy",
+    b"rej",
+    b"dist",
+    b"new",
+    b"gz",
+    b"br",
+    b"zst",
+    b"bz2",
+    b"xz",
+    b"zip",
+    b"tar",
+    b"7z",
+];
 
 impl Hide {
     /// Files and directories whose names match one of these, in the case given or in lower case:
     /// on a file system that is blind to case, `INDEX.PHP` is the script as well.
     pub fn new(patterns: impl IntoIterator<Item = Match>) -> Hide {
-        Hide(patterns.into_iter().collect())
+        Hide {
+            patterns: patterns.into_iter().collect(),
+            scripts: Arc::from([]),
+        }
+    }
+
+    /// And these scripts, with all that may be a copy of one: a script is not to be read by those
+    /// for whom it runs.
+    #[must_use]
+    pub fn and_scripts(self, scripts: Arc<[Match]>) -> Hide {
+        Hide { scripts, ..self }
     }
 
     /// Whether this path names nothing that may be sent. A path that ends in a slash is one of a
@@ -42,6 +87,7 @@ impl Hide {
         Some(match names.find(|name| self.hides(name)) {
             Some([]) => "a segment of it is empty",
             Some([b'.', ..]) => "names that begin with a dot are hidden",
+            Some(name) if self.is_script(name) => "another step of the site runs such scripts",
             _ => "a name in it is among `hide`",
         })
     }
@@ -55,15 +101,45 @@ impl Hide {
             [b'.', ..] => return true,
             _ => {}
         }
-        if self.0.iter().any(|pattern| pattern.matches(name)) {
+        if self.patterns.iter().any(|pattern| pattern.matches(name)) || self.is_script(name) {
             return true;
         }
         if !name.iter().any(u8::is_ascii_uppercase) {
             return false;
         }
         let lower = name.to_ascii_lowercase();
-        self.0.iter().any(|pattern| pattern.matches(&lower))
+        self.patterns.iter().any(|pattern| pattern.matches(&lower))
     }
+
+    /// Whether a name is that of a script, or of a copy of one.
+    fn is_script(&self, name: &[u8]) -> bool {
+        if self.scripts.is_empty() {
+            return false;
+        }
+        let lower = name.to_ascii_lowercase();
+        let any = |name: &[u8]| self.scripts.iter().any(|script| script.matches(name));
+        let mut left = Some(lower.as_slice());
+        while let Some(name) = left {
+            if any(name) {
+                return true;
+            }
+            left = without_copy(name);
+        }
+        any(name)
+    }
+}
+
+/// The name that this is a copy of, if it looks like one. Dots and blanks at the end of a name are
+/// nothing to some file systems.
+fn without_copy(name: &[u8]) -> Option<&[u8]> {
+    match name {
+        [b'#', name @ ..] | [name @ .., b'#' | b'~' | b'.' | b' '] => return Some(name),
+        _ => {}
+    }
+    let at = name.iter().rposition(|byte| b"._-".contains(byte))?;
+    let end = &name[at + 1..];
+    let is_number = end.iter().all(u8::is_ascii_digit);
+    (is_number || COPIES.contains(&end)).then(|| &name[..at])
 }
 
 /// Whether every segment of a relative path is a name: none is empty, `.` or `..`.
@@ -193,6 +269,48 @@ mod tests {
         ] {
             assert!(!hide.refuses(path.as_bytes()), "{path}");
         }
+    }
+
+    #[test]
+    fn scripts_and_their_copies_are_no_files() {
+        let scripts: Vec<Match> = Match::parse("*.php").into_iter().collect();
+        let hide = Hide::new([]).and_scripts(scripts.into());
+        for path in [
+            "x.php",
+            "x.PHP",
+            "X.pHp",
+            "x.php/y",
+            "x.php/",
+            "x.php~",
+            "x.php.bak",
+            "x.PHP.BAK",
+            "x.php.swp",
+            ".x.php.swp",
+            "x.php.old~",
+            "x.php_bak",
+            "x.php-2024-01-31",
+            "x.php.1",
+            "x.php.",
+            "x.php .",
+            "x.php.gz",
+            "x.php.tar.gz",
+            "#x.php#",
+            "a/x.php.orig/b",
+        ] {
+            assert!(hide.refuses(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "x.phps",
+            "php",
+            "x.txt~",
+            "x.bak",
+            "a.1",
+            "xphp.bak",
+            "x.php.css",
+        ] {
+            assert!(!hide.refuses(path.as_bytes()), "{path}");
+        }
+        assert!(!Hide::new([]).refuses(b"x.php"));
     }
 
     #[test]

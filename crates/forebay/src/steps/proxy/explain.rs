@@ -4,6 +4,7 @@
 use forebay_balance::{Ask, Balance, PeerState, Tick, Tried};
 use forebay_config::show_duration;
 
+use super::pass::Passing;
 use super::{Proxy, head};
 use crate::exchange::{Exchange, Reason};
 use crate::explain::{Notes, Told, shown, value_shown};
@@ -20,10 +21,10 @@ impl Proxy {
             Err(fault) => return Told::Fails(fault),
         };
         let offer = head::offer(exchange);
-        self.tell_peers(exchange, notes);
+        self.passing.tell_peers(exchange, notes);
         let mut out = Vec::new();
         let host = self.host.as_ref();
-        let cookie = self.upstream.sticky.as_ref().map(Sticky::name);
+        let cookie = self.passing.upstream.sticky.as_ref().map(Sticky::name);
         let offer = offer.as_deref();
         if let Err(fault) = head::write(exchange, host, cookie, &body, offer, &mut out) {
             return Told::Fails(fault);
@@ -35,6 +36,14 @@ impl Proxy {
             let (name, value) = line.split_once(": ").unwrap_or((line, ""));
             notes.add("sends", format!("{name}: {}", value_shown(name, value)));
         }
+        self.passing.tell_times(notes);
+        Told::Asks
+    }
+}
+
+impl Passing {
+    /// How long what may take, and how often it is tried.
+    pub fn tell_times(&self, notes: &mut Notes<'_>) {
         let times = [
             ("to connect", self.times.connect),
             ("for the first byte", self.times.first_byte),
@@ -45,11 +54,10 @@ impl Proxy {
         let times = times.map(|(what, time)| format!("{} {what}", show_duration(time)));
         notes.add("times", times.join(", "));
         notes.add("retries", format!("at most {}", self.policy.retries));
-        Told::Asks
     }
 
     /// The pool, and whom its policy chooses while nothing else is under way.
-    fn tell_peers(&self, exchange: &Exchange, notes: &mut Notes<'_>) {
+    pub fn tell_peers(&self, exchange: &Exchange, notes: &mut Notes<'_>) {
         let definition = &self.upstream.definition;
         let balance = definition.pool.balance;
         notes.add(

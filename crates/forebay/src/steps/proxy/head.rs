@@ -94,7 +94,9 @@ pub fn write(
         && request.fields.cookie(own).is_some()
     {
         skip.insert(Known::Cookie);
-        cookies_without(own, &request.fields, out);
+        for value in cookies_without(own, &request.fields) {
+            line(out, b"Cookie", &value);
+        }
     }
     request.fields.write_without(out, skip);
     if let Some(offer) = offer {
@@ -135,12 +137,13 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The cookies but for those of this name, which is ours.
-fn cookies_without(own: &[u8], fields: &Fields, out: &mut Vec<u8>) {
+/// The values of the `Cookie` fields but for cookies of this name, which is ours.
+pub fn cookies_without(own: &[u8], fields: &Fields) -> Vec<Vec<u8>> {
     let is_own = |pair: &[u8]| {
         let name = pair.split(|&b| b == b'=').next().unwrap_or_default();
         name.trim_ascii() == own && name.len() < pair.len()
     };
+    let mut values = Vec::new();
     for value in fields.all(Known::Cookie) {
         let mut left = Vec::with_capacity(value.len());
         for pair in value.split(|&b| b == b';').filter(|pair| !is_own(pair)) {
@@ -150,9 +153,10 @@ fn cookies_without(own: &[u8], fields: &Fields, out: &mut Vec<u8>) {
             left.extend_from_slice(pair.trim_ascii());
         }
         if !left.is_empty() {
-            line(out, b"Cookie", &left);
+            values.push(left);
         }
     }
+    values
 }
 
 /// Tells the peer about the client (RFC 7239, and the older fields that applications read), and
@@ -211,7 +215,7 @@ fn forwarded(exchange: &Exchange, out: &mut Vec<u8>) {
 
 /// This process's name in `Via` and `CDN-Loop`. Its own: two servers behind one another are no
 /// loop.
-fn own_name() -> &'static str {
+pub fn own_name() -> &'static str {
     use std::hash::{BuildHasher, Hasher};
     use std::sync::OnceLock;
     static NAME: OnceLock<String> = OnceLock::new();

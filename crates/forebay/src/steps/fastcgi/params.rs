@@ -1,0 +1,245 @@
+//! The parameters of a request: the variables of CGI (RFC 3875 §4.1), those that PHP and others
+//! expect beside them, and the operator's.
+
+use std::borrow::Cow;
+
+use forebay_config::Template;
+use forebay_fastcgi::{ParamsBuilder, PushError, push_fields};
+use forebay_fields::{Known, KnownSet, append_decimal};
+use forebay_http1::Method;
+
+use super::find::Script;
+use crate::exchange::{Body, Exchange, Fault, Reason, append_ip, expand};
+use crate::steps::proxy::{cookies_without, own_name};
+
+/// Bytes of all parameters. A head has 64 KiB of fields and 16 KiB of a target, which stands in
+/// several variables.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// What no application learns of a request's fields: what it could be deceived by, and what is
+/// between the client and this server.
+const NOT_PASSED: KnownSet = KnownSet::FORWARDING.union(KnownSet::of(&[Known::Expect]));
+
+const SOFTWARE: &str = concat!("forebay/", env!("CARGO_PKG_VERSION"));
+
+/// The operator's parameters.
+pub type Env = [(Box<str>, Template)];
+
+/// A script with the directory it is in.
+pub struct Placed<'a> {
+    /// The directory, without a slash at its end.
+    pub root: &'a [u8],
+    /// The script.
+    pub script: &'a Script,
+    /// The query of its own that the try has.
+    pub query: Option<Vec<u8>>,
+}
+
+/// What is being written, for one exchange.
+struct Writing<'a> {
+    params: ParamsBuilder,
+    env: &'a Env,
+}
+
+impl Writing<'_> {
+    /// Adds one, unless the operator has one of that name.
+    fn push(&mut self, name: &str, value: &[u8]) -> Result<(), PushError> {
+        if self.is_own(name.as_bytes()) {
+            return Ok(());
+        }
+        self.params.push(name.as_bytes(), value)
+    }
+
+    fn is_own(&self, name: &[u8]) -> bool {
+        is_own(self.env, name)
+    }
+}
+
+fn is_own(env: &Env, name: &[u8]) -> bool {
+    env.iter().any(|(own, _)| own.as_bytes() == name)
+}
+
+/// All parameters of the exchange's request.
+///
+/// # Errors
+/// A value cannot be passed, or there are too many bytes.
+pub fn of(
+    exchange: &Exchange,
+    placed: Option<&Placed<'_>>,
+    body: &Body,
+    own_cookie: Option<&str>,
+    env: &Env,
+) -> Result<ParamsBuilder, Fault> {
+    let mut writing = Writing {
+        params: ParamsBuilder::new(MAX_BYTES),
+        env,
+    };
+    write(exchange, placed, body, own_cookie, &mut writing).map_err(|error| {
+        let reason = match error {
+            PushError::TooLarge => Reason::HeadTooLarge,
+            PushError::BadName | PushError::BadValue => Reason::BadRequest,
+        };
+        Fault::with(reason, error.to_string())
+    })?;
+    Ok(writing.params)
+}
+
+fn write(
+    exchange: &Exchange,
+    placed: Option<&Placed<'_>>,
+    body: &Body,
+    own_cookie: Option<&str>,
+    to: &mut Writing<'_>,
+) -> Result<(), PushError> {
+    let request = &exchange.request;
+    match placed {
+        Some(placed) => script(exchange, placed, to)?,
+        None => whole_path(exchange, to)?,
+    }
+    let query = placed.and_then(|placed| placed.query.as_deref());
+    let query = query.unwrap_or_else(|| request.query().unwrap_or("").as_bytes());
+    to.push("QUERY_STRING", query)?;
+    to.push("REQUEST_METHOD", request.method.as_str().as_bytes())?;
+    to.push("REQUEST_URI", request.original_uri().as_bytes())?;
+    to.push("REQUEST_SCHEME", exchange.scheme().as_bytes())?;
+    if exchange.remote.tls {
+        to.push("HTTPS", b"on")?;
+    }
+    to.push("GATEWAY_INTERFACE", b"CGI/1.1")?;
+    to.push("SERVER_SOFTWARE", SOFTWARE.as_bytes())?;
+    to.push("SERVER_PROTOCOL", exchange.protocol.as_bytes())?;
+    // php-cgi runs nothing without it, lest it is called by somebody directly.
+    to.push("REDIRECT_STATUS", b"200")?;
+    addresses(exchange, to)?;
+    if let Some(user) = &exchange.user {
+        to.push("AUTH_TYPE", b"Basic")?;
+        to.push("REMOTE_USER", user)?;
+    }
+    if let Some(kind) = request.fields.get(Known::ContentType) {
+        to.push("CONTENT_TYPE", kind)?;
+    }
+    let len = body.len_bytes().unwrap_or(0);
+    if len > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch) {
+        let mut text = Vec::with_capacity(20);
+        append_decimal(&mut text, len);
+        to.push("CONTENT_LENGTH", &text)?;
+    }
+    fields(exchange, own_cookie, to)?;
+    let mut value = Vec::new();
+    for (name, template) in to.env {
+        value.clear();
+        expand(template, exchange, None, &mut value);
+        to.params.push(name.as_bytes(), &value)?;
+    }
+    Ok(())
+}
+
+fn script(exchange: &Exchange, placed: &Placed<'_>, to: &mut Writing<'_>) -> Result<(), PushError> {
+    let Placed { root, script, .. } = placed;
+    let prefix = exchange.request.prefix.as_deref().unwrap_or("");
+    let filename = [root, b"/".as_slice(), &script.name].concat();
+    to.push("SCRIPT_FILENAME", &filename)?;
+    let name = [prefix.as_bytes(), b"/", &script.name].concat();
+    to.push("SCRIPT_NAME", &name)?;
+    let uri = [name, script.path_info.clone()].concat();
+    to.push("DOCUMENT_URI", &uri)?;
+    to.push("DOCUMENT_ROOT", root)?;
+    if !script.path_info.is_empty() {
+        to.push("PATH_INFO", &script.path_info)?;
+        let translated = [root, script.path_info.as_slice()].concat();
+        to.push("PATH_TRANSLATED", &translated)?;
+    }
+    Ok(())
+}
+
+/// An application without scripts is mounted where the path begins that it gets (RFC 3875 §4.1.13).
+fn whole_path(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError> {
+    let request = &exchange.request;
+    let prefix = request.prefix.as_deref().unwrap_or("");
+    to.push("SCRIPT_NAME", prefix.as_bytes())?;
+    let path = decoded(request.path());
+    to.push("PATH_INFO", &path)?;
+    to.push("DOCUMENT_URI", &[prefix.as_bytes(), &path].concat())
+}
+
+/// RFC 3875 §4.1.5: decoded. A path is in its one form already: `..` and NUL are not in it.
+fn decoded(path: &str) -> Cow<'_, [u8]> {
+    if !path.contains('%') {
+        return path.as_bytes().into();
+    }
+    let bytes = path.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escape = bytes.get(at + 1..at + 3).and_then(|digits| {
+            let text = str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 16).ok()
+        });
+        match (byte, escape) {
+            (b'%', Some(decoded)) => {
+                out.push(decoded);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out.into()
+}
+
+fn addresses(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError> {
+    let mut text = Vec::with_capacity(40);
+    if exchange.has_client_ip() {
+        append_ip(exchange.client_ip(), &mut text);
+        to.push("REMOTE_ADDR", &text)?;
+        text.clear();
+        append_decimal(&mut text, u64::from(exchange.remote.address.port()));
+        to.push("REMOTE_PORT", &text)?;
+    } else {
+        // A must (§4.1.8), and there is none.
+        to.push("REMOTE_ADDR", b"")?;
+    }
+    let local = exchange.remote.local;
+    text.clear();
+    if !local.ip().is_unspecified() {
+        append_ip(local.ip(), &mut text);
+        to.push("SERVER_ADDR", &text)?;
+    }
+    let host = exchange.request.host();
+    let name: &[u8] = if host.is_empty() {
+        &text
+    } else {
+        host.as_bytes()
+    };
+    to.push("SERVER_NAME", name)?;
+    let mut port = Vec::with_capacity(5);
+    append_decimal(&mut port, u64::from(exchange.port()));
+    to.push("SERVER_PORT", &port)
+}
+
+fn fields(
+    exchange: &Exchange,
+    own_cookie: Option<&str>,
+    to: &mut Writing<'_>,
+) -> Result<(), PushError> {
+    let fields = &exchange.request.fields;
+    let own = own_cookie.filter(|own| fields.cookie(own.as_bytes()).is_some());
+    let mut skip = NOT_PASSED.union(KnownSet::of(&[Known::CdnLoop]));
+    if own.is_some() {
+        skip.insert(Known::Cookie);
+    }
+    let env = to.env;
+    push_fields(fields, skip, |name| !is_own(env, name), &mut to.params)?;
+    if let Some(own) = own {
+        let left = cookies_without(own.as_bytes(), fields).join(b"; ".as_slice());
+        if !left.is_empty() {
+            to.push("HTTP_COOKIE", &left)?;
+        }
+    }
+    // RFC 8586: an application that leads back here is told from one that does not.
+    let mut loops: Vec<&[u8]> = fields.all(Known::CdnLoop).collect();
+    loops.push(own_name().as_bytes());
+    to.push("HTTP_CDN_LOOP", &loops.join(b", ".as_slice()))
+}

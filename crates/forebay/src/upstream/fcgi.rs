@@ -1,0 +1,500 @@
+//! One request on one connection to a FastCGI application: as `session.rs` for HTTP/1.1.
+//!
+//! ```text
+//!   params, stdin ─▶ written ─────┬─ head of a CGI response ─▶ body pulled ─▶ END_REQUEST ─▶ kept
+//!   upload ────── as it comes ────┘        │        ╲               │
+//!                                          ▼         stderr ─▶ log  ▼ a fault: visible to the client
+//!                                     perhaps another peer
+//! ```
+//!
+//! One request at a time: it is all that php-fpm takes, and one that is given up ends with its
+//! connection, which every application understands, unlike `ABORT_REQUEST`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use forebay_fastcgi::{
+    CgiHead, CgiHeadParser, CgiLimits, Client, ClientEvent, Limits, Misuse, ParamsBuilder,
+    ProtocolStatus, Role,
+};
+use forebay_fields::Fields;
+
+use super::Upstream;
+use super::line::{Framing, Line, Read};
+use super::lines::Unheard;
+use super::session::is_event_stream;
+use crate::counters::SiteCounts;
+use crate::exchange::{Body, Fault, Pulled, Reason, Stream};
+use crate::log::{Ration, Throttle};
+use crate::transport::Out;
+
+/// The longest record of a body that needs no padding.
+const MOST: u16 = 0xfff8;
+
+/// While the head is not complete, so much of the response is taken at a time: what is behind the
+/// head is not copied.
+const HEAD_PIECE: usize = 4 * 1024;
+
+/// What one line of the log may hold of what an application says there.
+const SAID_BYTES: usize = 2 * 1024;
+
+/// How much of it is logged of one request.
+const MAX_SAID_BYTES: usize = 16 * 1024;
+
+const LIMITS: Limits = Limits {
+    max_requests: 1,
+    max_params_bytes: 256 * 1024,
+    max_params: 512,
+    max_name: 1024,
+    max_value: 64 * 1024,
+    max_management: 1024,
+};
+
+/// What an application has to say to the log.
+struct Said {
+    site: Option<Arc<SiteCounts>>,
+    id: u64,
+    upstream: Arc<Upstream>,
+    peer: usize,
+    text: Vec<u8>,
+    logged: usize,
+}
+
+/// The connection as the one request on it sees it.
+struct Wire {
+    client: Client,
+    id: u16,
+}
+
+/// What the records that have come say.
+enum Event {
+    /// More must come first.
+    NeedMore,
+    /// So many bytes of the response.
+    Data(usize),
+    /// There are no more of them.
+    DataEnd,
+    /// The request is over; whether the connection can take another one.
+    End(bool),
+}
+
+/// A request under way.
+pub struct FcgiSession {
+    line: Line,
+    wire: Wire,
+    said: Said,
+    parser: CgiHeadParser,
+    /// What has come of the head.
+    head_bytes: BytesMut,
+    /// What has come of the body and is not pulled yet.
+    pieces: VecDeque<Bytes>,
+    /// How much of the body is to come, if its head has said so.
+    left: Option<u64>,
+    len_bytes: Option<u64>,
+    is_event_stream: bool,
+    /// All of the body has come.
+    has_all: bool,
+    /// Nothing more is to come; whether the connection can take another request.
+    ended: Option<bool>,
+    /// Why no more of the body can come.
+    failed: Option<Fault>,
+    unheard: Option<Unheard>,
+    over: bool,
+}
+
+/// For whom an application is asked.
+pub struct OnBehalf {
+    /// Where it is counted.
+    pub site: Option<Arc<SiteCounts>>,
+    /// The exchange's number.
+    pub id: u64,
+    /// The pool.
+    pub upstream: Arc<Upstream>,
+    /// The peer's number in it.
+    pub peer: usize,
+}
+
+impl FcgiSession {
+    /// Begins a request on a connection; `unheard` of a new one.
+    ///
+    /// # Errors
+    /// Only by a mistake of this program's.
+    pub fn new(
+        mut line: Line,
+        params: &ParamsBuilder,
+        keep_conn: bool,
+        unheard: Option<Unheard>,
+        on_behalf: OnBehalf,
+    ) -> Result<Box<FcgiSession>, Fault> {
+        let mut client = Client::new(LIMITS);
+        let out = line.out.tail();
+        let id = client
+            .begin(Role::Responder, keep_conn, out)
+            .map_err(misused)?;
+        client.params(id, params, out).map_err(misused)?;
+        Ok(Box::new(FcgiSession {
+            line,
+            wire: Wire { client, id },
+            said: Said {
+                site: on_behalf.site,
+                id: on_behalf.id,
+                upstream: on_behalf.upstream,
+                peer: on_behalf.peer,
+                text: Vec::new(),
+                logged: 0,
+            },
+            parser: CgiHeadParser::default(),
+            head_bytes: BytesMut::new(),
+            pieces: VecDeque::new(),
+            left: None,
+            len_bytes: None,
+            is_event_stream: false,
+            has_all: false,
+            ended: None,
+            failed: None,
+            unheard,
+            over: false,
+        }))
+    }
+
+    /// Sends this body behind the parameters.
+    pub fn send_body(&mut self, body: Body) {
+        self.line.send_body(body, &mut self.wire);
+    }
+
+    /// The request's body, for another try; `None` if some of it was pulled and is gone.
+    pub fn take_body(&mut self) -> Option<Body> {
+        self.line.take_body()
+    }
+
+    /// Something has been written to the peer.
+    pub fn is_begun(&self) -> bool {
+        self.line.sent
+    }
+
+    /// Something has been read from the peer.
+    pub fn is_heard(&self) -> bool {
+        self.line.heard
+    }
+
+    /// Waits for the head of the response.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<CgiHead, Fault>> {
+        loop {
+            self.line.poll_upload(&mut self.wire, cx)?;
+            ready!(self.line.poll_head_bytes(cx))?;
+            self.unheard = None;
+            loop {
+                let len = match self.next()? {
+                    Event::NeedMore => break,
+                    Event::Data(len) => len,
+                    Event::DataEnd | Event::End(_) => {
+                        let what = "it ended before the head of its response was complete";
+                        return Poll::Ready(Err(Fault::with(Reason::BadResponse, what)));
+                    }
+                };
+                let piece = self
+                    .wire
+                    .client
+                    .take(&mut self.line.input, len.min(HEAD_PIECE));
+                self.head_bytes.extend_from_slice(&piece);
+                let parsed = self
+                    .parser
+                    .parse(&mut self.head_bytes, &CgiLimits::default());
+                match parsed {
+                    Ok(Some(head)) => {
+                        self.begin_body(&head);
+                        return Poll::Ready(Ok(head));
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        let fault = Fault::with(Reason::BadResponse, error.sentence());
+                        return Poll::Ready(Err(fault));
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_body(&mut self, head: &CgiHead) {
+        self.left = head.content_length;
+        self.len_bytes = head.content_length;
+        if self.len_bytes.is_none() && is_event_stream(&head.fields) {
+            self.is_event_stream = true;
+            self.line.times.read = self.line.times.tunnel;
+        }
+        self.line.clear_deadline();
+        let rest = std::mem::take(&mut self.head_bytes).freeze();
+        self.take_in(rest);
+    }
+
+    /// The body of the response whose head has come. What is there already in whole comes as bytes,
+    /// and the connection is free again at once. `has_none`: no response of this kind has a body.
+    ///
+    /// # Errors
+    /// The body is there, and is not what its head says.
+    pub fn into_body(mut self: Box<Self>, has_none: bool) -> Result<Body, Fault> {
+        self.take_all_in();
+        if has_none {
+            self.pieces.clear();
+            self.finish();
+            return Ok(Body::Empty);
+        }
+        if let Some(fault) = self.failed.take() {
+            return Err(fault);
+        }
+        if !self.has_all {
+            return Ok(Body::Stream(self));
+        }
+        self.finish();
+        let first = self.pieces.pop_front().unwrap_or_default();
+        if self.pieces.is_empty() {
+            return Ok(first.into());
+        }
+        let mut all = BytesMut::from(first);
+        for piece in &self.pieces {
+            all.extend_from_slice(piece);
+        }
+        Ok(all.freeze().into())
+    }
+
+    /// What the buffer holds next. What is for the log is taken out on the way.
+    fn next(&mut self) -> Result<Event, Fault> {
+        let input = &mut self.line.input;
+        loop {
+            let event = match self.wire.client.poll(input) {
+                Ok(ClientEvent::NeedMore) => {
+                    self.said.log();
+                    Event::NeedMore
+                }
+                Ok(ClientEvent::Stdout { len, .. }) => Event::Data(len),
+                Ok(ClientEvent::Stderr { len, .. }) => {
+                    self.said.add(&self.wire.client.take(input, len));
+                    continue;
+                }
+                Ok(ClientEvent::StdoutEnd { .. }) => Event::DataEnd,
+                Ok(ClientEvent::End {
+                    status, reusable, ..
+                }) => {
+                    self.said.log();
+                    match status {
+                        ProtocolStatus::RequestComplete => {}
+                        ProtocolStatus::UnknownRole => {
+                            let what = "it is no FastCGI responder";
+                            return Err(Fault::with(Reason::BadResponse, what));
+                        }
+                        ProtocolStatus::Overloaded | ProtocolStatus::CantMultiplex => {
+                            return Err(Fault::with(Reason::PeerRefused, "it is overloaded"));
+                        }
+                    }
+                    Event::End(reusable && self.wire.client.settle(input))
+                }
+                Ok(ClientEvent::Fault { fault, .. }) | Err(fault) => {
+                    return Err(Fault::with(Reason::BadResponse, fault.sentence()));
+                }
+                Ok(ClientEvent::Values(_) | ClientEvent::UnknownType(_)) => {
+                    let what = "it answers what was not asked";
+                    return Err(Fault::with(Reason::BadResponse, what));
+                }
+            };
+            return Ok(event);
+        }
+    }
+
+    /// Takes what the buffer holds of the body, up to the end of the request if that is there.
+    fn take_all_in(&mut self) {
+        while self.ended.is_none() && self.failed.is_none() {
+            match self.next() {
+                Ok(Event::NeedMore) => return,
+                Ok(Event::Data(len)) => {
+                    let piece = self.wire.client.take(&mut self.line.input, len);
+                    self.take_in(piece);
+                }
+                Ok(Event::DataEnd) => self.end_data(),
+                Ok(Event::End(reusable)) => {
+                    self.end_data();
+                    self.ended = Some(reusable);
+                }
+                Err(fault) => self.failed = Some(fault),
+            }
+        }
+    }
+
+    /// A piece of the body, as far as its head has announced it.
+    fn take_in(&mut self, mut piece: Bytes) {
+        if let Some(left) = &mut self.left {
+            if (piece.len() as u64) > *left {
+                static LOG: Throttle = Throttle::new();
+                if let Some(dropped) = LOG.pass() {
+                    let peer = self.said.peer();
+                    let what = "the application sends more than its Content-Length says";
+                    tracing::warn!(site = self.said.site(), peer, dropped, "{what}");
+                }
+                piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            }
+            *left -= piece.len() as u64;
+            self.has_all |= *left == 0;
+        }
+        if !piece.is_empty() {
+            self.pieces.push_back(piece);
+        }
+    }
+
+    fn end_data(&mut self) {
+        if self.left.is_some_and(|left| left > 0) {
+            let what = "it is shorter than its Content-Length says";
+            self.failed = Some(Fault::with(Reason::Truncated, what));
+        }
+        self.has_all = true;
+    }
+
+    /// The response is complete: the connection and the place at the peer are free.
+    fn finish(&mut self) {
+        self.over = true;
+        self.line.release(self.ended == Some(true));
+    }
+
+    fn abort(&mut self, fault: Fault) -> Poll<Pulled> {
+        self.over = true;
+        self.line.cut();
+        Poll::Ready(Pulled::Abort(fault))
+    }
+
+    /// The next piece, or the end, if they are there.
+    fn taken(&mut self) -> Option<Pulled> {
+        if self.pieces.is_empty() {
+            self.take_all_in();
+        }
+        if let Some(piece) = self.pieces.pop_front() {
+            // Free at once, not at the next pull: the client may be slow to come to it.
+            if self.has_all && self.failed.is_none() && !self.over {
+                self.take_all_in();
+                self.finish();
+            }
+            self.line.clear_deadline();
+            return Some(Pulled::Data(piece));
+        }
+        if let Some(fault) = self.failed.take() {
+            self.over = true;
+            self.line.cut();
+            return Some(Pulled::Abort(fault));
+        }
+        if self.has_all {
+            if !self.over {
+                self.finish();
+            }
+            return Some(Pulled::End(None));
+        }
+        None
+    }
+}
+
+impl Stream for FcgiSession {
+    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Pulled> {
+        loop {
+            if let Some(pulled) = self.taken() {
+                return Poll::Ready(pulled);
+            }
+            // The application may answer before it has read the whole request.
+            if self.line.poll_upload(&mut self.wire, cx).is_err() {
+                self.line.break_upload();
+            }
+            if self.is_event_stream && self.line.input.is_empty() && self.line.is_silent(cx) {
+                let fault = ready!(self.line.poll_next_byte(cx));
+                return self.abort(fault);
+            }
+            match ready!(self.line.poll_body_bytes(cx)) {
+                Read::Some => {}
+                Read::Failed(fault) => return self.abort(fault),
+                // Not silently: only the application knows whether it was all.
+                Read::End => return self.abort(Reason::Truncated.into()),
+            }
+        }
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        self.len_bytes
+    }
+
+    fn read_ahead_bytes(&self) -> usize {
+        self.line.read_ahead
+    }
+}
+
+impl Framing for Wire {
+    fn data(&mut self, mut bytes: Bytes, out: &mut Out) {
+        while !bytes.is_empty() {
+            let Ok(piece) = self.client.stdin(self.id, bytes.len(), MOST, false) else {
+                debug_assert!(false, "a body out of its turn");
+                return;
+            };
+            out.tail().extend_from_slice(&piece.header);
+            out.push(bytes.split_to(piece.content));
+        }
+    }
+
+    fn end(&mut self, _: Option<&Fields>, out: &mut Out) {
+        let ended = self.client.stdin_end(self.id, out.tail());
+        debug_assert!(ended.is_ok(), "a body is ended out of its turn");
+    }
+}
+
+impl Said {
+    fn site(&self) -> &str {
+        self.site.as_ref().map_or("", |site| &site.name)
+    }
+
+    fn peer(&self) -> &str {
+        &self.upstream.peers[self.peer].label
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let room = SAID_BYTES.saturating_sub(self.text.len());
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.text.extend_from_slice(now);
+            bytes = rest;
+            if self.text.len() >= SAID_BYTES {
+                self.log();
+            }
+        }
+    }
+
+    fn log(&mut self) {
+        // A site with a loud application must not drown what others have to say.
+        static LOG: Ration = Ration::new(50);
+        if self.text.is_empty() {
+            return;
+        }
+        let text = std::mem::take(&mut self.text);
+        if self.logged >= MAX_SAID_BYTES {
+            return;
+        }
+        self.logged += text.len();
+        if let Some(dropped) = LOG.pass() {
+            let text = String::from_utf8_lossy(text.trim_ascii_end());
+            let id = format!("{:016x}", self.id);
+            let (site, peer) = (self.site(), self.peer());
+            tracing::warn!(
+                site,
+                id,
+                peer,
+                text = &*text,
+                dropped,
+                "the application says"
+            );
+        }
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        self.log();
+    }
+}
+
+fn misused(_: Misuse) -> Fault {
+    Fault::with(Reason::Internal, "a FastCGI request out of its turn")
+}
