@@ -1,5 +1,6 @@
 //! The step `fastcgi` before php-fpm: requests and answers, what is kept, and who fails.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -207,11 +208,13 @@ fn exhausted_is_a_queue_and_then_503() {
     wait::until("the second to wait", || {
         server.command("status").stdout.contains("1 requests wait")
     });
-    let refused = server.client().get("/silent.php?f=one").expect(503);
+    // Who has waited longest is refused first.
+    let mut third = ask("/silent.php?f=one");
+    let refused = second.read_response().expect(503);
     assert!(refused.field("retry-after").is_some());
     php.file("one", "");
     assert_eq!(first.read_response().expect(200).text(), "done");
-    assert_eq!(second.read_response().expect(200).text(), "done");
+    assert_eq!(third.read_response().expect(200).text(), "done");
 }
 
 #[test]
@@ -303,7 +306,7 @@ fn what_php_marks_is_cached() {
                  file_put_contents($f, $n); echo $n;";
     let php = PhpFpm::start(2, &[("count.php", count)]);
     php.file("n", "0");
-    let writable = std::fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let writable = std::fs::Permissions::from_mode(0o666);
     std::fs::set_permissions(Path::new(&php.root()).join("n"), writable).expect("permissions");
     let server = before(&php, r#"cache, fastcgi "@php@" { root = "@root@" }"#);
     let client = server.client();
