@@ -26,7 +26,9 @@
 //! 6. A new response: [`ResponseFacts::of`] it, then [`storable()`], which says no with a reason
 //!    or gives the facts to keep; [`prepare_fields`] leaves of its fields what is stored. A part
 //!    is put together with what is there if [`may_combine`] says so (§3.4).
-//! 7. [`CacheStatus::append_to`] tells the client's side what was done (RFC 9211).
+//! 7. Who else may have one that is not stored, while it runs: [`is_joined`] and
+//!    [`RequestFacts::may_join`].
+//! 8. [`CacheStatus::append_to`] tells the client's side what was done (RFC 9211).
 //!
 //! `Warning` is neither made nor looked at: RFC 9111 §5.5 has done away with it.
 
@@ -39,6 +41,7 @@ mod directives;
 mod freshness;
 mod invalidate;
 mod key;
+mod live;
 mod policy;
 mod prepare;
 mod range;
@@ -59,6 +62,7 @@ pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use combine::{covered, may_combine};
 pub use invalidate::{Target, invalidated};
 pub use key::{Key, NameRule, QueryRules};
+pub use live::is_joined;
 pub use policy::{Policy, Ttl};
 pub use prepare::{make_conditional, make_range, prepare_fields, prepare_request};
 pub use range::{ContentRange, RangeAsk, RangeSpec};

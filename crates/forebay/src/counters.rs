@@ -309,11 +309,12 @@ impl SiteCounts {
             how if how.is_from_store() => row.store_bytes.add(bytes),
             // Counted as it comes in, by `note_fetched`.
             How::Miss => {}
+            How::Pass if cached.why == Why::Live => {}
             _ => row.origin_bytes.add(bytes),
         }
     }
 
-    /// Counts what an origin has sent to be stored.
+    /// Counts what an origin has sent to be stored or shared.
     pub fn note_fetched(&self, worker: &Worker, bytes: u64) {
         let all = self.cached.get_or_init(|| rows(worker));
         if let Some(row) = all.get(worker.index) {

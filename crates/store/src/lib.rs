@@ -5,6 +5,7 @@
 //! * [`Store::begin`] makes one of all who ask for something absent its [`Lead`]; the others
 //!   [`Follow`]. The lead fetches the head and publishes an object, or says that it is none.
 //! * A [`Filler`] brings an object's bytes in; a [`Reader`] takes them, at once what is there.
+//! * [`Lives`] are responses that nobody stores, shared while they run.
 //! * [`Rules`](rules::Rules) say what has been purged.
 //!
 //! What it knows nothing of: HTTP. Whether something may be stored, is fresh or fits a request is
@@ -18,6 +19,7 @@ mod body;
 pub mod disk;
 mod flight;
 pub mod key;
+mod live;
 mod object;
 pub mod queue;
 mod reader;
@@ -30,6 +32,7 @@ pub use body::{
 };
 pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
+pub use live::{Borders, Heard, LiveFiller, LiveReader, LiveUsage, Lives, Room, TooSlow};
 pub use object::{Meta, Object, Refresh};
 pub use reader::{Read, Reader};
 pub use store::{Filler, Options, Store, Swept, Usage};

@@ -71,7 +71,11 @@ pub struct Store<M: Meta> {
     pub(crate) disk: OnceLock<Arc<Disk>>,
     /// Held by whoever writes rules to disks.
     pub(crate) purging: Mutex<()>,
+    before_sweep: OnceLock<BeforeSweep>,
 }
+
+/// Looks with the rules at what else they are about, before they are let go.
+type BeforeSweep = Box<dyn Fn(&Rules) + Send + Sync>;
 
 /// What is stored under one hash: variants of one resource, the newest last.
 struct Entry<M>(SmallVec<[Arc<Object<M>>; 1]>);
@@ -206,6 +210,7 @@ impl<M: Meta> Store<M> {
             rules: Rules::default(),
             disk: OnceLock::new(),
             purging: Mutex::new(()),
+            before_sweep: OnceLock::new(),
         })
     }
 
@@ -671,6 +676,11 @@ impl<M: Meta> Store<M> {
         self.to_be_swept.store(false, Release);
     }
 
+    /// Has somebody else look at the rules before a sweep lets them go; said once.
+    pub fn before_sweep(&self, look: impl Fn(&Rules) + Send + Sync + 'static) {
+        let _ = self.before_sweep.set(Box::new(look));
+    }
+
     /// Looks at every object, takes away what is dead, and lets go of rules that are over.
     pub fn sweep(&self) -> Swept {
         // First: a purge from here on may be one that this does not see.
@@ -687,6 +697,9 @@ impl<M: Meta> Store<M> {
         }
         for (_, (asked_at, _)) in &*self.hidden.lock() {
             oldest = oldest.min(*asked_at);
+        }
+        if let Some(look) = self.before_sweep.get() {
+            look(&self.rules);
         }
         let index = self.index.pin();
         for (_, Entry(objects)) in &index {

@@ -62,6 +62,8 @@ struct Store {
     evicted: u64,
     fills: u64,
     purge_rules: u64,
+    live_streams: u64,
+    live_readers: u64,
     #[serde(default)]
     disk: Option<Disk>,
 }
@@ -216,6 +218,13 @@ impl Store {
             self.fills,
             self.purge_rules
         );
+        if self.live_streams > 0 {
+            let _ = writeln!(
+                out,
+                "  {} live streams with {} readers",
+                self.live_streams, self.live_readers
+            );
+        }
         let Some(disk) = &self.disk else {
             return;
         };
@@ -358,6 +367,7 @@ mod tests {
             ]}],
             "stores": [{ "name": "default", "memory_bytes": 5000000, "max_memory_bytes": 268435456,
                 "objects": 12, "evicted": 3, "asking": 0, "fills": 1, "purge_rules": 2,
+                "live_streams": 1, "live_readers": 9,
                 "disk": { "bytes": 7000000, "max_bytes": 1073741824, "objects": 40, "evicted": 5,
                     "refused_queue": 1, "refused_rate": 2, "errors": ["/disk1: cannot read: gone"] }
             }],
@@ -382,6 +392,7 @@ upstream app, 2 requests wait
 
 cache store default
   5 MB of 256 MB, 12 objects, 3 evicted, 1 fills, 2 purge rules
+  1 live streams with 9 readers
   on disks 7 MB of 1024 MB, 40 objects, 5 evicted, 3 not written
   not used: /disk1: cannot read: gone
 

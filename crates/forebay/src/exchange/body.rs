@@ -68,6 +68,12 @@ pub trait Stream {
         false
     }
 
+    /// Ready when it has broken off though nobody pulls: its client takes nothing at the moment.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        let _ = cx;
+        Poll::Pending
+    }
+
     /// Lets no more than this many bytes through; then it aborts with
     /// [`BodyTooLarge`](super::Reason::BodyTooLarge).
     fn limit(&mut self, max_bytes: u64) {

@@ -48,6 +48,8 @@ pub enum Why {
     HitForMiss,
     /// `only-if-cached`, and nothing is stored that would do.
     OnlyIfCached,
+    /// It may not be stored, and is shared while it runs.
+    Live,
 }
 
 impl How {
@@ -91,14 +93,14 @@ const OWN: usize = NOT + WhyNot::ALL.len();
 
 impl Why {
     /// How many there are.
-    pub const COUNT: usize = OWN + 3;
+    pub const COUNT: usize = OWN + 4;
 
     /// Every one of them, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Why> {
         let stale = WhyStale::ALL.iter().copied().map(Why::Stale);
         let around = WhyAround::ALL.iter().copied().map(Why::Around);
         let not = WhyNot::ALL.iter().copied().map(Why::Not);
-        let own = [Why::Head, Why::HitForMiss, Why::OnlyIfCached];
+        let own = [Why::Head, Why::HitForMiss, Why::OnlyIfCached, Why::Live];
         std::iter::once(Why::Usual)
             .chain(stale)
             .chain(around)
@@ -116,6 +118,7 @@ impl Why {
             Why::Head => OWN,
             Why::HitForMiss => OWN + 1,
             Why::OnlyIfCached => OWN + 2,
+            Why::Live => OWN + 3,
         }
     }
 
@@ -129,6 +132,7 @@ impl Why {
             Why::Head => "head-miss",
             Why::HitForMiss => "hit-for-miss",
             Why::OnlyIfCached => "only-if-cached",
+            Why::Live => "live",
         }
     }
 }

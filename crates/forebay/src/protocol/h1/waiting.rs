@@ -270,7 +270,10 @@ impl Flow {
                         return Poll::Ready(Err(fault));
                     }
                     if self.has_enough(link) {
-                        return Poll::Pending;
+                        return match self.end {
+                            Some(_) => Poll::Pending,
+                            None => stream.poll_broken(cx).map(Err),
+                        };
                     }
                 }
             }

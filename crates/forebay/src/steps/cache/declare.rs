@@ -7,7 +7,7 @@ use forebay_cache_policy::{Policy, Ttl};
 use forebay_config::{Call, Code, Directive, Node, Opt, Report, Status, Type, Vars, When};
 
 use super::key::KeyRules;
-use super::{Cache, Shared};
+use super::{Cache, Shared, join};
 use crate::control::build::Builder;
 use crate::exchange::Step;
 use crate::snapshot::resource_id;
@@ -114,6 +114,13 @@ pub static DIRECTIVE: Directive = Directive::filter(
     )
     .default(r#"{ "Cache-Tag", "Surrogate-Key", "xkey" }"#),
     Opt::new(
+        "live",
+        Type::OneOf(&["off", "drop", "skip"]),
+        "Joins clients to a running response that may not be stored (GET without cookies); a reader \
+         that is too slow is cut (`drop`), or skips ahead (`skip`).",
+    )
+    .default(r#""off""#),
+    Opt::new(
         "store",
         Type::Declared(&["cache_store"]),
         "Where objects are kept.",
@@ -191,6 +198,8 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
             id: resource_id(),
             kept: kept.clone(),
             store: kept.store.clone(),
+            lives: kept.lives.clone(),
+            live: join::too_slow(call.get("live")),
             policy,
             key,
             tag_fields: tags.iter().map(|node| node.get::<&str>().into()).collect(),

@@ -2,8 +2,11 @@
 //! response whether it is stored and how long it is fresh, each with the place where that is laid
 //! down.
 
-use forebay_cache_policy::{ResponseFacts, StoredFacts, Times, Vary, WhyAround, storable};
+use forebay_cache_policy::{
+    RequestFacts, ResponseFacts, StoredFacts, Times, Vary, WhyAround, storable,
+};
 use forebay_http1::Method;
+use forebay_store::TooSlow;
 
 use super::key::Key;
 use super::{Cache, now};
@@ -11,7 +14,7 @@ use crate::exchange::{Exchange, Flow, Response, errand};
 use crate::explain::{Notes, Told, shown};
 
 /// What is known of a request when its response is looked at.
-struct Asked(forebay_cache_policy::RequestFacts);
+struct Asked(RequestFacts);
 
 impl Cache {
     pub(super) fn tell_request(&self, exchange: &mut Exchange, notes: &mut Notes<'_>) -> Told {
@@ -72,11 +75,33 @@ impl Cache {
                     format!("requests before the {uses}. pass (configuration)"),
                 );
             }
+            self.tell_live(exchange, &facts, notes);
             self.derive(&mut exchange.request);
             errand::derive(&mut exchange.request);
         }
         exchange.keep(self.shared.id, Asked(facts));
         Told::Does(Flow::Next)
+    }
+
+    fn tell_live(&self, exchange: &Exchange, facts: &RequestFacts, notes: &mut Notes<'_>) {
+        let slow = match self.shared.live {
+            None => return,
+            Some(TooSlow::Cut) => "who is too slow is cut",
+            Some(TooSlow::Skip) => "who is too slow skips ahead",
+        };
+        notes.add(
+            "live",
+            match self.may_join(exchange, facts) {
+                true => format!(
+                    "a stream that may not be stored is joined where it is; {slow} (configuration)"
+                ),
+                false => {
+                    "not with this request: it has a cookie, credentials, a range or an event \
+                          to go on from (configuration)"
+                        .to_owned()
+                }
+            },
+        );
     }
 
     pub(super) fn tell_response(

@@ -24,8 +24,8 @@ use forebay_fields::{Known, KnownSet, Packed};
 use forebay_store::{BLOCK_BYTES, Filler, Hash, Lead, NotFilled, Outcome, Pushed, Reader, Refresh};
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::stored::{Kept, Stored, Variant};
+use super::{Shared, join};
 use crate::exchange::errand::{self, Errand};
 use crate::exchange::{
     Body, Exchange, Fault, Lease, Peered, Pulled, Reason, Request, Response, Stream, guard,
@@ -54,6 +54,8 @@ pub struct Filling {
     pub errand: Errand,
     /// What is asked for, as decisions see it.
     pub facts: RequestFacts,
+    /// Others may join the response while it runs, if it is not stored.
+    pub may_share: bool,
     /// Where it is stored.
     pub hash: Hash,
     /// Under which key.
@@ -74,6 +76,8 @@ pub enum Brought {
     Stale(Kept, WhyStale, Option<u16>),
     /// A response that is not stored, and why.
     Response(Response, Lease, WhyNot),
+    /// A response that is not stored, and why; others may have joined it already.
+    Live(Response, WhyNot),
     /// A part that was asked for to be stored, and is not: not the one that the client wants.
     Again,
 }
@@ -127,6 +131,20 @@ impl Filling {
             // If nobody can, it comes with the rest.
             let _ = self.bring(object, at, end);
         }
+    }
+
+    /// The secondary key of the request for a `Vary`.
+    pub fn variant(&self, vary: &Vary) -> Result<Option<Box<Variant>>, TooLong> {
+        let Vary::Names(names) = vary else {
+            return Ok(None);
+        };
+        let Filling { shared, errand, .. } = self;
+        // By what was not asked with nothing can have been chosen.
+        let Some(names) = names.without(|name| shared.is_left_out(name)) else {
+            return Ok(None);
+        };
+        let key = super::variant_key(&names, errand.fields()).ok_or(TooLong)?;
+        Ok(Some(Box::new(Variant { names, key })))
     }
 
     fn now(&self) -> Time {
@@ -293,7 +311,7 @@ impl Asking {
         };
         let mut meta = stored.meta.renewed(facts, &fields);
         if let Some(vary) = vary {
-            match self.variant(&vary) {
+            match self.filling.variant(&vary) {
                 Ok(variant) => meta.vary = variant,
                 Err(TooLong) => {
                     shared.store.remove(stored);
@@ -315,8 +333,8 @@ impl Asking {
         &self,
         lead: Lead<Stored>,
         tell: oneshot::Sender<Brought>,
-        exchange: Lease,
-        response: Response,
+        mut exchange: Lease,
+        mut response: Response,
         fault: Option<Fault>,
         why: WhyNot,
     ) {
@@ -325,10 +343,27 @@ impl Asking {
             // All who wait would only find the same.
             Some(fault) => lead.land(Outcome::Failed(fault)),
             None => {
+                if self.in_background.is_none() {
+                    let asked_at = lead.asked_at();
+                    match join::share(&self.filling, asked_at, response, exchange, why) {
+                        Ok(response) => {
+                            // Those who wait find it by themselves; and who comes next waits for
+                            // its head only.
+                            lead.land(Outcome::Pass);
+                            let _ = tell.send(Brought::Live(response, why));
+                            return;
+                        }
+                        Err(back) => (response, exchange) = back,
+                    }
+                }
                 let hash = lead.hash();
                 if shared.is_lasting(why) {
                     let until = self.filling.errand.worker().now_ms() + PASS_MS;
                     shared.store.pass(hash, until);
+                    if self.filling.may_share {
+                        let live = join::flight(&shared.store, hash);
+                        shared.store.pass(live, until);
+                    }
                 }
                 lead.land(Outcome::Pass);
             }
@@ -338,20 +373,6 @@ impl Asking {
             false => Brought::Response(response, exchange, why),
         };
         let _ = tell.send(brought);
-    }
-
-    /// The secondary key of the request for a `Vary`.
-    fn variant(&self, vary: &Vary) -> Result<Option<Box<Variant>>, TooLong> {
-        let Vary::Names(names) = vary else {
-            return Ok(None);
-        };
-        let Filling { shared, errand, .. } = &*self.filling;
-        // By what was not asked with nothing can have been chosen.
-        let Some(names) = names.without(|name| shared.is_left_out(name)) else {
-            return Ok(None);
-        };
-        let key = super::variant_key(&names, errand.fields()).ok_or(TooLong)?;
-        Ok(Some(Box::new(Variant { names, key })))
     }
 
     async fn store(
@@ -373,7 +394,7 @@ impl Asking {
         }
         // Trailers are not stored, so none are announced.
         fields.remove_all(KnownSet::of(&[Known::ContentLength, Known::Trailer]));
-        let Ok(vary) = self.variant(facts.vary()) else {
+        let Ok(vary) = self.filling.variant(facts.vary()) else {
             // Of no use to others; but for this request another one might be stored.
             lead.land(Outcome::Pass);
             *response.fields = fields;
@@ -420,7 +441,7 @@ impl Asking {
 }
 
 /// The secondary key of a request is longer than is compared.
-struct TooLong;
+pub struct TooLong;
 
 /// Whether a 304 is about what was asked about (RFC 9111 §4.3.4).
 fn is_about(stored: &Kept, response: &Response) -> bool {

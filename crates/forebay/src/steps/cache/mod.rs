@@ -19,6 +19,7 @@ mod fill;
 mod follow;
 mod from_disk;
 mod head;
+mod join;
 mod key;
 pub mod live;
 mod purge;
@@ -36,7 +37,7 @@ use forebay_cache_policy::{
 };
 use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
-use forebay_store::{Begin, Hash, Outcome, Refresh, Store};
+use forebay_store::{Begin, Hash, Outcome, Refresh, Store, TooSlow};
 use forebay_sys::clock;
 
 use self::fill::{Brought, Filling};
@@ -72,6 +73,10 @@ pub struct Shared {
     kept: Arc<stores::Kept>,
     /// Where objects are.
     pub store: Arc<Store<Stored>>,
+    /// What runs and is not stored.
+    lives: Arc<join::Lives>,
+    /// Whether that is shared, and what becomes of who is too slow for it.
+    live: Option<TooSlow>,
     /// What the operator has laid down.
     pub policy: Policy,
     key: KeyRules,
@@ -264,7 +269,9 @@ impl Cache {
             return match () {
                 () if facts.only_if_cached() => not_stored(exchange),
                 () if facts.is_head() => self.go_on(exchange, Around::Head),
-                () if !self.is_used_enough(exchange) => self.go_on(exchange, Around::TooFewUses),
+                () if !self.is_used_enough(exchange) && !self.may_join_now(exchange, &facts) => {
+                    self.go_on(exchange, Around::TooFewUses)
+                }
                 () if others => self.ask_first(exchange, facts, None, Forward::VaryMiss),
                 () => self.ask_first(exchange, facts, None, Forward::UriMiss),
             };
@@ -380,6 +387,7 @@ impl Cache {
         Rc::new(Filling {
             shared: self.shared.clone(),
             errand,
+            may_share: self.may_join(exchange, &facts),
             facts,
             hash: key.hash,
             key: key.bytes.clone(),
@@ -427,11 +435,24 @@ impl Cache {
         let store = &self.shared.store;
         let filling = self.filling(exchange, facts, &key);
         for _ in 0..MAX_ROUNDS {
+            if filling.may_share
+                && let Some(joined) = self.join(exchange, &key, why)
+            {
+                return joined;
+            }
             let newest = self.newest(&key);
             let fields = &exchange.request.fields;
             let flight = flight(&self.shared, &key, newest.as_ref(), fields);
             let rules_before = store.rules.newest();
-            match store.begin_variant(key.hash, flight, exchange.worker.now_ms()) {
+            let now_ms = exchange.worker.now_ms();
+            let begun = match store.begin_variant(key.hash, flight, now_ms) {
+                // Not for all, but perhaps for all who ask while it runs.
+                Begin::Pass if filling.may_share => {
+                    store.begin_variant(key.hash, join::flight(store, flight), now_ms)
+                }
+                begun => begun,
+            };
+            match begun {
                 Begin::Pass => break,
                 Begin::Lead(lead) => {
                     // It may have come, or a purge, between the look and this.
@@ -465,6 +486,8 @@ impl Cache {
                         // It varies, and this is another variant.
                         (stored, why) = (None, Forward::VaryMiss);
                     }
+                    // It may run for others, too.
+                    Outcome::Pass if filling.may_share => {}
                     Outcome::Pass => break,
                     Outcome::Failed(fault) => {
                         let passed = Cached::because(How::Pass, Why::Not(WhyNot::Own));
@@ -512,6 +535,12 @@ impl Cache {
                 self.strip_response(&mut response);
                 tell::unstored(&mut response, why, not);
                 exchange.keep(self.shared.id, lease);
+                Flow::Answer(response)
+            }
+            Brought::Live(mut response, not) => {
+                exchange.outcome.cached = Some(Cached::because(How::Pass, Why::Live));
+                self.strip_response(&mut response);
+                tell::unstored(&mut response, why, not);
                 Flow::Answer(response)
             }
             Brought::Again => self.go_on(exchange, Around::Uncacheable),

@@ -9,6 +9,7 @@ use forebay_store::{Options, Store};
 use rustc_hash::FxHashMap;
 
 use super::disks::{self, Disks, MIN_SIZE, Spec};
+use super::join::Lives;
 use super::key::QuerySpec;
 use super::stored::Stored;
 
@@ -59,6 +60,9 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 .check(disks::check)
 .example(r#"cache_store { memory = "512MB", disk = "/var/cache/forebay", disk_size = "50GB" }"#);
 
+/// What runs has at most this share of a store's memory beside it, before windows become small.
+const LIVE_SHARE: u64 = 8;
+
 /// Without any declaration.
 const USUAL_MEMORY: u64 = 256 << 20;
 
@@ -75,6 +79,8 @@ pub struct Kept {
     pub store: Arc<Store<Stored>>,
     /// What it has beside its memory.
     pub disks: Arc<Disks>,
+    /// What runs and is not stored; of the one in service, too.
+    pub lives: Arc<Lives>,
 }
 
 impl Kept {
@@ -89,6 +95,7 @@ impl Kept {
     /// How it is.
     pub fn status(&self) -> serde_json::Value {
         let usage = self.store.usage();
+        let live = self.lives.usage();
         serde_json::json!({
             "name": self.shown(),
             "memory_bytes": usage.bytes,
@@ -99,6 +106,11 @@ impl Kept {
             "fills": usage.fills,
             "purge_rules": usage.rules,
             "disk": self.disks.status(),
+            "live_streams": live.streams,
+            "live_readers": live.readers,
+            "live_bytes": live.bytes,
+            "live_cut": live.cut,
+            "live_skipped": live.skipped,
         })
     }
 
@@ -128,6 +140,7 @@ impl Kept {
         if self.store.usage().memory_bytes != self.memory_bytes {
             self.store.set_memory(self.memory_bytes);
         }
+        self.lives.set_max_bytes(self.memory_bytes / LIVE_SHARE);
     }
 }
 
@@ -208,22 +221,32 @@ impl Stores {
         // what is on them. One without any may get some.
         let goes_on =
             |kept: &&Arc<Kept>| kept.disks.spec().is_none() || Arc::ptr_eq(&kept.disks, &disks);
-        let store = match previous.filter(goes_on) {
-            Some(kept) => kept.store.clone(),
-            None => Store::new(Options {
-                memory_bytes,
-                secret: secret(),
-            }),
+        let (store, lives) = match previous.filter(goes_on) {
+            Some(kept) => (kept.store.clone(), kept.lives.clone()),
+            None => begin(memory_bytes),
         };
         let kept = Arc::new(Kept {
             name: name.into(),
             memory_bytes,
             store,
             disks,
+            lives,
         });
         self.made.push(kept.clone());
         kept
     }
+}
+
+/// An empty one.
+fn begin(memory_bytes: u64) -> (Arc<Store<Stored>>, Arc<Lives>) {
+    let store = Store::new(Options {
+        memory_bytes,
+        secret: secret(),
+    });
+    let lives = Lives::new(memory_bytes / LIVE_SHARE);
+    let running = lives.clone();
+    store.before_sweep(move |rules| running.retain(|key, head| head.is_alive(key, rules)));
+    (store, lives)
 }
 
 /// Two numbers that no remote knows: the standard library's seeds are the system's randomness.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use forebay_balance::{PeerState, Tick};
-use forebay_store::{Usage, disk};
+use forebay_store::{LiveUsage, Usage, disk};
 use forebay_sys::{clock, process};
 
 use super::text::{Dialect, Family, Kind, Seconds, Text};
@@ -38,6 +38,7 @@ pub fn render(process: &Process, snapshot: &Snapshot, dialect: Dialect) -> Strin
     sites(&mut text, snapshot);
     caches(&mut text, snapshot);
     stores(&mut text, snapshot);
+    live(&mut text, snapshot);
     upstreams(&mut text, snapshot);
     system(&mut text);
     text.finish()
@@ -330,6 +331,33 @@ fn disks(text: &mut Text, snapshot: &Snapshot) {
             family.sample(&[("store", store), ("reason", reason)], count);
         }
     }
+}
+
+/// What runs and is shared without being stored.
+fn live(text: &mut Text, snapshot: &Snapshot) {
+    let usages = snapshot.caches.stores.iter();
+    let usages: Vec<_> = usages
+        .map(|kept| (kept.shown(), kept.lives.usage()))
+        .collect();
+    if usages.is_empty() {
+        return;
+    }
+    let mut each = |kind, name: &str, help: &str, value: &dyn Fn(&LiveUsage) -> u64| {
+        let mut family = text.family(kind, &format!("forebay_cache_live_{name}"), help);
+        for (store, usage) in &usages {
+            family.sample(&[("store", store)], value(usage));
+        }
+    };
+    let gauge = Kind::Gauge;
+    let help = "Running responses that clients may join.";
+    each(gauge, "streams", help, &|u| u.streams);
+    each(gauge, "readers", "Clients that follow one.", &|u| u.readers);
+    let help = "Memory that is held for the slower ones.";
+    each(gauge, "memory_bytes", help, &|u| u.bytes);
+    let counter = Kind::Counter;
+    each(counter, "cut", "Clients cut, too slow for one.", &|u| u.cut);
+    let help = "Times that a client too slow for one has skipped ahead.";
+    each(counter, "skipped", help, &|u| u.skipped);
 }
 
 /// What is known of a peer. Pools of one name are told together: a target that is given to two
