@@ -61,9 +61,12 @@ pub enum TooSlow {
 
 /// Running responses, by their keys. `H` is what a response says of itself, `E` how it has ended.
 pub struct Lives<H, E> {
-    table: Mutex<FxHashMap<Hash, SmallVec<[Arc<Live<H, E>>; 1]>>>,
+    table: Mutex<FxHashMap<Hash, OfKey<H, E>>>,
     counts: Counts,
 }
+
+/// Those of one key, the newest last.
+type OfKey<H, E> = SmallVec<[Arc<Live<H, E>>; 1]>;
 
 #[derive(Default)]
 struct Counts {
