@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use forebay_sys::process::{
-    Identity, become_identity, cores, die_with_parent, disregard, nofile, raise_nofile,
+    Identity, become_identity, cores, disregard, expect_parent, nofile, raise_nofile,
     resolve_identity,
 };
 
@@ -49,10 +49,7 @@ fn acts() {
         "cores" => println!("cores {}.", cores()),
         "child" => {
             disregard().unwrap();
-            match die_with_parent(std::os::unix::process::parent_id()) {
-                Ok(_) => println!("ready"),
-                Err(e) => println!("late {e}"),
-            }
+            println!("ready");
             std::io::stdout().flush().unwrap();
             // Ends by itself only when the test closes its input.
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
@@ -181,46 +178,33 @@ fn cores_are_those_the_process_may_use() {
 }
 
 #[test]
-fn a_child_dies_with_the_thread_that_started_it_and_with_nothing_less() {
-    let (mut child, input) = thread::spawn(|| {
-        let mut child = role("child")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take();
-        let mut output = child.stdout.take().unwrap();
-        let mut text = String::new();
-        while !text.contains("ready\n") {
-            let mut byte = [0];
-            std::io::Read::read_exact(&mut output, &mut byte).unwrap();
-            text.push(char::from(byte[0]));
-        }
-        for signal in ["INT", "TERM", "HUP", "QUIT"] {
-            let kill = format!("kill -{signal} {}", child.id());
-            assert!(
-                Command::new("sh")
-                    .args(["-c", &kill])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-            assert!(child.try_wait().unwrap().is_none(), "SIG{signal}");
-        }
-        (child, input)
-    })
-    .join()
-    .unwrap();
-    // The thread has ended; the child's input is still open.
+fn signals_that_are_disregarded_do_not_end_a_process() {
+    let mut child = role("child")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut text = String::new();
+    while !text.contains("ready\n") {
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut output, &mut byte).unwrap();
+        text.push(char::from(byte[0]));
+    }
+    for signal in ["INT", "TERM", "HUP", "QUIT"] {
+        let kill = format!("kill -{signal} {}", child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(sent.success());
+        assert!(child.try_wait().unwrap().is_none(), "SIG{signal}");
+    }
+    child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    drop(input);
 }
 
 #[test]
 fn a_parent_that_has_gone_before_is_noticed() {
+    expect_parent(std::os::unix::process::parent_id()).unwrap();
     // A shell in between that ends at once would be a race; a wrong number is the same thing.
-    let error = die_with_parent(u32::MAX).unwrap_err();
+    let error = expect_parent(u32::MAX).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-    // This process asked to die with its parent thread; take it back.
-    rustix::process::set_parent_process_death_signal(None).unwrap();
 }

@@ -30,6 +30,7 @@ use crate::access::Writer;
 use crate::counters::{Counters, SiteCounts};
 use crate::exchange::{How, Why};
 use crate::helper::Helper;
+use crate::helper::programs::Channel;
 use crate::listen::ListenerId;
 use crate::snapshot::{Generation, Snapshot};
 use crate::steps::cache::stores::Kept;
@@ -296,11 +297,15 @@ impl Server {
         let mut sockets = bind_new((&helper, &inherited), &built, &[], count)?;
         let admin = admin::bind(&built.server)?;
         secret::prepare(upstreams_of(&built), &built.server.state);
+        let was_root = process::is_root();
+        let mut identity = None;
         // While this is the only thread: others would keep their rights.
         if let Some(user) = &built.server.user {
-            let identity = process::resolve_identity(user)?;
-            stores_of(&built).for_each(|kept| kept.disks.make_for(&identity));
-            process::become_identity(&identity)?;
+            let become_it = process::resolve_identity(user)?;
+            stores_of(&built).for_each(|kept| kept.disks.make_for(&become_it));
+            process::become_identity(&become_it)?;
+            // The helper is still root: programs are to be who this server is.
+            identity = was_root.then_some(become_it);
         }
         // What the helper keeps: it has bound all there is.
         process::give_up_low_ports()
@@ -331,6 +336,10 @@ impl Server {
                 doors: sockets.of(index, count),
                 counters: register(&process),
                 process: process.clone(),
+                programs: Channel {
+                    socket: helper.channel().map_err(|error| error.to_string())?,
+                    identity: identity.clone(),
+                },
             };
             let (mailbox, _thread) =
                 worker::start(start).map_err(|error| format!("a worker cannot start: {error}"))?;

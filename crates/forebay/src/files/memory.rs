@@ -252,6 +252,7 @@ mod tests {
             mtime_ns: 0,
             inode: 1,
             device: 1,
+            is_executable: false,
             kind: Kind::File,
         };
         Kept {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -225,6 +225,16 @@ impl Helper {
         }
     }
 
+    /// A way to have programs started, for one thread. The helper kills them when it is closed.
+    pub fn channel(&self) -> Result<OwnedFd, HelperError> {
+        let what = "a channel for programs";
+        let pair = net::seqpacket_pair().map_err(Fault::Failed);
+        let (ours, theirs) = pair.map_err(|e| e.about(what))?;
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = link.call_with(&Request::Channel, &[theirs.as_fd()]);
+        taken.map(|_| ours).map_err(|e| e.about(what))
+    }
+
     /// Ends the helper and waits for that.
     pub fn stop(self) -> io::Result<ExitStatus> {
         let Self { link, child, .. } = self;
@@ -264,11 +274,20 @@ impl Link {
 
     /// One request and its replies.
     pub(super) fn call(&mut self, request: &Request<'_>) -> Result<Vec<OwnedFd>, Fault> {
+        self.call_with(request, &[])
+    }
+
+    /// The same with descriptors that ride along.
+    fn call_with(
+        &mut self,
+        request: &Request<'_>,
+        passed: &[BorrowedFd<'_>],
+    ) -> Result<Vec<OwnedFd>, Fault> {
         self.number = self.number.wrapping_add(1);
         let number = self.number;
         let message = write_request(number, request)
             .ok_or_else(|| Fault::Failed(io::ErrorKind::InvalidFilename.into()))?;
-        net::send_with_fds(&self.socket, &message, &[]).map_err(Fault::of)?;
+        net::send_with_fds(&self.socket, &message, passed).map_err(Fault::of)?;
         let deadline = Instant::now() + self.patience;
         let mut buffer = [0; MAX_MESSAGE];
         let mut fds = Vec::new();

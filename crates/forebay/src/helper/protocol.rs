@@ -13,6 +13,7 @@
 //!   4 open        path
 //!   5 change Unix as bind Unix
 //!   6 remove Unix path
+//!   7 channel     –   its descriptor rides along
 //! address   port: u16, then 0 (any) | 4, IPv4 | 6, IPv6, scope: u32
 //! optional  0 | 1, u32
 //! path      the rest of the message, absolute
@@ -24,7 +25,7 @@
 //!   3 refused     reason: u8
 //! ```
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -76,6 +77,8 @@ pub enum Request<'a> {
         /// Which; absolute.
         path: &'a Path,
     },
+    /// Start programs for whoever holds the other end of the socket that rides along.
+    Channel,
 }
 
 /// What the helper answers.
@@ -104,6 +107,8 @@ pub enum Refusal {
     NotBound,
     /// It failed without the system saying why.
     NoReason,
+    /// There are as many channels as there may be.
+    TooMany,
 }
 
 impl Refusal {
@@ -115,6 +120,7 @@ impl Refusal {
             Self::NotAFile => "not a regular file",
             Self::NotBound => "it has bound no such socket",
             Self::NoReason => "it failed without a reason",
+            Self::TooMany => "it has too many channels already",
         }
     }
 }
@@ -155,6 +161,7 @@ pub fn write_request(number: u32, request: &Request<'_>) -> Option<Vec<u8>> {
             out.push(6);
             write_path(&mut out, path)?;
         }
+        Request::Channel => out.push(7),
     }
     Some(out)
 }
@@ -204,6 +211,7 @@ fn read_body<'a>(mut input: Input<'a>) -> Option<Request<'a>> {
         6 => Request::RemoveUnix {
             path: input.path()?,
         },
+        7 => Request::Channel,
         _ => return None,
     };
     input.0.is_empty().then_some(request)
@@ -227,6 +235,7 @@ pub fn write_reply(number: u32, reply: Reply) -> Vec<u8> {
                 Refusal::NotAFile => 2,
                 Refusal::NoReason => 3,
                 Refusal::NotBound => 4,
+                Refusal::TooMany => 5,
             });
         }
     }
@@ -247,6 +256,7 @@ pub fn read_reply(message: &[u8]) -> Option<(u32, Reply)> {
             2 => Refusal::NotAFile,
             3 => Refusal::NoReason,
             4 => Refusal::NotBound,
+            5 => Refusal::TooMany,
             _ => return None,
         }),
         _ => return None,
@@ -327,25 +337,32 @@ fn write_path(out: &mut Vec<u8>, path: &Path) -> Option<()> {
 }
 
 /// What is left of a message.
-struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take().map(u8::from_be_bytes)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_be_bytes)
+    }
+
+    /// Up to the next NUL.
+    pub(super) fn text(&mut self) -> Option<&'a CStr> {
+        let text = CStr::from_bytes_until_nul(self.0).ok()?;
+        self.0 = &self.0[text.to_bytes_with_nul().len()..];
+        Some(text)
     }
 
     /// All the rest.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, Type};
 
 use forebay_sys::files::{self, Facts, Kind};
@@ -13,6 +14,7 @@ use forebay_sys::net::{self, BindError, MAX_FDS, UnixFile};
 use forebay_sys::process;
 
 use super::ARGUMENT;
+use super::programs::Keeper;
 use super::protocol::{MAX_MESSAGE, Refusal, Reply, Request, read_request, write_reply};
 
 /// Runs as the helper if the command line says so, and returns its exit code when the server is
@@ -37,17 +39,21 @@ pub(super) fn run(parent: Option<u32>) -> ExitCode {
         eprintln!("forebay: {ARGUMENT} is for Forebay's own use: it starts its helper itself");
         return ExitCode::from(2);
     };
-    let prepared = process::die_with_parent(parent)
-        .and_then(|_| process::disregard())
+    let prepared = process::expect_parent(parent)
+        .and_then(|()| process::disregard())
         // 1,024 sockets of one listener are 1,024 descriptors.
-        .and_then(|()| process::raise_nofile());
-    if let Err(e) = prepared {
-        // The server was faster in ending than the helper in starting.
-        eprintln!("forebay: helper: cannot start: {e}");
-        return ExitCode::FAILURE;
-    }
+        .and_then(|()| process::raise_nofile())
+        .and_then(|_| Keeper::new());
+    let keeper = match prepared {
+        Ok(keeper) => keeper,
+        Err(e) => {
+            // The server was faster in ending than the helper in starting.
+            eprintln!("forebay: helper: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
     process::set_name(c"forebay-helper");
-    match serve(input.as_fd()) {
+    match serve(input.as_fd(), Some(keeper)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("forebay: helper: cannot talk to the server: {e}");
@@ -56,27 +62,104 @@ pub(super) fn run(parent: Option<u32>) -> ExitCode {
     }
 }
 
-/// Answers requests until the other end is closed.
-pub(super) fn serve(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let mut files = Files::default();
+/// Does what is asked until the other end is closed. Without a keeper, no program is started.
+pub(super) fn serve(socket: BorrowedFd<'_>, keeper: Option<Keeper>) -> io::Result<()> {
+    let mut desk = Desk {
+        files: Files::default(),
+        keeper,
+    };
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
-        let received = net::recv_with_fds(socket, &mut buffer)?;
-        if received.len == 0 {
+        if desk.wait(socket)? && !desk.answer(socket, &mut buffer)? {
             return Ok(());
         }
+    }
+}
+
+/// What the helper has between requests.
+struct Desk {
+    files: Files,
+    keeper: Option<Keeper>,
+}
+
+impl Desk {
+    /// Waits for something to do, and does what concerns programs; true if the server wants
+    /// something.
+    fn wait(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
+        let Some(keeper) = &mut self.keeper else {
+            return Ok(true);
+        };
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(socket, PollFlags::IN),
+            PollFd::from_borrowed_fd(keeper.signal(), PollFlags::IN),
+        ];
+        for (channel, is_late) in keeper.sockets() {
+            let both = PollFlags::IN | PollFlags::OUT;
+            let flags = if is_late { both } else { PollFlags::IN };
+            fds.push(PollFd::from_borrowed_fd(channel, flags));
+        }
+        let patience = keeper
+            .patience()
+            .and_then(|time| Timespec::try_from(time).ok());
+        match poll(&mut fds, patience.as_ref()) {
+            // A child has ended, which the next look will show.
+            Err(rustix::io::Errno::INTR) => return Ok(false),
+            polled => polled?,
+        };
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let is_asked = ready.next().unwrap_or(false);
+        let has_ends = ready.next().unwrap_or(false);
+        let channels: Vec<bool> = ready.collect();
+        drop(fds);
+        if has_ends {
+            keeper.handle_ends();
+        }
+        // From the last one on: one that is gone is taken out of its place.
+        for (place, _) in channels
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, ready)| **ready)
+        {
+            keeper.handle(place);
+        }
+        keeper.tick();
+        Ok(is_asked)
+    }
+
+    /// Answers one request; false once the other end is closed.
+    fn answer(&mut self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<bool> {
+        let received = net::recv_with_fds(socket, buffer)?;
+        if received.len == 0 {
+            return Ok(false);
+        }
         let (number, request) = read_request(&buffer[..received.len]);
-        let outcome = request
-            .ok_or(Reply::Refused(Refusal::Malformed))
-            .and_then(|r| handle(&r, &mut files));
+        let outcome = match request {
+            Some(Request::Channel) => self.add_channel(received.fds),
+            Some(request) => handle(&request, &mut self.files),
+            None => Err(Reply::Refused(Refusal::Malformed)),
+        };
         let sent = match outcome {
             Ok(fds) => send_all(socket, number, &fds),
             Err(reply) => net::send_with_fds(socket, &write_reply(number, reply), &[]),
         };
         match sent {
             // The server has gone meanwhile.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            sent => sent?,
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            sent => sent.map(|()| true),
+        }
+    }
+
+    fn add_channel(&mut self, mut passed: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Reply> {
+        let (Some(keeper), Some(channel), true) =
+            (&mut self.keeper, passed.pop(), passed.is_empty())
+        else {
+            return Err(Reply::Refused(Refusal::Malformed));
+        };
+        match keeper.add(channel) {
+            Ok(true) => Ok(Vec::new()),
+            Ok(false) => Err(Reply::Refused(Refusal::TooMany)),
+            Err(error) => Err(failed(&error)),
         }
     }
 }
@@ -128,7 +211,7 @@ fn send_all(socket: BorrowedFd<'_>, number: u32, fds: &[OwnedFd]) -> io::Result<
 
 fn handle(request: &Request<'_>, files: &mut Files) -> Result<Vec<OwnedFd>, Reply> {
     match request {
-        Request::Ping => Ok(Vec::new()),
+        Request::Ping | Request::Channel => Ok(Vec::new()),
         Request::BindTcp {
             address,
             options,

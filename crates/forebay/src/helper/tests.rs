@@ -76,10 +76,14 @@ fn requests_are_read_as_written_and_nothing_else_is() {
             options: owned,
         },
         Request::RemoveUnix { path },
+        Request::Channel,
     ] {
         let message = write_request(7, &request).unwrap();
         assert_eq!(read_request(&message), (7, Some(request.clone())));
-        let has_path = !matches!(request, Request::Ping | Request::BindTcp { .. });
+        let has_path = !matches!(
+            request,
+            Request::Ping | Request::BindTcp { .. } | Request::Channel
+        );
         if !has_path {
             for end in 0..message.len() {
                 assert_eq!(
@@ -109,6 +113,7 @@ fn replies_are_read_as_written_and_nothing_else_is() {
         Reply::Refused(Refusal::NotAFile),
         Reply::Refused(Refusal::NoReason),
         Reply::Refused(Refusal::NotBound),
+        Reply::Refused(Refusal::TooMany),
     ] {
         let message = write_reply(u32::MAX, reply);
         assert_eq!(read_reply(&message), Some((u32::MAX, reply)));
@@ -151,20 +156,25 @@ fn acts_as_the_helper() {
     serve::run(Some(std::os::unix::process::parent_id()));
 }
 
-fn this_test(name: &str) -> Command {
-    let module = module_path!().split_once("::").unwrap().1;
+/// This binary, anew, for one test of a module.
+pub fn this_test(module: &str, name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--nocapture", &format!("{module}::{name}")]);
     command
 }
 
-fn start() -> Helper {
-    let helper = Helper::start_with(this_test("acts_as_the_helper")).unwrap();
+fn module() -> &'static str {
+    module_path!().split_once("::").unwrap().1
+}
+
+/// A helper process.
+pub fn start() -> Helper {
+    let helper = Helper::start_with(this_test(module(), "acts_as_the_helper")).unwrap();
     helper.ping().unwrap();
     helper
 }
 
-fn signal(helper: &Helper, name: &str) {
+pub fn signal(helper: &Helper, name: &str) {
     run(&format!("kill -{name} {}", helper.id()));
 }
 
@@ -369,7 +379,7 @@ fn acts_as_the_server() {
 
 #[test]
 fn the_helper_dies_with_its_server() {
-    let mut server = this_test("acts_as_the_server")
+    let mut server = this_test(module(), "acts_as_the_server")
         .env(SERVER_ROLE, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -459,7 +469,7 @@ fn nonsense_is_refused_and_the_helper_goes_on() {
     thread::scope(|scope| {
         let helper = scope.spawn(|| {
             let theirs = theirs;
-            serve::serve(theirs.as_fd())
+            serve::serve(theirs.as_fd(), None)
         });
         let mut buffer = [0; 64];
         for (message, number) in [

@@ -164,6 +164,8 @@ pub struct Worker {
     pub book: crate::access::Book,
     /// What it serves files with.
     pub files: crate::files::Files,
+    /// What it has programs started with.
+    pub programs: crate::helper::programs::Programs,
     /// Its connections, so that idle ones can be closed.
     pub links: RefCell<Slab<Rc<Link>>>,
     /// Set once it shall end.
@@ -204,6 +206,7 @@ impl Worker {
             snapshot: RefCell::new(snapshot),
             locals: RefCell::default(),
             files: crate::files::Files::default(),
+            programs: crate::helper::programs::Programs::default(),
             links: RefCell::default(),
             draining: Cell::new(false),
             idle: tokio::sync::Notify::new(),

@@ -15,6 +15,7 @@ use super::{MAILBOX, Mail, Mailbox, Process, Worker};
 use crate::access;
 use crate::counters::Counters;
 use crate::files::pool;
+use crate::helper::programs::Channel;
 use crate::listen::{Dealt, Door, Listener, ListenerId, accept_all, deal_all, receive};
 use crate::snapshot::Snapshot;
 use crate::upstream::Idle;
@@ -32,6 +33,8 @@ pub struct Start {
     pub counters: Arc<Counters>,
     /// What is counted over all workers.
     pub process: Arc<Process>,
+    /// Its way to have programs started.
+    pub programs: Channel,
 }
 
 /// Tasks that are polled between two looks at the sockets. Tokio's 61 would make a worker with a
@@ -73,6 +76,7 @@ fn runtime(index: usize) -> io::Result<LocalRuntime> {
 
 async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> Ended {
     let worker = Worker::new(start.index, start.snapshot, start.counters, start.process);
+    worker.programs.connect(start.programs);
     tokio::task::spawn_local(wheel::drive(worker.wheel.clone()));
     tokio::task::spawn_local(access::drive(worker.clone()));
     let mut listeners = Listeners {

@@ -43,6 +43,8 @@ pub struct Facts {
     pub device: u64,
     /// What it is.
     pub kind: Kind,
+    /// Somebody may execute it.
+    pub is_executable: bool,
 }
 
 /// What a descriptor refers to.
@@ -79,6 +81,7 @@ impl Facts {
                 FileType::Directory => Kind::Directory,
                 _ => Kind::Other,
             },
+            is_executable: stat.st_mode & 0o111 != 0,
         })
     }
 

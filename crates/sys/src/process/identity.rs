@@ -18,6 +18,12 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
+/// Whether this process may do everything, and so may those that it starts.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Looks up `user` or `user:group`; both may be names or numbers. Without a group the user's own
 /// is taken. May ask the network if the system's user database does (NSS): call it at start or
 /// reload, not on a request's path.

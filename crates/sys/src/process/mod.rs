@@ -1,14 +1,20 @@
 //! The process itself: its limits, its user, its cores and its memory.
 
 mod capability;
+mod children;
 mod identity;
 mod inheritance;
+mod launch;
 mod manager;
 mod resources;
 
 pub use capability::give_up_low_ports;
-pub use identity::{Identity, become_identity, resolve_identity};
+pub use children::{
+    ChildSignal, End, Ended, Ending, adopt_orphans, end_group, kill_all_children, next_ended, reap,
+};
+pub use identity::{Identity, become_identity, is_root, resolve_identity};
 pub use inheritance::{close_all_on_exec, disregard, set_close_on_exec};
+pub use launch::{Launch, LaunchStep, Launcher, MAX_LAUNCH_FDS};
 pub use manager::{NotifyState, ServiceManager};
 pub use resources::{
     cores, cpu_time_us, memory_available, open_files, pin_to_core, private_memory, resident_memory,
@@ -41,27 +47,16 @@ pub fn nofile() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Asks the kernel to kill this process when the thread that started it ends, and returns whether
-/// it can. `parent` is the process id of who started it, as that one knows it: if it has gone
-/// before the call, an error (`NotFound`) says so.
-#[cfg(target_os = "linux")]
-pub fn die_with_parent(parent: u32) -> io::Result<bool> {
-    use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    let now = getppid().map(Pid::as_raw_nonzero);
-    let same = now.is_some_and(|pid| u32::try_from(pid.get()).is_ok_and(|pid| pid == parent));
-    if same {
-        Ok(true)
+/// Makes sure that this process was started by the one with this number, which has not gone since.
+///
+/// # Errors
+/// It has gone (`NotFound`).
+pub fn expect_parent(parent: u32) -> io::Result<()> {
+    if std::os::unix::process::parent_id() == parent {
+        Ok(())
     } else {
         Err(io::ErrorKind::NotFound.into())
     }
-}
-
-/// Asks the kernel to kill this process when the thread that started it ends: only Linux can.
-#[cfg(not(target_os = "linux"))]
-pub fn die_with_parent(_: u32) -> io::Result<bool> {
-    Ok(false)
 }
 
 /// Sets the name that `ps` and `top` show for this thread; of the first thread, for the process.

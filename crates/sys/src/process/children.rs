@@ -1,0 +1,239 @@
+//! The programs that this process has started: knowing that they have ended, and ending them with
+//! all that they have started themselves.
+
+use std::{
+    ffi::c_int,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicI32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// Readable while children may have ended: of one process, at most once.
+#[derive(Debug)]
+pub struct ChildSignal {
+    reader: OwnedFd,
+    /// Held for the handler.
+    _writer: OwnedFd,
+}
+
+/// Where the handler writes.
+static WRITER: AtomicI32 = AtomicI32::new(-1);
+
+impl ChildSignal {
+    /// Watches for the ends of children from now on.
+    pub fn watch() -> io::Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        WRITER.store(writer.as_raw_fd(), Relaxed);
+        handle_child_signals()?;
+        Ok(Self {
+            reader,
+            _writer: writer,
+        })
+    }
+
+    /// Takes back that it is readable; before the ends are looked for.
+    pub fn clear(&self) {
+        let mut bytes = [0; 64];
+        while rustix::io::read(&self.reader, &mut bytes).is_ok_and(|len| len == bytes.len()) {}
+    }
+}
+
+impl AsFd for ChildSignal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+#[expect(unsafe_code, reason = "no safe function installs a handler")]
+fn handle_child_signals() -> io::Result<()> {
+    extern "C" fn note(_: c_int) {
+        let writer: RawFd = WRITER.load(Relaxed);
+        // SAFETY: `write` may be called in a handler; the byte is there, and a pipe that is full
+        // says already what there is to say. Whoever was interrupted gets its `errno` back.
+        unsafe {
+            let errno = errno_place();
+            let before = *errno;
+            libc::write(writer, [0_u8].as_ptr().cast(), 1);
+            *errno = before;
+        }
+    }
+    // SAFETY: the handler is async-signal-safe, see there; `action` is a plain C struct for which
+    // all zeroes are valid, and the pointers are valid for the calls.
+    let set = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = note as extern "C" fn(c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut())
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "where the C library keeps it")]
+fn errno_place() -> *mut c_int {
+    // SAFETY: gives this thread's place, which is always there.
+    unsafe { libc::__errno_location() }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(unsafe_code, reason = "where the C library keeps it")]
+fn errno_place() -> *mut c_int {
+    // SAFETY: gives this thread's place, which is always there.
+    unsafe { libc::__error() }
+}
+
+/// From now on, what children leave behind when they end becomes a child of this process, so that
+/// it can be ended too and leaves no zombie. Does nothing where the system cannot.
+pub fn adopt_orphans() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Ok(())
+}
+
+/// How a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By this signal.
+    Killed(u8),
+}
+
+/// A child that has ended, with what it and all its own children that it has waited for have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its process id.
+    pub pid: u32,
+    /// How.
+    pub end: End,
+    /// Processor time, in microseconds.
+    pub cpu_us: u64,
+}
+
+/// A child that has ended but still holds its process id, if there is one: what leads a group can
+/// be ended by that number as a group without meaning anybody else.
+#[expect(unsafe_code, reason = "rustix does not tell which child it was")]
+#[must_use]
+pub fn next_ended() -> Option<u32> {
+    // SAFETY: `info` is a plain C struct which the call fills in; with WNOHANG and no child that
+    // has ended it stays zero, which is what is asked then.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        if libc::waitid(libc::P_ALL, 0, &raw mut info, flags) != 0 {
+            return None;
+        }
+        info.si_pid()
+    };
+    u32::try_from(pid).ok().filter(|pid| *pid != 0)
+}
+
+/// Takes the end of a child that [`next_ended`] has named; its process id is free then.
+#[expect(unsafe_code, reason = "no safe function gives what it has taken too")]
+#[must_use]
+pub fn reap(pid: u32) -> Option<Ended> {
+    let number = libc::pid_t::try_from(pid).ok()?;
+    let mut status = 0;
+    // SAFETY: both places are plain C data which the call fills in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        if libc::wait4(number, &raw mut status, libc::WNOHANG, &raw mut usage) != number {
+            return None;
+        }
+        usage
+    };
+    let end = if libc::WIFSIGNALED(status) {
+        End::Killed(u8::try_from(libc::WTERMSIG(status)).unwrap_or(u8::MAX))
+    } else {
+        End::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+    };
+    let us = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        seconds * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
+    };
+    let cpu_us = us(usage.ru_utime) + us(usage.ru_stime);
+    Some(Ended { pid, end, cpu_us })
+}
+
+/// What is sent to a program and all that it has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// End in your own way.
+    Ask,
+    /// End now.
+    Kill,
+}
+
+/// Tells the group that this child of ours leads to end. It must not have been reaped: else the
+/// number may be another's. Nothing happens where nobody is left.
+pub fn end_group(leader: u32, how: Ending) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+
+    let pid = i32::try_from(leader).ok().and_then(Pid::from_raw);
+    let signal = match how {
+        Ending::Ask => Signal::TERM,
+        Ending::Kill => Signal::KILL,
+    };
+    // Number 1 would be everybody.
+    if let Some(pid) = pid.filter(|pid| pid.as_raw_nonzero().get() > 1) {
+        // Nobody is left, which is what was wanted; or a program that has become another user's
+        // by itself, which cannot be ended by who is not root.
+        let _ = kill_process_group(pid, signal);
+    }
+}
+
+/// Kills every child that there is, and waits for that; those that become our children meanwhile
+/// too. Comes back after `patience` at the latest, because a process that waits for a disk dies
+/// when the disk answers.
+pub fn kill_all_children(patience: Duration) {
+    let until = std::time::Instant::now() + patience;
+    let pause = Duration::from_millis(1);
+    loop {
+        let left = children();
+        for pid in &left {
+            end_group(*pid, Ending::Kill);
+            kill(*pid);
+        }
+        while let Some(pid) = next_ended() {
+            let _ = reap(pid);
+        }
+        if left.is_empty() || std::time::Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+fn kill(pid: u32) {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It has just ended.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The process ids of the children of this process, those that have ended included; none where the
+/// system does not tell.
+fn children() -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return Vec::new();
+    };
+    let lists =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            let all = list.split_ascii_whitespace();
+            all.filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}
