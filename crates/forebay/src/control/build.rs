@@ -250,6 +250,8 @@ pub struct Builder<'a> {
     pub site: Arc<str>,
     /// The names of the scripts that the steps of that site run.
     pub scripts: Arc<[Match]>,
+    /// One of its steps runs every file that is executable.
+    pub runs_programs: bool,
     /// Each set of such names that a site has had, as text.
     script_sets: Vec<String>,
     /// The number of that site's set; 0: it runs none.
@@ -325,6 +327,7 @@ impl<'a> Builder<'a> {
             resources: FxHashSet::default(),
             site: Arc::from(""),
             scripts: Arc::from([]),
+            runs_programs: false,
             script_sets: vec![String::new()],
             script_set: 0,
             carried: Carried::default(),
@@ -345,8 +348,13 @@ impl<'a> Builder<'a> {
     /// send.
     fn stand_beside(&mut self, site: &Call) {
         let mut scripts = Vec::new();
-        site.visit_steps(&mut |step| scripts.extend(steps::scripts_of(step)));
-        let said = format!("{scripts:?}");
+        let mut runs_programs = false;
+        site.visit_steps(&mut |step| {
+            scripts.extend(steps::scripts_of(step));
+            runs_programs |= steps::runs_programs(step);
+        });
+        self.runs_programs = runs_programs;
+        let said = format!("{scripts:?} {runs_programs}");
         let said = if scripts.is_empty() { "" } else { &said };
         let known = self.script_sets.iter().position(|set| set == said);
         let number = known.unwrap_or_else(|| {

@@ -86,6 +86,8 @@ reasons! {
     Loop Client 508 "loop" "The request has passed through this server before.";
     Overloaded Us 503 "overloaded" "The server has more to do than it can.";
     Internal Us 500 "internal" "The server made a mistake.";
+    NonParsed Operator 501 "non_parsed" "Programs that write whole HTTP responses (nph-) are not run.";
+    ProgramFailed Operator 500 "program_failed" "A program cannot be started.";
     FileFailed Operator 500 "file_failed" "A file could not be read.";
     FileChanged Operator 0 "file_changed" "The file changed while it was sent.";
     PurgeNotWritten Operator 500 "purge_not_written" "The purge could not be written to a disk.";

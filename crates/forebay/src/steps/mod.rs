@@ -14,19 +14,20 @@ mod access_log;
 mod allow;
 mod basic_auth;
 pub mod cache;
+mod cgi;
 mod compress;
 pub mod conditions;
 mod cors;
 mod deny;
 mod edits;
 mod errors;
-mod fastcgi;
+pub mod fastcgi;
 mod file_page;
 pub mod files;
 mod forward_auth;
 mod headers;
 mod jwt;
-mod limit;
+pub mod limit;
 mod metrics;
 pub mod networks;
 pub mod patterns;
@@ -77,6 +78,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&proxy::DIRECTIVE, proxy::build),
     (&fastcgi::DIRECTIVE, fastcgi::build),
     (&files::DIRECTIVE, files::build),
+    (&cgi::DIRECTIVE, cgi::build),
     (&metrics::DIRECTIVE, metrics::build),
 ];
 
@@ -110,10 +112,16 @@ pub fn registry() -> &'static Registry {
 
 /// The names of the files that a step runs.
 pub fn scripts_of(call: &Call) -> Vec<Match> {
-    match call.name() == fastcgi::DIRECTIVE.name {
-        true => fastcgi::patterns(call),
-        false => Vec::new(),
+    match call.name() {
+        name if name == fastcgi::DIRECTIVE.name => fastcgi::patterns(call),
+        name if name == cgi::DIRECTIVE.name => Match::parse("*.cgi").into_iter().collect(),
+        _ => Vec::new(),
     }
+}
+
+/// Whether a step runs every file that is executable.
+pub fn runs_programs(call: &Call) -> bool {
+    call.name() == cgi::DIRECTIVE.name
 }
 
 /// The number of the kind of step that a directive makes.

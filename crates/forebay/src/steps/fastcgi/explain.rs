@@ -120,7 +120,7 @@ impl FastCgi {
 }
 
 /// What is secret in a field is in its variable, too.
-fn masked(name: &str, value: &str) -> String {
+pub fn masked(name: &str, value: &str) -> String {
     let field = name.strip_prefix("HTTP_").unwrap_or(name);
     value_shown(&field.replace('_', "-").to_ascii_lowercase(), value).into()
 }

@@ -9,9 +9,9 @@
 //!                                                         from the site's top again
 //! ```
 
-mod explain;
-mod find;
-mod params;
+pub mod explain;
+pub mod find;
+pub mod params;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -151,7 +151,8 @@ pub fn patterns(call: &Call) -> Vec<Match> {
         .collect()
 }
 
-fn env(call: &Call, builder: &mut Builder) -> Option<Box<params::Env>> {
+/// The operator's variables, of this directive or another one that has them.
+pub fn env(call: &Call, builder: &mut Builder) -> Option<Box<params::Env>> {
     let mut env = Vec::new();
     let Some(Value::Map(entries)) = call.node("env").map(|node| &node.value) else {
         return Some(env.into());
@@ -160,7 +161,7 @@ fn env(call: &Call, builder: &mut Builder) -> Option<Box<params::Env>> {
         let name: &str = key.get();
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if name.is_empty() || !name.bytes().all(is_name) {
-            let message = format!("fastcgi: `env` cannot name a parameter \"{name}\"");
+            let message = format!("{}: `env` cannot name a parameter \"{name}\"", call.name());
             let help = "expected letters, digits and `_`, as APP_ENV";
             builder
                 .report
@@ -245,7 +246,7 @@ impl FastCgi {
 }
 
 /// The path of the root; `None` where its variables lead nowhere.
-fn root_path<'a>(template: &'a PathTemplate, exchange: &Exchange) -> Option<Cow<'a, [u8]>> {
+pub fn root_path<'a>(template: &'a PathTemplate, exchange: &Exchange) -> Option<Cow<'a, [u8]>> {
     let base = template.base.as_os_str().as_bytes();
     if template.rest.parts.is_empty() {
         return Some(base.into());
@@ -315,7 +316,7 @@ async fn search(
 }
 
 /// Goes on with another path of this server, from its site's top (RFC 3875 §6.2.2).
-async fn restart(exchange: &mut Exchange, location: Vec<u8>) -> Result<Flow, Fault> {
+pub async fn restart(exchange: &mut Exchange, location: Vec<u8>) -> Result<Flow, Fault> {
     static RESTARTS: LazyLock<u64> = LazyLock::new(resource_id);
     let restarts = exchange.take_kept::<u32>(*RESTARTS).unwrap_or(0) + 1;
     if restarts > MAX_RESTARTS {

@@ -56,7 +56,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
         "hide",
         Type::List(&Type::Match),
         "Names of files that are passed over; and always those that a `fastcgi` of the same site \
-         runs, and copies of them (`~`, `.bak`).",
+         runs, executable files beside a `cgi`, and copies of them (`~`, `.bak`).",
     )
     .default(r#"{ "*.php", "*.phtml", "*.phar", "*.cgi" }"#),
     Opt::new(
@@ -117,6 +117,7 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
                 .collect(),
             hide: path::Hide::new(patterns).and_scripts(builder.scripts.clone()),
             listing: call.get("listing"),
+            beside_programs: builder.runs_programs,
         }),
         links: match call.get("symlinks") {
             "any" => Links::Any,

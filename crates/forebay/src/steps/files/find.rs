@@ -8,7 +8,7 @@ use forebay_sys::files::{Facts, Kind, is_link_refused};
 use forebay_sys::net::is_exhausted;
 use rustix::io::Errno;
 
-use super::path::Hide;
+use super::path::{Hide, without_copy};
 use crate::exchange::{Accepts, Coding, Codings, Fault, Reason};
 use crate::files::media_type;
 
@@ -145,6 +145,8 @@ pub struct Indexes {
     pub hide: Hide,
     /// Those without an index are listed.
     pub listing: bool,
+    /// A step of the site runs every file that is executable: none is sent, nor a copy of one.
+    pub beside_programs: bool,
 }
 
 impl Indexes {
@@ -187,6 +189,7 @@ impl Indexes {
             return Ok(Found::Nothing);
         };
         match facts.kind {
+            Kind::File if self.is_program(&name, &facts, &mut open)? => Ok(Found::Nothing),
             Kind::File => Ok(Found::File(Candidate::new(file, facts, name))),
             Kind::Directory => {
                 drop(file);
@@ -203,6 +206,34 @@ impl Indexes {
         }
     }
 
+    /// Whether somebody could read a program here that is meant to be run: itself, or a copy of one,
+    /// which need not be executable.
+    fn is_program(
+        &self,
+        name: &[u8],
+        facts: &Facts,
+        open: &mut impl FnMut(&[u8]) -> io::Result<File>,
+    ) -> io::Result<bool> {
+        if !self.beside_programs {
+            return Ok(false);
+        }
+        if facts.is_executable {
+            return Ok(true);
+        }
+        let dir_len = memchr::memrchr(b'/', name).map_or(0, |slash| slash + 1);
+        let (dir, mut last) = name.split_at(dir_len);
+        while let Some(of) = without_copy(last).filter(|of| !of.is_empty()) {
+            if let Some((_, facts)) = opened(open(&[dir, of].concat()))?
+                && facts.kind == Kind::File
+                && facts.is_executable
+            {
+                return Ok(true);
+            }
+            last = of;
+        }
+        Ok(false)
+    }
+
     fn index(
         &self,
         mut name: Vec<u8>,
@@ -217,6 +248,7 @@ impl Indexes {
             }
             if let Some((file, facts)) = opened(open(&name))?
                 && facts.kind == Kind::File
+                && !self.is_program(&name, &facts, &mut open)?
             {
                 return Ok(Found::File(Candidate::new(file, facts, name)));
             }

@@ -131,7 +131,7 @@ impl Hide {
 
 /// The name that this is a copy of, if it looks like one. Dots and blanks at the end of a name are
 /// nothing to some file systems.
-fn without_copy(name: &[u8]) -> Option<&[u8]> {
+pub fn without_copy(name: &[u8]) -> Option<&[u8]> {
     match name {
         [b'#', name @ ..] | [name @ .., b'#' | b'~' | b'.' | b' '] => return Some(name),
         _ => {}

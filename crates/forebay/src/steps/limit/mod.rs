@@ -25,7 +25,7 @@ use forebay_config::{
 use forebay_fields::Known;
 use forebay_sys::clock;
 
-use self::crowd::{Crowd, Entry, Permit};
+pub use self::crowd::{Crowd, Entry, Permit};
 use self::pace::Pace;
 use crate::control::build::Builder;
 use crate::exchange::{
