@@ -346,7 +346,7 @@ fn helpers_give_plain_values() {
 
 #[test]
 fn what_is_not_built_is_an_unknown_name() {
-    for name in ["dashboard", "cgi \"/x\"", "functions \"/x\""] {
+    for name in ["dashboard", "functions \"/x\""] {
         let got = mistakes(&format!("site {{ \"*\", {name}, respond(200) }}"));
         assert!(got.iter().any(|m| m.3 == "unknown_name"), "{name}: {got:?}");
     }
