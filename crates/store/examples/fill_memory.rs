@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_fields::{Fields, Packed};
-use forebay_store::{Meta, Options, Store};
+use forebay_store::{Meta, Options, Store, room};
 use smallvec::SmallVec;
 
 #[global_allocator]
@@ -18,14 +18,14 @@ struct Head {
     _facts: [u64; 7],
     fields: Packed,
     _vary: Option<Box<u8>>,
-    tags: Box<[Box<[u8]>]>,
+    _tags: Option<Box<u8>>,
 }
 
 impl Meta for Head {
     type Failure = ();
 
     fn weight_bytes(&self) -> usize {
-        self.fields.heap_bytes()
+        room(self.fields.heap_bytes())
     }
 
     fn replaces(&self, _: &Head) -> bool {
@@ -45,7 +45,7 @@ impl Meta for Head {
     }
 
     fn tags(&self) -> SmallVec<[&[u8]; 4]> {
-        self.tags.iter().map(|tag| &**tag).collect()
+        SmallVec::new()
     }
 }
 
@@ -89,7 +89,7 @@ fn fill(store: &Arc<Store<Head>>, len: impl Fn(u64) -> usize, times: f64, from: 
             _facts: [number; 7],
             fields: Packed::of(&fields(number)),
             _vary: None,
-            tags: Box::default(),
+            _tags: None,
         };
         let (_, mut filler) = store.publish(hash, &key, 0, meta, Some(len as u64), false);
         let received = Bytes::from(vec![1; len]);

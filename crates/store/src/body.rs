@@ -23,6 +23,8 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::disk::Blocks;
+
 /// How long every block is but the last.
 pub const BLOCK_BYTES: u64 = 64 * 1024;
 
@@ -45,7 +47,7 @@ pub const FAR_BYTES: u64 = 1024 * 1024;
 const MAX_FAILED: usize = 2 * MAX_FILLS;
 
 /// A body, or what is there of it.
-pub struct Body {
+pub(crate) struct Body {
     /// All of it, where it is one block.
     whole: OnceLock<Bytes>,
     /// Its blocks, where there are several, as soon as it is known how many.
@@ -63,13 +65,15 @@ pub struct Body {
     round: AtomicU64,
     /// What is under way. Nothing in it is needed to read what is there.
     work: Mutex<Option<Box<Work>>>,
+    /// Where its blocks are, if they came from a disk.
+    on_disk: OnceLock<Box<Blocks>>,
 }
 
 /// A block's place.
 #[derive(Default)]
 pub(crate) struct Slot {
     block: ArcSwapOption<Bytes>,
-    pub(crate) uses: AtomicU8,
+    uses: AtomicU8,
 }
 
 /// A fill's work, and those who wait for it.
@@ -184,7 +188,7 @@ impl Run {
 
 impl Body {
     /// A body of which nothing is there yet.
-    pub fn new(len_bytes: Option<u64>) -> Body {
+    pub(crate) fn new(len_bytes: Option<u64>) -> Body {
         let body = Body {
             whole: OnceLock::new(),
             row: OnceLock::new(),
@@ -195,6 +199,7 @@ impl Body {
             filling: AtomicBool::new(false),
             round: AtomicU64::new(0),
             work: Mutex::new(None),
+            on_disk: OnceLock::new(),
         };
         if let Some(len_bytes) = len_bytes {
             body.set_len(len_bytes);
@@ -203,7 +208,7 @@ impl Body {
     }
 
     /// A body that is there.
-    pub fn of(bytes: Bytes) -> Body {
+    pub(crate) fn of(bytes: Bytes) -> Body {
         let body = Body::new(Some(bytes.len() as u64));
         if let Some(row) = body.row.get() {
             let mut rest = bytes;
@@ -222,17 +227,17 @@ impl Body {
     }
 
     /// How long it is, once that is known.
-    pub fn len_bytes(&self) -> Option<u64> {
+    pub(crate) fn len_bytes(&self) -> Option<u64> {
         Some(self.len_bytes.load(Acquire)).filter(|len| *len != UNKNOWN)
     }
 
     /// All of it, where it is one block and there.
-    pub fn whole(&self) -> Option<&Bytes> {
+    pub(crate) fn whole(&self) -> Option<&Bytes> {
         self.whole.get()
     }
 
     /// One block of it, if that is in memory.
-    pub fn block(&self, number: u64) -> Option<Bytes> {
+    pub(crate) fn block(&self, number: u64) -> Option<Bytes> {
         match self.row.get() {
             Some(_) => self.slot(number)?.block.load().as_deref().cloned(),
             None => self.whole.get().filter(|_| number == 0).cloned(),
@@ -250,7 +255,7 @@ impl Body {
     }
 
     /// Whether every byte of it is in memory.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         match self.row.get() {
             Some(row) => self.resident.load(Acquire) == row.len(),
             None => self.whole.get().is_some(),
@@ -258,18 +263,18 @@ impl Body {
     }
 
     /// Whether a fill is under way.
-    pub fn is_filling(&self) -> bool {
+    pub(crate) fn is_filling(&self) -> bool {
         self.filling.load(Acquire)
     }
 
     /// Whether it does not stay as a whole: blocks go when the fastest reader is [`WINDOW_BYTES`]
     /// further, and who falls behind has to fetch the rest for himself.
-    pub fn is_windowed(&self) -> bool {
+    pub(crate) fn is_windowed(&self) -> bool {
         self.windowed.load(Acquire)
     }
 
     /// How many blocks of it are in memory.
-    pub fn resident_blocks(&self) -> usize {
+    pub(crate) fn resident_blocks(&self) -> usize {
         match self.row.get() {
             Some(_) => self.resident.load(Relaxed),
             None => usize::from(self.whole.get().is_some()),
@@ -277,8 +282,21 @@ impl Body {
     }
 
     /// How many read it now.
-    pub fn readers(&self) -> usize {
+    pub(crate) fn readers(&self) -> usize {
         self.readers.load(Relaxed)
+    }
+
+    /// How many blocks there are in its row; none, where it is one block.
+    pub(crate) fn blocks(&self) -> usize {
+        self.row.get().map_or(0, |row| row.len())
+    }
+
+    pub(crate) fn on_disk(&self) -> Option<Blocks> {
+        self.on_disk.get().map(|blocks| **blocks)
+    }
+
+    pub(crate) fn set_on_disk(&self, blocks: Blocks) {
+        let _ = self.on_disk.set(Box::new(blocks));
     }
 
     pub(crate) fn slot(&self, block: u64) -> Option<&Slot> {
@@ -686,6 +704,15 @@ impl Body {
 impl Slot {
     pub(crate) fn is_resident(&self) -> bool {
         self.block.load().is_some()
+    }
+
+    /// How often it was used; `None`: it is not there.
+    pub(crate) fn uses(&self) -> Option<u8> {
+        self.is_resident().then(|| self.uses.load(Relaxed))
+    }
+
+    pub(crate) fn set_uses(&self, uses: u8) {
+        self.uses.store(uses, Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 //! The key is compared whole; its hash only says where to look. Keys are what remotes choose, so
 //! the hash is keyed (SipHash-1-3, 128 bits): nobody can make two of them meet.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -31,6 +31,12 @@ impl Hash {
         self.0 as u64
     }
 
+    /// As much of it as objects in memory know; those that agree in it are told apart by their keys.
+    #[expect(clippy::cast_possible_truncation, reason = "a part of it is asked for")]
+    pub(crate) fn place(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     /// Another one, of something that belongs to this: one variant of a key.
     #[must_use]
     pub fn with(self, other: Hash) -> Hash {
@@ -51,30 +57,6 @@ pub fn host_of(url: &[u8]) -> &[u8] {
         None => url,
     };
     rest.split(|byte| *byte == b'/').next().unwrap_or_default()
-}
-
-/// Hashes are random already; a table takes them as they are.
-#[derive(Default)]
-pub(crate) struct AsIs(u64);
-
-pub(crate) type BuildAsIs = BuildHasherDefault<AsIs>;
-
-impl Hasher for AsIs {
-    fn write(&mut self, bytes: &[u8]) {
-        // Only whole hashes are keys of such tables.
-        for byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(*byte);
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "all its bits are random")]
-    fn write_u128(&mut self, hash: u128) {
-        self.0 = hash as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

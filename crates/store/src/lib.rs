@@ -1,6 +1,6 @@
 //! Stored responses: objects, their blocks, the fills that bring them and the readers who follow.
 //!
-//! * An [`Object`] is a head that never changes and a [`Body`]: a row of blocks.
+//! * An [`Object`] is a head that never changes and a [`Content`]: a row of blocks.
 //! * [`Store::with`] finds what is stored under a key, without a lock.
 //! * [`Store::begin`] makes one of all who ask for something absent its [`Lead`]; the others
 //!   [`Follow`]. The lead fetches the head and publishes an object, or says that it is none.
@@ -16,24 +16,27 @@
 //! nothing is ever taken for complete.
 
 mod body;
+mod content;
 pub mod disk;
 mod flight;
+mod index;
 pub mod key;
 mod live;
 mod object;
 pub mod queue;
 mod reader;
+mod room;
 pub mod rules;
 mod store;
 mod tier;
 
-pub use body::{
-    AHEAD_BYTES, BLOCK_BYTES, Body, FAR_BYTES, MAX_FILLS, NotFilled, Pushed, WINDOW_BYTES,
-};
+pub use body::{AHEAD_BYTES, BLOCK_BYTES, FAR_BYTES, MAX_FILLS, NotFilled, Pushed, WINDOW_BYTES};
+pub use content::{Content, SHORT_BYTES, View};
 pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
 pub use live::{Borders, Heard, LiveFiller, LiveReader, LiveUsage, Lives, Room, TooSlow};
 pub use object::{Meta, Object, Refresh};
 pub use reader::{Read, Reader};
+pub use room::room;
 pub use store::{Filler, Options, Store, Swept, Usage};
 pub use tier::Candidate;

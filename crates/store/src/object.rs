@@ -1,23 +1,25 @@
 //! A stored representation, and what comes of asking for one.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::body::{Body, use_once};
-use crate::disk::Blocks;
+use crate::body::use_once;
+use crate::content::Content;
+use crate::index::Node;
 use crate::key::Hash;
+use crate::room::{COUNTS_BYTES, room};
 
 /// What the store has to know of that which an object says of itself: its head.
 pub trait Meta: Send + Sync + 'static {
     /// Why a fill has failed, for those who wait for it.
     type Failure: Clone + Send;
 
-    /// The memory it takes, in bytes.
+    /// The memory that belongs to it, beside itself, in bytes; see [`room`].
     fn weight_bytes(&self) -> usize;
 
     /// Whether it is the same variant as the other, in a newer version or not.
@@ -46,8 +48,8 @@ pub trait Meta: Send + Sync + 'static {
 pub struct Object<M> {
     /// Never used for another one.
     pub id: u64,
-    /// Where it is found.
-    pub hash: Hash,
+    /// Where it is found: a part of its key's hash.
+    pub(crate) place: u32,
     /// The whole key.
     pub key: Box<[u8]>,
     /// The newest rule when its fill's request was sent.
@@ -55,21 +57,37 @@ pub struct Object<M> {
     /// Its head and what follows from it.
     pub meta: M,
     /// Its bytes.
-    pub body: Arc<Body>,
+    pub body: Content,
     /// The newest rule when it was last judged.
     pub(crate) judged_at: AtomicU64,
-    /// A soft purge has met it.
-    stale: AtomicBool,
-    gone: AtomicBool,
-    /// What may replace it is being asked for, in nobody's presence.
-    refreshing: AtomicBool,
-    /// It stands in a queue, as a whole.
-    pub(crate) queued: AtomicBool,
+    marks: AtomicU8,
     pub(crate) uses: AtomicU8,
-    /// It is on a disk, or on its way there, or was not taken.
-    pub(crate) offered: AtomicBool,
-    /// Where its blocks are, if they came from a disk.
-    pub(crate) on_disk: OnceLock<Box<Blocks>>,
+    next: ArcSwapOption<Object<M>>,
+}
+
+/// What can be said of an object, each a bit of its marks.
+#[derive(Clone, Copy)]
+pub(crate) enum Mark {
+    /// A soft purge has met it.
+    Stale = 1,
+    /// It is not to be found any more.
+    Gone = 1 << 1,
+    /// What may replace it is being asked for, in nobody's presence.
+    Refreshing = 1 << 2,
+    /// It stands in a queue, as a whole.
+    Queued = 1 << 3,
+    /// It is on a disk, or on its way there.
+    Offered = 1 << 4,
+}
+
+impl<M> Node for Object<M> {
+    fn next(&self) -> &ArcSwapOption<Object<M>> {
+        &self.next
+    }
+
+    fn place(&self) -> u32 {
+        self.place
+    }
 }
 
 impl<M: Meta> Object<M> {
@@ -79,24 +97,33 @@ impl<M: Meta> Object<M> {
         key: Box<[u8]>,
         asked_at: u64,
         meta: M,
-        body: Arc<Body>,
+        body: Content,
     ) -> Object<M> {
         Object {
             id,
-            hash,
+            place: hash.place(),
             key,
             asked_at,
             meta,
             body,
             judged_at: AtomicU64::new(asked_at),
-            stale: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
-            refreshing: AtomicBool::new(false),
-            queued: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
             uses: AtomicU8::new(0),
-            offered: AtomicBool::new(false),
-            on_disk: OnceLock::new(),
+            next: ArcSwapOption::empty(),
         }
+    }
+
+    pub(crate) fn has(&self, mark: Mark) -> bool {
+        self.marks.load(Acquire) & mark as u8 != 0
+    }
+
+    /// Whether it had the mark before.
+    pub(crate) fn set(&self, mark: Mark) -> bool {
+        self.marks.fetch_or(mark as u8, AcqRel) & mark as u8 != 0
+    }
+
+    pub(crate) fn clear(&self, mark: Mark) {
+        self.marks.fetch_and(!(mark as u8), Release);
     }
 
     /// Counts a use of what does not go to disks; else see [`Store::used`](crate::Store::used).
@@ -106,29 +133,21 @@ impl<M: Meta> Object<M> {
 
     /// Whether a soft purge demands that it be validated.
     pub fn is_stale(&self) -> bool {
-        self.stale.load(Relaxed)
-    }
-
-    pub(crate) fn set_stale(&self) {
-        self.stale.store(true, Relaxed);
+        self.has(Mark::Stale)
     }
 
     /// Whether it is not to be found any more: purged, replaced or thrown out.
     pub fn is_gone(&self) -> bool {
-        self.gone.load(Acquire)
-    }
-
-    pub(crate) fn set_gone(&self) {
-        self.gone.store(true, Release);
+        self.has(Mark::Gone)
     }
 
     /// The memory it takes without its blocks, in bytes.
     pub(crate) fn own_bytes(&self) -> usize {
-        OVERHEAD_BYTES
-            + size_of::<Object<M>>()
-            + size_of::<Body>()
-            + self.key.len()
+        INDEX_BYTES
+            + room(COUNTS_BYTES + size_of::<Object<M>>())
+            + room(self.key.len())
             + self.meta.weight_bytes()
+            + self.body.own_bytes()
     }
 }
 
@@ -138,7 +157,7 @@ pub struct Refresh<M: Meta>(Arc<Object<M>>);
 impl<M: Meta> Refresh<M> {
     /// `None`: somebody does already.
     pub fn begin(object: &Arc<Object<M>>) -> Option<Refresh<M>> {
-        match object.refreshing.swap(true, AcqRel) {
+        match object.set(Mark::Refreshing) {
             true => None,
             false => Some(Refresh(object.clone())),
         }
@@ -147,10 +166,9 @@ impl<M: Meta> Refresh<M> {
 
 impl<M: Meta> Drop for Refresh<M> {
     fn drop(&mut self) {
-        self.0.refreshing.store(false, Release);
+        self.0.clear(Mark::Refreshing);
     }
 }
 
-/// What an object costs beside what can be counted: its place in the index, in a queue, among the
-/// ghosts, and the rounding of the allocator. Measured; see `examples/fill_memory.rs`.
-const OVERHEAD_BYTES: usize = 144;
+/// Its bucket in the index: between 8 and 16.
+const INDEX_BYTES: usize = 12;

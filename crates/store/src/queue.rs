@@ -13,8 +13,8 @@
 //! disturb nothing. A hit changes two bits at most and takes no lock; all order is made when
 //! something is thrown out.
 //!
-//! What the queue itself takes is part of its budget: 24 bytes a thing, ghosts included, where
-//! things stand in the queue as a reference of 16.
+//! What the queue itself takes is part of its budget: what stands in it, and 8 bytes and a little for
+//! each ghost.
 
 mod fifo;
 mod ghost;
@@ -36,6 +36,9 @@ pub trait Unit {
 
     /// By what it is recognised when it comes back; asked only of what is not gone.
     fn hash(&self) -> u64;
+
+    /// What it weighs, in bytes: always the same.
+    fn weight(&self) -> u32;
 }
 
 /// What was measured to be best; see `examples/hit_ratio.rs`.
@@ -58,15 +61,10 @@ impl Tuning {
     };
 }
 
-struct Queued<U> {
-    unit: U,
-    weight: u32,
-}
-
 /// The order of one shard's memory.
 pub struct Queue<U> {
-    small: Fifo<Queued<U>>,
-    main: Fifo<Queued<U>>,
+    small: Fifo<U>,
+    main: Fifo<U>,
     small_bytes: u64,
     main_bytes: u64,
     budget: u64,
@@ -115,15 +113,14 @@ impl<U: Unit> Queue<U> {
     }
 
     /// Takes something in; what has to go for it is passed to `out`.
-    pub fn insert(&mut self, weight: u32, unit: U, out: &mut impl FnMut(U)) {
-        let hash = unit.hash();
-        let queued = Queued { unit, weight };
-        if self.ghost.take(hash) {
-            self.main_bytes += u64::from(weight);
-            self.main.push(queued);
+    pub fn insert(&mut self, unit: U, out: &mut impl FnMut(U)) {
+        let weight = u64::from(unit.weight());
+        if self.ghost.take(unit.hash()) {
+            self.main_bytes += weight;
+            self.main.push(unit);
         } else {
-            self.small_bytes += u64::from(weight);
-            self.small.push(queued);
+            self.small_bytes += weight;
+            self.small.push(unit);
         }
         self.shrink(usize::MAX, out);
     }
@@ -149,23 +146,23 @@ impl<U: Unit> Queue<U> {
             true => &mut self.small,
             false => &mut self.main,
         };
-        let Some(queued) = from.pop() else {
+        let Some(unit) = from.pop() else {
             return;
         };
-        let weight = u64::from(queued.weight);
-        let uses = queued.unit.uses();
+        let weight = u64::from(unit.weight());
+        let uses = unit.uses();
         if small_first {
             self.small_bytes -= weight;
             match uses {
                 Some(uses) if uses >= self.tuning.uses_to_stay => {
-                    queued.unit.set_uses(0);
+                    unit.set_uses(0);
                     self.main_bytes += weight;
-                    self.main.push(queued);
+                    self.main.push(unit);
                 }
                 Some(_) => {
                     let most = self.len() * self.tuning.ghost_percent / 100;
-                    self.ghost.put(queued.unit.hash(), most);
-                    out(queued.unit);
+                    self.ghost.put(unit.hash(), most);
+                    out(unit);
                 }
                 None => {}
             }
@@ -173,11 +170,11 @@ impl<U: Unit> Queue<U> {
             self.main_bytes -= weight;
             match uses {
                 Some(uses) if uses > 0 => {
-                    queued.unit.set_uses(uses - 1);
+                    unit.set_uses(uses - 1);
                     self.main_bytes += weight;
-                    self.main.push(queued);
+                    self.main.push(unit);
                 }
-                Some(_) => out(queued.unit),
+                Some(_) => out(unit),
                 None => {}
             }
         }
@@ -187,13 +184,13 @@ impl<U: Unit> Queue<U> {
     pub fn forget_gone(&mut self) {
         let mut small_bytes = 0;
         let mut main_bytes = 0;
-        let keep = |bytes: &mut u64, queued: &Queued<U>| {
-            let here = queued.unit.uses().is_some();
-            *bytes += if here { u64::from(queued.weight) } else { 0 };
+        let keep = |bytes: &mut u64, unit: &U| {
+            let here = unit.uses().is_some();
+            *bytes += if here { u64::from(unit.weight()) } else { 0 };
             here
         };
-        self.small.retain(|queued| keep(&mut small_bytes, queued));
-        self.main.retain(|queued| keep(&mut main_bytes, queued));
+        self.small.retain(|unit| keep(&mut small_bytes, unit));
+        self.main.retain(|unit| keep(&mut main_bytes, unit));
         (self.small_bytes, self.main_bytes) = (small_bytes, main_bytes);
     }
 }

@@ -14,6 +14,7 @@ pub struct Reader<M: Meta> {
     at: u64,
     end: Option<u64>,
     place: Place,
+    is_counted: bool,
 }
 
 /// What a reader gets.
@@ -33,12 +34,13 @@ pub enum Read {
 impl<M: Meta> Reader<M> {
     /// Of these bytes; an open end is that of the body.
     pub fn new(object: Arc<Object<M>>, at: u64, end: Option<u64>) -> Reader<M> {
-        object.body.add_reader();
+        let is_counted = object.body.add_reader();
         Reader {
             object,
             at,
             end,
             place: Place::default(),
+            is_counted,
         }
     }
 
@@ -90,6 +92,8 @@ impl<M: Meta> Reader<M> {
 
 impl<M: Meta> Drop for Reader<M> {
     fn drop(&mut self) {
-        self.object.body.remove_reader();
+        if self.is_counted {
+            self.object.body.remove_reader();
+        }
     }
 }

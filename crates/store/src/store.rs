@@ -1,12 +1,13 @@
 //! The index, its memory, and what is under way.
 
 mod filler;
+mod held;
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,12 +16,16 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::body::{BLOCK_BYTES, Body, NotFilled};
+use crate::content::Content;
 use crate::disk::Disk;
 use crate::flight::{Begin, Flight, Lead};
-use crate::key::{BuildAsIs, Hash, Secret, url_of};
-use crate::object::{Meta, Object};
-use crate::queue::{Queue, Unit};
+use crate::index::Index;
+use crate::key::{Hash, Secret, url_of};
+use crate::object::{Mark, Meta, Object};
+use crate::queue::Queue;
 use crate::rules::{Rule, Rules, Verdict};
+
+use self::held::{Held, WHOLE};
 
 pub use filler::Filler;
 
@@ -52,12 +57,12 @@ const MAX_SHARDS: u64 = 16;
 
 /// Where objects are kept.
 pub struct Store<M: Meta> {
-    index: papaya::HashMap<u128, Entry<M>, BuildAsIs>,
+    /// Variants of one resource stand under one hash, the newest first.
+    index: Index<Object<M>>,
     shards: Box<[Shard<M>]>,
     memory_bytes: AtomicU64,
     secret: Secret,
     next_id: AtomicU64,
-    objects: AtomicUsize,
     evicted: AtomicU64,
     /// Bytes of bodies whose length is not known yet: they are in no queue, and cannot be evicted.
     unsettled: AtomicU64,
@@ -77,12 +82,7 @@ pub struct Store<M: Meta> {
 /// Looks with the rules at what else they are about, before they are let go.
 type BeforeSweep = Box<dyn Fn(&Rules) + Send + Sync>;
 
-/// What is stored under one hash: variants of one resource, the newest last.
-struct Entry<M>(SmallVec<[Arc<Object<M>>; 1]>);
-
 struct Shard<M: Meta> {
-    /// Held by whoever changes entries of this shard; who reads them needs none.
-    writer: Mutex<()>,
     queue: Mutex<Queue<Held<M>>>,
     flights: Mutex<Flights<M>>,
 }
@@ -104,15 +104,6 @@ struct UnderWay<M: Meta> {
     asked_at: u64,
     flight: Arc<Flight<M>>,
 }
-
-/// A unit of memory: an object of one block, or one block of a larger one.
-struct Held<M> {
-    object: Weak<Object<M>>,
-    block: u32,
-}
-
-/// The whole object.
-const WHOLE: u32 = u32::MAX;
 
 /// What a store holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,48 +135,11 @@ pub struct Swept {
     pub bytes: u64,
 }
 
-impl<M: Meta> Unit for Held<M> {
-    fn uses(&self) -> Option<u8> {
-        let object = self.object.upgrade()?;
-        if object.is_gone() {
-            return None;
-        }
-        if self.block == WHOLE {
-            return Some(object.uses.load(Relaxed));
-        }
-        let slot = object.body.slot(u64::from(self.block))?;
-        slot.is_resident().then(|| slot.uses.load(Relaxed))
-    }
-
-    fn set_uses(&self, uses: u8) {
-        let Some(object) = self.object.upgrade() else {
-            return;
-        };
-        if self.block == WHOLE {
-            object.uses.store(uses, Relaxed);
-        } else if let Some(slot) = object.body.slot(u64::from(self.block)) {
-            slot.uses.store(uses, Relaxed);
-        }
-    }
-
-    fn hash(&self) -> u64 {
-        let Some(object) = self.object.upgrade() else {
-            return 0;
-        };
-        match self.block {
-            WHOLE => object.hash.half(),
-            // Blocks of one object are remembered each by itself.
-            block => object.hash.half() ^ u64::from(block + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-        }
-    }
-}
-
 impl<M: Meta> Store<M> {
     /// An empty one.
     pub fn new(options: Options) -> Arc<Store<M>> {
         let shards = (options.memory_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS);
         let shard = |_| Shard {
-            writer: Mutex::new(()),
             queue: Mutex::new(Queue::new(options.memory_bytes / shards)),
             flights: Mutex::new(Flights {
                 under_way: FxHashMap::default(),
@@ -196,12 +150,11 @@ impl<M: Meta> Store<M> {
             }),
         };
         Arc::new(Store {
-            index: papaya::HashMap::with_hasher(BuildAsIs::default()),
+            index: Index::default(),
             shards: (0..shards).map(shard).collect(),
             memory_bytes: AtomicU64::new(options.memory_bytes),
             secret: Secret(options.secret),
             next_id: AtomicU64::new(1),
-            objects: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
             unsettled: AtomicU64::new(0),
             fills: AtomicUsize::new(0),
@@ -224,7 +177,7 @@ impl<M: Meta> Store<M> {
         let bytes = |shard: &Shard<M>| shard.queue.lock().bytes();
         let flights = |shard: &Shard<M>| shard.flights.lock().under_way.len();
         Usage {
-            objects: self.objects.load(Relaxed),
+            objects: self.index.len(),
             bytes: self.shards.iter().map(bytes).sum(),
             evicted: self.evicted.load(Relaxed),
             memory_bytes: self.memory_bytes.load(Relaxed),
@@ -258,31 +211,48 @@ impl<M: Meta> Store<M> {
     }
 
     fn shard(&self, hash: Hash) -> &Shard<M> {
-        // Other bits than those by which the index places it.
-        let number = (hash.0 >> 96) as usize % self.shards.len();
+        self.shard_of(hash.place())
+    }
+
+    fn shard_of(&self, place: u32) -> &Shard<M> {
+        // Not the highest bits: by those ghosts are placed.
+        let number = ((place as usize & 0xFFF) * self.shards.len()) >> 12;
         &self.shards[number]
     }
 
     // --- Finding ---------------------------------------------------------------------------------
 
-    /// Shows the variants that are stored under a key, without a lock; purged ones are not left out:
-    /// ask [`is_alive`](Store::is_alive) of the one that fits.
-    pub fn with<R>(&self, hash: Hash, key: &[u8], look: impl FnOnce(&[Arc<Object<M>>]) -> R) -> R {
-        let index = self.index.pin();
-        match index.get(&hash.0) {
-            Some(Entry(objects)) if objects.first().is_some_and(|one| *one.key == *key) => {
-                look(objects)
-            }
-            _ => look(&[]),
-        }
+    /// Shows the variants that are stored under a key, the newest first, until `look` has found what
+    /// it wants; without a lock. Purged ones are not left out: ask [`is_alive`](Store::is_alive) of
+    /// the one that fits.
+    pub fn with<R>(
+        &self,
+        hash: Hash,
+        key: &[u8],
+        mut look: impl FnMut(&Arc<Object<M>>) -> Option<R>,
+    ) -> Option<R> {
+        self.index
+            .find(hash.place(), |object| match *object.key == *key {
+                true => look(object),
+                false => None,
+            })
+    }
+
+    /// All of them, the newest first.
+    pub fn variants(&self, hash: Hash, key: &[u8]) -> SmallVec<[Arc<Object<M>>; 4]> {
+        let there = self.index.lock(hash.place()).all(hash.place());
+        there.into_iter().filter(|one| *one.key == *key).collect()
     }
 
     /// What is stored under these keys, `most` objects at most. Looks at every object.
     pub fn find(&self, wanted: impl Fn(&[u8]) -> bool, most: usize) -> Vec<Arc<Object<M>>> {
-        let index = self.index.pin();
-        let all = index.iter().flat_map(|(_, Entry(objects))| objects);
-        let found = all.filter(|object| wanted(&object.key));
-        found.take(most).cloned().collect()
+        let mut found = Vec::new();
+        self.index.each(|object| {
+            if found.len() < most && wanted(&object.key) {
+                found.push(object);
+            }
+        });
+        found
     }
 
     /// Whether an object may be used: no purge has met it. One that is dead goes.
@@ -295,7 +265,7 @@ impl<M: Meta> Store<M> {
         let url = url_of(&object.key);
         match self.rules.judge(object.asked_at, url, tags.iter().copied()) {
             Verdict::Alive => {}
-            Verdict::Stale => object.set_stale(),
+            Verdict::Stale => _ = object.set(Mark::Stale),
             Verdict::Dead => {
                 self.take_out(object);
                 return false;
@@ -388,17 +358,18 @@ impl<M: Meta> Store<M> {
         len_bytes: Option<u64>,
         when_complete: bool,
     ) -> (Arc<Object<M>>, Filler<M>) {
-        let object = self.object(hash, key, asked_at, meta, Arc::new(Body::new(len_bytes)));
+        let body = Arc::new(Body::new(len_bytes));
+        let object = self.object(hash, key, asked_at, meta, Content::from(body.clone()));
         if !when_complete {
             self.insert(&object);
         }
         // A body of no bytes has nothing to begin with.
-        let (run, range) = object.body.begin(0, None).unwrap_or((u32::MAX, 0..0));
+        let (run, range) = body.begin(0, None).unwrap_or((u32::MAX, 0..0));
         if len_bytes == Some(0) {
-            object.body.set_empty();
+            body.set_empty();
         }
         let hidden = when_complete.then(|| self.hidden.lock().insert((asked_at, hash)));
-        let filler = Filler::new(self, object.clone(), run, range, hidden);
+        let filler = Filler::new(self, object.clone(), body, run, range, hidden);
         (object, filler)
     }
 
@@ -418,9 +389,10 @@ impl<M: Meta> Store<M> {
         }
         let body = Arc::new(Body::new(Some(len_bytes)));
         let (run, range) = body.begin(part.start, Some(part.end)).ok()?;
-        let object = self.object(hash, key, asked_at, meta, body);
+        let content = Content::from(body.clone());
+        let object = self.object(hash, key, asked_at, meta, content);
         self.insert(&object);
-        let filler = Filler::new(self, object.clone(), run, range, None);
+        let filler = Filler::new(self, object.clone(), body, run, range, None);
         Some((object, filler))
     }
 
@@ -435,10 +407,8 @@ impl<M: Meta> Store<M> {
         if is_coming {
             self.rules.add(&Rule::Url(url_of(key).into()), false);
         }
-        let there: SmallVec<[Arc<Object<M>>; 4]> =
-            self.with(hash, key, |all| all.iter().cloned().collect());
-        for object in &there {
-            self.take_out(object);
+        for object in self.variants(hash, key) {
+            self.take_out(&object);
         }
         is_coming
     }
@@ -461,8 +431,9 @@ impl<M: Meta> Store<M> {
         at: u64,
         end: Option<u64>,
     ) -> Result<Filler<M>, NotFilled> {
-        let (run, range) = object.body.begin(at, end)?;
-        Ok(Filler::new(self, object.clone(), run, range, None))
+        let body = object.body.body().ok_or(NotFilled::Needless)?;
+        let (run, range) = body.begin(at, end)?;
+        Ok(Filler::new(self, object.clone(), body, run, range, None))
     }
 
     /// An object that is there as a whole; it does not go to disks.
@@ -474,50 +445,24 @@ impl<M: Meta> Store<M> {
         meta: M,
         bytes: Bytes,
     ) -> Arc<Object<M>> {
-        let body = Arc::new(Body::of(bytes));
-        let object = self.object(hash, key, asked_at, meta, body);
+        let object = self.object(hash, key, asked_at, meta, Content::of(bytes));
         self.insert(&object);
-        match object.body.whole().map(Bytes::len) {
-            Some(len) => self.hold(&object, WHOLE, len),
-            None => {
-                let len = object.body.len_bytes().unwrap_or(0);
-                for block in 0..len.div_ceil(BLOCK_BYTES) {
-                    self.hold_block(&object, block, BLOCK_BYTES.min(len - block * BLOCK_BYTES));
-                }
-            }
-        }
+        self.hold_all(&object);
         object
     }
 
     /// The same object with another head: a 304 has updated it.
     pub fn refresh(&self, old: &Arc<Object<M>>, asked_at: u64, meta: M) -> Arc<Object<M>> {
-        let body = old.body.clone();
-        let object = self.object(old.hash, &old.key, asked_at, meta, body);
+        let hash = self.hash(&old.key);
+        let object = self.object(hash, &old.key, asked_at, meta, old.body.share());
         object.uses.store(old.uses.load(Relaxed), Relaxed);
-        if let Some(blocks) = old.on_disk.get() {
-            let _ = object.on_disk.set(blocks.clone());
-        }
         self.insert(&object);
         // A larger one stays on the disk as it was: after a restart it is validated once more.
-        if object.body.whole().is_some() {
+        if object.body.is_whole() {
             self.offer(&object);
         }
         // Its blocks stand in the queue under the old one's name, which is gone now.
-        match object.body.whole().map(Bytes::len) {
-            Some(len) => self.hold(&object, WHOLE, len),
-            None => {
-                let len = object.body.len_bytes().unwrap_or(0);
-                for block in 0..len.div_ceil(BLOCK_BYTES) {
-                    if object
-                        .body
-                        .slot(block)
-                        .is_some_and(|slot| slot.is_resident())
-                    {
-                        self.hold_block(&object, block, BLOCK_BYTES.min(len - block * BLOCK_BYTES));
-                    }
-                }
-            }
-        }
+        self.hold_all(&object);
         object
     }
 
@@ -527,7 +472,7 @@ impl<M: Meta> Store<M> {
         key: &[u8],
         asked_at: u64,
         meta: M,
-        body: Arc<Body>,
+        body: Content,
     ) -> Arc<Object<M>> {
         let id = self.next_id.fetch_add(1, Relaxed);
         Arc::new(Object::new(id, hash, key.into(), asked_at, meta, body))
@@ -535,51 +480,39 @@ impl<M: Meta> Store<M> {
 
     /// Puts an object where it is found, in place of the one that it replaces.
     fn insert(&self, object: &Arc<Object<M>>) {
-        let _writer = self.shard(object.hash).writer.lock();
-        self.insert_locked(object);
+        self.insert_unless(object, |_| false);
     }
 
     /// Puts an object where it is found, unless there is one that it would replace: that one.
     pub(crate) fn insert_if_absent(&self, object: &Arc<Object<M>>) -> Option<Arc<Object<M>>> {
-        let _writer = self.shard(object.hash).writer.lock();
-        let there = self.with(object.hash, &object.key, |objects| {
-            let mut same = objects.iter().filter(|one| object.meta.replaces(&one.meta));
-            same.find(|one| !one.is_gone()).cloned()
-        });
-        if there.is_none() {
-            self.insert_locked(object);
-        }
-        there
+        let same = |one: &Object<M>| object.meta.replaces(&one.meta) && !one.is_gone();
+        self.insert_unless(object, same)
     }
 
-    /// Counts the memory of an object that came from a disk.
-    pub(crate) fn hold_first(&self, object: &Arc<Object<M>>) {
-        match object.body.whole().map(Bytes::len) {
-            Some(len) => self.hold(object, WHOLE, len),
-            None => self.hold_block(object, 0, BLOCK_BYTES),
+    fn insert_unless(
+        &self,
+        object: &Arc<Object<M>>,
+        stays: impl Fn(&Object<M>) -> bool,
+    ) -> Option<Arc<Object<M>>> {
+        let writer = self.index.lock(object.place);
+        let mut there = writer.all(object.place);
+        there.retain(|one| *one.key == *object.key);
+        if let Some(stays) = there.iter().find(|one| stays(one)) {
+            return Some(stays.clone());
         }
-        object.queued.store(true, Release);
-    }
-
-    fn insert_locked(&self, object: &Arc<Object<M>>) {
-        let index = self.index.pin();
-        let mut objects: SmallVec<[Arc<Object<M>>; 1]> = SmallVec::new();
-        if let Some(Entry(there)) = index.get(&object.hash.0) {
-            for one in there {
-                if *one.key != *object.key || object.meta.replaces(&one.meta) || one.is_gone() {
-                    one.set_gone();
-                } else {
-                    objects.push(one.clone());
-                }
+        // Before what it replaces goes: somebody may be looking.
+        writer.insert(object.clone());
+        let mut variants = 1;
+        for one in there {
+            let is_over = object.meta.replaces(&one.meta) || one.is_gone();
+            if is_over || variants == MAX_VARIANTS {
+                one.set(Mark::Gone);
+                writer.remove(&one);
+            } else {
+                variants += 1;
             }
-            self.objects.fetch_sub(there.len(), Relaxed);
         }
-        if objects.len() == MAX_VARIANTS {
-            objects.remove(0).set_gone();
-        }
-        objects.push(object.clone());
-        self.objects.fetch_add(objects.len(), Relaxed);
-        index.insert(object.hash.0, Entry(objects));
+        None
     }
 
     /// Takes an object away, also from disks; who reads it goes on.
@@ -592,42 +525,50 @@ impl<M: Meta> Store<M> {
 
     /// Takes an object out of memory; on disks it stays.
     fn take_out(&self, object: &Arc<Object<M>>) {
-        object.set_gone();
-        let _writer = self.shard(object.hash).writer.lock();
-        let index = self.index.pin();
-        let Some(Entry(there)) = index.get(&object.hash.0) else {
-            return;
-        };
-        let stay: SmallVec<[Arc<Object<M>>; 1]> = there
-            .iter()
-            .filter(|one| one.id != object.id)
-            .cloned()
-            .collect();
-        let taken = there.len() - stay.len();
-        self.objects.fetch_sub(taken, Relaxed);
-        if stay.is_empty() {
-            index.remove(&object.hash.0);
-        } else if taken > 0 {
-            index.insert(object.hash.0, Entry(stay));
+        object.set(Mark::Gone);
+        self.index.lock(object.place).remove(object);
+    }
+
+    /// Counts what is there of an object.
+    pub(crate) fn hold_all(&self, object: &Arc<Object<M>>) {
+        if let Some(len) = object.body.whole_bytes() {
+            return self.hold(object, WHOLE, len);
+        }
+        let len = object.body.len_bytes().unwrap_or(0);
+        for block in 0..len.div_ceil(BLOCK_BYTES) {
+            if object.body.uses(block).is_some() {
+                self.hold_block(object, block, BLOCK_BYTES.min(len - block * BLOCK_BYTES));
+            }
         }
     }
 
     /// Counts a unit of memory, and throws out what has to go for it.
     fn hold(&self, object: &Arc<Object<M>>, block: u32, len: usize) {
-        let own = match block == WHOLE || block == 0 {
-            true => object.own_bytes(),
-            false => size_of::<Bytes>(),
-        };
-        let weight = u32::try_from(len + own).unwrap_or(u32::MAX);
-        let held = Held {
-            object: Arc::downgrade(object),
-            block,
-        };
+        let object = &self.holder(object);
+        if block == WHOLE {
+            if object.set(Mark::Queued) {
+                return;
+            }
+            object.body.fold();
+        }
+        let held = Held::new(object, block, len);
         let mut out: SmallVec<[Held<M>; 4]> = SmallVec::new();
-        let mut queue = self.shard(object.hash).queue.lock();
-        queue.insert(weight, held, &mut |held| out.push(held));
+        let mut queue = self.shard_of(object.place).queue.lock();
+        queue.insert(held, &mut |held| out.push(held));
         drop(queue);
         self.throw_out(out);
+    }
+
+    /// Whose memory it is: a 304 may have put another one with the same blocks in its place while
+    /// they came.
+    fn holder(&self, object: &Arc<Object<M>>) -> Arc<Object<M>> {
+        if !object.is_gone() {
+            return object.clone();
+        }
+        let shared = self.index.find(object.place, |one| {
+            one.body.is_shared_with(&object.body).then(|| one.clone())
+        });
+        shared.unwrap_or_else(|| object.clone())
     }
 
     fn throw_out(&self, out: SmallVec<[Held<M>; 4]>) {
@@ -644,14 +585,14 @@ impl<M: Meta> Store<M> {
     }
 
     fn evict(&self, held: &Held<M>) {
-        let Some(object) = held.object.upgrade() else {
+        let Some((object, block)) = held.unit() else {
             return;
         };
-        if held.block == WHOLE {
+        if block == WHOLE {
             self.take_out(&object);
             return;
         }
-        object.body.evict(u64::from(held.block));
+        object.body.evict(u64::from(block));
         if object.body.resident_blocks() == 0 && !object.body.is_filling() {
             self.take_out(&object);
         }
@@ -701,22 +642,19 @@ impl<M: Meta> Store<M> {
         if let Some(look) = self.before_sweep.get() {
             look(&self.rules);
         }
-        let index = self.index.pin();
-        for (_, Entry(objects)) in &index {
-            for object in objects {
-                let was_stale = object.is_stale();
-                match self.is_alive(object) {
-                    true if object.judged_at.load(Relaxed) < newest => {
-                        oldest = oldest.min(object.asked_at);
-                    }
-                    true => {}
-                    false => swept.gone += 1,
+        self.index.each(|object| {
+            let was_stale = object.is_stale();
+            match self.is_alive(&object) {
+                true if object.judged_at.load(Relaxed) < newest => {
+                    oldest = oldest.min(object.asked_at);
                 }
-                swept.stale += usize::from(!was_stale && object.is_stale());
-                // A soft rule is remembered by the object itself, so none has to be kept for it;
-                // what is still being filled has been judged like any other.
+                true => {}
+                false => swept.gone += 1,
             }
-        }
+            swept.stale += usize::from(!was_stale && object.is_stale());
+            // A soft rule is remembered by the object itself, so none has to be kept for it;
+            // what is still being filled has been judged like any other.
+        });
         for shard in &self.shards {
             shard.queue.lock().forget_gone();
         }

@@ -2,15 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::body::{BLOCK_BYTES, Body, NotFilled, use_once};
+use crate::content::Content;
 use crate::disk::{self, Blocks, Disk, Found, FoundBody, Got, Intake, Opened};
 use crate::key::{Hash, url_of};
-use crate::object::{Meta, Object};
+use crate::object::{Mark, Meta, Object};
 use crate::rules::{Rule, Verdict};
 use crate::store::{Filler, Store};
 
@@ -63,7 +63,7 @@ impl<M: Meta> Store<M> {
         let Some(disk) = self.disk.get() else {
             return;
         };
-        if object.offered.load(Relaxed) || !object.body.is_complete() {
+        if object.has(Mark::Offered) || !object.body.is_complete() {
             return;
         }
         // All rules up to this one it has outlived, so it is as if it had been asked for after them:
@@ -76,8 +76,9 @@ impl<M: Meta> Store<M> {
             && object.blocks().is_some_and(|blocks| {
                 describe(disk, object, judged).is_some_and(|about| disk.put(&about, &blocks))
             });
-        object.offered.store(is_stored, Relaxed);
-        if !is_stored {
+        if is_stored {
+            object.set(Mark::Offered);
+        } else {
             // An older version must not outlive this one.
             disk.remove(disk.hash(&object.key));
         }
@@ -110,7 +111,7 @@ impl<M: Meta> Store<M> {
             (Some(about), Some(len)) => intake.commit(&about, len),
             _ => false,
         };
-        object.offered.store(true, Relaxed);
+        object.set(Mark::Offered);
         if !is_stored {
             disk.remove(disk.hash(&object.key));
         }
@@ -183,29 +184,27 @@ impl<M: Meta> Store<M> {
         if verdict == Verdict::Dead {
             return None;
         }
-        let (body, blocks) = match found.body {
-            FoundBody::Whole(bytes) => (Body::of(bytes), None),
+        let body = match found.body {
+            FoundBody::Whole(bytes) => Content::of(bytes),
             FoundBody::Blocks(blocks) => {
                 let body = Body::new(Some(found.body_bytes));
                 // Without a block in memory nothing would throw it out again.
                 if !body.set_block(0, first?) {
                     return None;
                 }
-                (body, Some(blocks))
+                body.set_on_disk(blocks);
+                Content::from(Arc::new(body))
             }
         };
-        let object = self.object(hash, key, found.asked_at, meta, Arc::new(body));
+        let object = self.object(hash, key, found.asked_at, meta, body);
         if verdict == Verdict::Stale {
-            object.set_stale();
+            object.set(Mark::Stale);
         }
-        object.offered.store(true, Relaxed);
-        if let Some(blocks) = blocks {
-            let _ = object.on_disk.set(Box::new(blocks));
-        }
+        object.set(Mark::Offered);
         if let Some(there) = self.insert_if_absent(&object) {
             return Some(there);
         }
-        self.hold_first(&object);
+        self.hold_all(&object);
         Some(object)
     }
 
@@ -230,7 +229,7 @@ impl<M: Meta> Store<M> {
 
     /// How blocks of an object are read from a disk, if they are on one.
     pub fn blocks_on_disk(&self, object: &Object<M>) -> Option<Blocks> {
-        object.on_disk.get().map(|blocks| **blocks)
+        object.body.on_disk()
     }
 
     // --- Purging ---------------------------------------------------------------------------------

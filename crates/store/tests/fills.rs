@@ -43,7 +43,7 @@ fn a_body_is_read_while_it_comes() {
             assert_eq!(early.position(), len);
             assert!(object.body.is_complete());
             assert_eq!(object.body.len_bytes(), Some(len));
-            assert_eq!(object.body.whole().is_some(), len <= BLOCK_BYTES);
+            assert_eq!(object.body.is_whole(), len <= BLOCK_BYTES);
             let found = found(&store, KEY).expect("it is stored");
             let mut late = Reader::new(found, len / 2, None);
             assert_eq!(drain(&mut late, &waker), State::End);

@@ -161,7 +161,8 @@ fn variants_are_bounded() {
         store.store(hash, KEY, 0, head(variant, ""), bytes(0..10));
     }
     assert_eq!(store.usage().objects, 32);
-    store.with(hash, KEY, |objects| assert_eq!(objects[0].meta.variant, 68));
+    let oldest = store.variants(hash, KEY).pop().unwrap();
+    assert_eq!(oldest.meta.variant, 68);
     store.store(hash, KEY, 0, head(99, ""), bytes(0..20));
     assert_eq!(store.usage().objects, 32);
 }

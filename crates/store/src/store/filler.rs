@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::body::{BLOCK_BYTES, Landed, Pushed};
+use crate::body::{BLOCK_BYTES, Body, Landed, Pushed};
 use crate::disk::Intake;
 use crate::object::{Meta, Object};
 
@@ -25,6 +25,8 @@ const SMALL_BYTES: u64 = 4 * BLOCK_BYTES;
 pub struct Filler<M: Meta> {
     store: Arc<Store<M>>,
     object: Arc<Object<M>>,
+    /// That of the object.
+    body: Arc<Body>,
     run: u32,
     range: Range<u64>,
     /// The object is only to be found when it is complete; until then it is noted here.
@@ -43,6 +45,7 @@ impl<M: Meta> Filler<M> {
     pub(super) fn new(
         store: &Arc<Store<M>>,
         object: Arc<Object<M>>,
+        body: Arc<Body>,
         run: u32,
         range: Range<u64>,
         hidden: Option<usize>,
@@ -51,6 +54,7 @@ impl<M: Meta> Filler<M> {
         let mut filler = Filler {
             store: store.clone(),
             object,
+            body,
             run,
             range,
             hidden,
@@ -61,10 +65,10 @@ impl<M: Meta> Filler<M> {
             is_over: false,
         };
         // What comes from a disk goes out of memory block by block, and comes again.
-        if filler.object.on_disk.get().is_some() {
+        if filler.body.on_disk().is_some() {
             return filler;
         }
-        let len = filler.object.body.len_bytes();
+        let len = filler.body.len_bytes();
         if filler.range.start == 0 && len == Some(filler.range.end) && len > Some(BLOCK_BYTES) {
             filler.intake = store.intake(&filler.object);
         }
@@ -86,7 +90,7 @@ impl<M: Meta> Filler<M> {
     pub fn range(&self) -> Range<u64> {
         match self.run {
             u32::MAX => self.range.clone(),
-            run => self.range.start..self.object.body.end(run),
+            run => self.range.start..self.body.end(run),
         }
     }
 
@@ -97,7 +101,7 @@ impl<M: Meta> Filler<M> {
 
     /// The byte that comes next.
     pub fn position(&self) -> u64 {
-        self.object.body.position(self.run)
+        self.body.position(self.run)
     }
 
     /// A larger object is not kept as a whole.
@@ -107,7 +111,7 @@ impl<M: Meta> Filler<M> {
 
     fn keep_window(&mut self) {
         self.windowed = true;
-        self.object.body.keep_window();
+        self.body.keep_window();
     }
 
     fn note_unsettled(&mut self, bytes: u64) {
@@ -121,18 +125,18 @@ impl<M: Meta> Filler<M> {
 
     /// Ready when more may be pulled.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.object.body.poll_room(self.run, cx)
+        self.body.poll_room(self.run, cx)
     }
 
     /// Ready when nobody reads the object.
     pub fn poll_alone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.object.body.watch_readers(cx));
+        ready!(self.body.watch_readers(cx));
         Poll::Ready(())
     }
 
     /// Takes what was received.
     pub fn push(&mut self, bytes: &Bytes) -> Pushed {
-        let pushed = self.object.body.push(self.run, bytes, &mut self.landed);
+        let pushed = self.body.push(self.run, bytes, &mut self.landed);
         if !self.windowed && self.range.end == u64::MAX {
             self.note_unsettled(self.position());
             let all = self.store.unsettled.load(Relaxed);
@@ -151,10 +155,10 @@ impl<M: Meta> Filler<M> {
         self.is_over = true;
         let is_whole = match self.run {
             u32::MAX => true,
-            run => self.object.body.finish(run, &mut self.landed).is_some(),
+            run => self.body.finish(run, &mut self.landed).is_some(),
         };
         if !is_whole {
-            self.object.body.give_up(self.run, true);
+            self.body.give_up(self.run, true);
             self.store.take_out(&self.object);
             return false;
         }
@@ -169,9 +173,7 @@ impl<M: Meta> Filler<M> {
             self.store.insert(&self.object);
         }
         self.settle();
-        if let Some(whole) = self.object.body.whole()
-            && !self.object.queued.swap(true, AcqRel)
-        {
+        if let Some(whole) = self.body.whole() {
             self.store.hold(&self.object, WHOLE, whole.len());
         }
         self.send_to_disk();
@@ -194,12 +196,12 @@ impl<M: Meta> Filler<M> {
     }
 
     fn end(&mut self, failed: bool, keep: bool) {
-        self.object.body.give_up(self.run, failed);
+        self.body.give_up(self.run, failed);
         let is_of_use = keep
             && !self.windowed
             && self.hidden.is_none()
-            && self.object.body.len_bytes().is_some()
-            && self.object.body.resident_blocks() > 0;
+            && self.body.len_bytes().is_some()
+            && self.body.resident_blocks() > 0;
         if !is_of_use {
             self.store.take_out(&self.object);
         }
@@ -209,7 +211,7 @@ impl<M: Meta> Filler<M> {
     fn settle(&mut self) {
         for landed in self.landed.drain(..) {
             if let Some(intake) = &mut self.intake {
-                let block = self.object.body.block(landed.block);
+                let block = self.body.block(landed.block);
                 let number = u32::try_from(landed.block).ok();
                 let sent = match (number, block) {
                     (Some(number), Some(block)) => intake.block(number, block),
@@ -220,7 +222,7 @@ impl<M: Meta> Filler<M> {
                 }
             }
             // Of an object of one block the whole is counted, when it is complete.
-            if !self.windowed && self.object.body.slot(landed.block).is_some() {
+            if !self.windowed && self.body.slot(landed.block).is_some() {
                 self.store
                     .hold_block(&self.object, landed.block, landed.len_bytes);
             }

@@ -65,7 +65,7 @@ pub fn store(memory_bytes: u64) -> Arc<Store<Head>> {
 
 pub fn found(store: &Arc<Store<Head>>, key: &[u8]) -> Option<Arc<Object<Head>>> {
     let hash = store.hash(key);
-    let newest = store.with(hash, key, |objects| objects.last().cloned());
+    let newest = store.with(hash, key, |object| Some(object.clone()));
     newest.filter(|object| store.is_alive(object))
 }
 

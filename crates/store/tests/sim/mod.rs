@@ -125,6 +125,7 @@ impl Score {
 struct Thing<'a> {
     uses: &'a Cell<u8>,
     number: u32,
+    weight: u32,
 }
 
 impl Unit for Thing<'_> {
@@ -138,6 +139,10 @@ impl Unit for Thing<'_> {
 
     fn hash(&self) -> u64 {
         mixed(u64::from(self.number))
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight
     }
 }
 
@@ -161,9 +166,10 @@ pub fn queue(trace: &Trace, budget: u64, tuning: Tuning) -> f64 {
         let unit = Thing {
             uses,
             number: thing,
+            weight: trace.weight(thing),
         };
         let mut out = |gone: Thing<'_>| gone.uses.set(ABSENT);
-        queue.insert(trace.weight(thing), unit, &mut out);
+        queue.insert(unit, &mut out);
     }
     score.percent()
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use forebay_cache_policy::Time;
 use forebay_fields::Known;
+use forebay_store::View;
 
 use super::fill::Filling;
 use super::follow;
@@ -13,10 +14,11 @@ use crate::exchange::{Exchange, Response};
 use crate::steps::files::answer::finish;
 
 /// What answers a request out of an object: all of it, a part, or that the client has it already.
-/// `source` is asked for where the body may have to be brought in.
+/// `view` is how its body is now; `source` is asked for where that may have to be brought in.
 pub fn answer(
     exchange: &mut Exchange,
     object: &Kept,
+    view: &View<'_>,
     now: Time,
     source: impl FnOnce(&Exchange) -> Rc<Filling>,
 ) -> Response {
@@ -30,10 +32,10 @@ pub fn answer(
         Known::Age,
         decimal(u64::from(meta.facts.age(now)), &mut digits),
     );
-    let len = object.body.len_bytes();
+    let len = view.len_bytes();
     let decision = decide(exchange, object, now, len);
     // What needs no other bytes than those that are there needs nobody to bring them.
-    let is_there = object.body.whole().is_some() || matches!(decision, Decision::NotModified);
+    let is_there = view.is_whole() || matches!(decision, Decision::NotModified);
     let source = if is_there {
         None
     } else {
@@ -44,13 +46,13 @@ pub fn answer(
             response
         }
         (Decision::Whole, None) => {
-            response.body = follow::body(object, None, source.as_ref());
+            response.body = follow::body(object, view, None, source.as_ref());
             response
         }
         (decision, len) => {
             let len = len.unwrap_or(0);
             finish(exchange, response, decision, len, |range| {
-                follow::body(object, Some(range), source.as_ref())
+                follow::body(object, view, Some(range), source.as_ref())
             })
         }
     }

@@ -65,17 +65,16 @@ impl Beside {
 impl Keeps for Beside {
     fn coded(&self, coding: Coding) -> Option<(Body, u64)> {
         let (hash, key) = self.key(coding);
-        let newest = self
-            .store
-            .with(hash, &key, |objects| objects.last().cloned());
+        let newest = self.store.with(hash, &key, |object| Some(object.clone()));
         let coded = newest.filter(|object| self.store.is_alive(object))?;
         coded.used();
-        let len = coded.body.len_bytes()?;
+        let view = coded.body.view();
+        let len = view.len_bytes()?;
         // A part of it that had to make room would have to be made again.
         coded
             .body
             .is_complete()
-            .then(|| (follow::body(&coded, None, None), len))
+            .then(|| (follow::body(&coded, &view, None, None), len))
     }
 
     fn code(&self, coding: Coding, code: CodeAll) {

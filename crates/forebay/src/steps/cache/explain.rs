@@ -135,8 +135,8 @@ impl Cache {
         }
         let mut fields = response.fields.clone();
         let tags = self.shared.take_tags(&mut fields);
+        let tags: Vec<String> = tags.iter().map(shown).collect();
         if !tags.is_empty() {
-            let tags: Vec<String> = tags.iter().map(|tag| shown(tag)).collect();
             notes.add("tags", tags.join(" "));
         }
     }

@@ -5,16 +5,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use forebay_store::{FAR_BYTES, NotFilled, Read, Reader};
+use forebay_store::{FAR_BYTES, NotFilled, Read, Reader, View};
 
 use super::fill::{self, Filling};
 use super::from_disk;
 use super::stored::{Kept, Stored};
 use crate::exchange::{Body, Fault, Lease, Local, Pulled, Reason, Stream};
-
-/// An object of one block up to this size is copied rather than shared: two workers that count the
-/// readers of one piece of memory cost each other more.
-const COPIED_BYTES: usize = 8 * 1024;
 
 /// So often bytes are asked for before [`STRIDE_BYTES`] of them have come, from an origin that breaks
 /// off again and again.
@@ -25,19 +21,18 @@ const MAX_SHARED_TRIES: u8 = 2;
 const STRIDE_BYTES: u64 = FAR_BYTES;
 
 /// A part of an object, or all of it as far as its end is known.
-pub fn body(object: &Kept, range: Option<Range<u64>>, source: Option<&Rc<Filling>>) -> Body {
+pub fn body(
+    object: &Kept,
+    view: &View<'_>,
+    range: Option<Range<u64>>,
+    source: Option<&Rc<Filling>>,
+) -> Body {
     let (start, end) = match &range {
         Some(range) => (range.start, Some(range.end)),
-        None => (0, object.body.len_bytes()),
+        None => (0, view.len_bytes()),
     };
-    if let Some(whole) = object.body.whole() {
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
-        let end = end.map_or(whole.len(), place);
-        let start = place(start).min(end);
-        return match end - start {
-            len if len <= COPIED_BYTES => Bytes::copy_from_slice(&whole[start..end]).into(),
-            _ => whole.slice(start..end).into(),
-        };
+    if let Some(part) = view.part(start, end) {
+        return part.into();
     }
     Body::Stream(Box::new(Following {
         state: State::Reads(Reader::new(object.clone(), start, end)),

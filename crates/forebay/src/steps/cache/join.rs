@@ -21,7 +21,7 @@ use forebay_store::{Borders, Hash, Heard, LiveFiller, LiveReader, Room, Store, T
 
 use super::fill::{self, Filling};
 use super::key::Key;
-use super::stored::{Stored, Variant};
+use super::stored::{Stored, Tags, Variant};
 use super::{Cache, forwarded, tell, variant_key};
 use crate::counters::SiteCounts;
 use crate::exchange::{
@@ -40,7 +40,7 @@ pub struct Head {
     accept: Option<Box<[u8]>>,
     /// The newest purge when it was asked for.
     asked_at: u64,
-    tags: Box<[Box<[u8]>]>,
+    tags: Tags,
 }
 
 /// How a running response has ended.
@@ -58,8 +58,7 @@ const TURN_BYTES: usize = 256 * 1024;
 impl Head {
     /// Whether no purge has met it.
     pub fn is_alive(&self, key: &[u8], rules: &Rules) -> bool {
-        let tags = self.tags.iter().map(AsRef::as_ref);
-        rules.judge(self.asked_at, url_of(key), tags) == Verdict::Alive
+        rules.judge(self.asked_at, url_of(key), self.tags.iter()) == Verdict::Alive
     }
 
     fn is_for(&self, fields: &Fields) -> bool {

@@ -108,12 +108,12 @@ fn tell(kept: &stores::Kept, object: &Kept, policies: &[&Policy], now: Time) -> 
         lifetime_by: by.to_string(),
         stored_by: stored_by.to_string(),
         vary,
-        tags: tags.iter().map(|tag| shown(tag)).collect(),
+        tags: tags.iter().map(shown).collect(),
         etag: fields.get(Known::Etag).map(shown),
         bytes: body.len_bytes(),
-        blocks: match body.whole() {
-            Some(_) => usize::from(body.len_bytes() != Some(0)),
-            None => body.resident_blocks(),
+        blocks: match body.is_whole() {
+            true => usize::from(body.len_bytes() != Some(0)),
+            false => body.resident_blocks(),
         },
         blocks_in_all,
         filling: body.is_filling(),

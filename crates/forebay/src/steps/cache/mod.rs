@@ -37,14 +37,14 @@ use forebay_cache_policy::{
 };
 use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
-use forebay_store::{Begin, Hash, Outcome, Refresh, Store, TooSlow};
+use forebay_store::{Begin, Hash, Outcome, Refresh, Store, TooSlow, View};
 use forebay_sys::clock;
 
 use self::fill::{Brought, Filling};
 use self::from_disk::{OnDisk, Reading};
 use self::key::{Key, KeyRules};
 use self::purge::Purging;
-use self::stored::{Kept, Stored};
+use self::stored::{Kept, Stored, Tags};
 use crate::exchange::errand::Errand;
 use crate::exchange::step::Rest;
 use crate::exchange::{
@@ -142,8 +142,8 @@ impl Shared {
     }
 
     /// Takes the tags out of a response's fields.
-    pub fn take_tags(&self, fields: &mut Fields) -> Box<[Box<[u8]>]> {
-        let tags = self.tags(fields).map(Into::into).collect();
+    pub fn take_tags(&self, fields: &mut Fields) -> Tags {
+        let tags = Tags::of(self.tags(fields));
         for name in &self.tag_fields {
             fields.remove(&**name);
         }
@@ -182,11 +182,9 @@ pub fn may_use_stale(
 }
 
 impl Cache {
-    /// The newest stored response that is for this request.
-    fn select<'o>(&self, objects: &'o [Kept], fields: &Fields) -> Option<&'o Kept> {
-        let mut newest_first = objects.iter().rev();
-        newest_first
-            .find(|object| is_for(&object.meta, fields) && self.shared.store.is_alive(object))
+    /// Whether a stored response is for a request with these fields.
+    fn is_it(&self, object: &Kept, fields: &Fields) -> bool {
+        is_for(&object.meta, fields) && self.shared.store.is_alive(object)
     }
 
     /// Whether a hit needs nothing but what is there: it is answered where it stands, without
@@ -196,6 +194,7 @@ impl Cache {
         exchange: &Exchange,
         facts: &RequestFacts,
         object: &Kept,
+        view: &View<'_>,
         now: Time,
     ) -> bool {
         let moment = Moment {
@@ -203,7 +202,7 @@ impl Cache {
             origin: Origin::Unasked,
             invalidated: false,
         };
-        object.body.whole().is_some()
+        view.is_whole()
             && !exchange.wants_kept
             && !object.is_stale()
             && reuse(&self.shared.policy, facts, &object.meta.facts, &moment) == Reuse::Fresh
@@ -242,12 +241,15 @@ impl Cache {
         let found = KEY.with_borrow_mut(|room| {
             shared.key.write(exchange, room);
             let hash = shared.store.hash(room);
-            shared.store.with(hash, room, |objects| {
-                others = !objects.is_empty();
-                let object = self.select(objects, &exchange.request.fields)?;
-                if self.is_plain_hit(exchange, &facts, object, now) {
+            shared.store.with(hash, room, |object| {
+                others = true;
+                if !self.is_it(object, &exchange.request.fields) {
+                    return None;
+                }
+                let view = object.body.view();
+                if self.is_plain_hit(exchange, &facts, object, &view, now) {
                     shared.store.used(object);
-                    return Some(Ok(self.answer(exchange, object, facts, None, now)));
+                    return Some(Ok(self.answer(exchange, object, &view, facts, None, now)));
                 }
                 Some(Err(object.clone()))
             })
@@ -288,14 +290,15 @@ impl Cache {
         match decision {
             Reuse::Fresh => {
                 shared.store.used(&object);
-                self.answer(exchange, &object, facts, None, now)
+                self.answer(exchange, &object, &object.body.view(), facts, None, now)
             }
             Reuse::Stale(why) => {
                 shared.store.used(&object);
                 if why.validate_in_background() {
                     self.refresh_behind(exchange, facts, &object);
                 }
-                self.answer(exchange, &object, facts, Some(why), now)
+                let view = object.body.view();
+                self.answer(exchange, &object, &view, facts, Some(why), now)
             }
             Reuse::OnlyIfCached(_) | Reuse::Forbidden(_) => not_stored(exchange),
             Reuse::Validate(_) if facts.is_head() => self.go_on(exchange, Around::Head),
@@ -315,6 +318,7 @@ impl Cache {
         &self,
         exchange: &mut Exchange,
         object: &Kept,
+        view: &View<'_>,
         facts: RequestFacts,
         stale: Option<WhyStale>,
         now: Time,
@@ -324,7 +328,7 @@ impl Cache {
             Some(why) => Cached::because(How::Stale, Why::Stale(why)),
         });
         let detail = stale.map(WhyStale::token);
-        let mut response = answer::answer(exchange, object, now, |exchange| {
+        let mut response = answer::answer(exchange, object, view, now, |exchange| {
             let key = Key::of(&self.shared, exchange);
             self.filling(exchange, facts, &key)
         });
@@ -563,7 +567,8 @@ impl Cache {
     ) -> Flow {
         let now = now();
         let filling = filling.clone();
-        let mut response = answer::answer(exchange, object, now, |_| filling);
+        let view = object.body.view();
+        let mut response = answer::answer(exchange, object, &view, now, |_| filling);
         tell::object(&mut response, how, object, now, detail);
         Flow::Answer(response)
     }
@@ -581,20 +586,20 @@ impl Cache {
             return None;
         }
         let fields = &exchange.request.fields;
-        let select = |objects: &[Kept]| self.select(objects, fields).cloned();
+        let select = |object: &Kept| self.is_it(object, fields).then(|| object.clone());
         let store = &self.shared.store;
         store.with(key.hash, &key.bytes, select)
     }
 
     fn newest(&self, key: &Key) -> Option<Kept> {
         let store = &self.shared.store;
-        store.with(key.hash, &key.bytes, |objects| objects.last().cloned())
+        store.with(key.hash, &key.bytes, |object| Some(object.clone()))
     }
 
     fn learn(&self, exchange: &Exchange, response: &Response) {
         let key = Key::of(&self.shared, exchange);
         let fields = &exchange.request.fields;
-        let select = |objects: &[Kept]| self.select(objects, fields).cloned();
+        let select = |object: &Kept| self.is_it(object, fields).then(|| object.clone());
         if let Some(stored) = self.shared.store.with(key.hash, &key.bytes, select) {
             let facts = self.facts(exchange);
             head::learn(&self.shared, exchange, &facts, &stored, response);

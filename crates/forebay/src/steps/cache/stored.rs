@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay_cache_policy::{StoredFacts, Vary, VaryNames};
 use forebay_fields::{Fields, Known, Packed};
-use forebay_store::{Meta, Object};
+use forebay_store::{Meta, Object, room};
 use smallvec::SmallVec;
 
 use crate::exchange::Fault;
@@ -19,8 +19,16 @@ pub struct Stored {
     /// What requests it is for; `None`: for every one of its key.
     pub vary: Option<Box<Variant>>,
     /// What it can be purged by.
-    pub tags: Box<[Box<[u8]>]>,
+    pub tags: Tags,
 }
+
+/// What an object can be purged by. Most have none, and then this is 8 bytes of it.
+///
+/// ```text
+///   [ its length: 2 bytes ][ tag ]…
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags(Option<Box<Box<[u8]>>>);
 
 /// What a response was chosen by.
 pub struct Variant {
@@ -28,6 +36,36 @@ pub struct Variant {
     pub names: VaryNames,
     /// Their values in the request it answers, in normal form.
     pub key: Box<[u8]>,
+}
+
+impl Tags {
+    /// These; one that is longer than a tag can be is left out.
+    pub fn of<'t>(tags: impl IntoIterator<Item = &'t [u8]>) -> Tags {
+        let mut all = Vec::new();
+        for tag in tags {
+            if let Ok(len) = u16::try_from(tag.len()) {
+                all.extend_from_slice(&len.to_le_bytes());
+                all.extend_from_slice(tag);
+            }
+        }
+        Tags((!all.is_empty()).then(|| Box::new(all.into())))
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.0.as_deref().map_or(&[][..], |all| all);
+        std::iter::from_fn(move || {
+            let len = u16::from_le_bytes(take_array(&mut rest)?);
+            let (tag, behind) = rest.split_at_checked(len.into())?;
+            rest = behind;
+            Some(tag)
+        })
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let all = self.0.as_ref();
+        all.map_or(0, |all| room(size_of_val(all)) + room(all.len()))
+    }
 }
 
 impl Stored {
@@ -48,6 +86,9 @@ impl Stored {
     }
 }
 
+/// Every object has one.
+const _: () = assert!(size_of::<Stored>() <= 88);
+
 /// A stored response.
 pub type Kept = Arc<Object<Stored>>;
 
@@ -56,20 +97,16 @@ impl Meta for Stored {
 
     fn weight_bytes(&self) -> usize {
         let variant = self.vary.as_ref().map_or(0, |variant| {
-            size_of::<Variant>() + variant.names.as_bytes().len() + variant.key.len()
+            let names = variant.names.as_bytes();
+            room(size_of::<Variant>()) + room(names.len()) + room(variant.key.len())
         });
-        let tags: usize = self
-            .tags
-            .iter()
-            .map(|tag| size_of_val(tag) + tag.len())
-            .sum();
-        self.fields.heap_bytes() + variant + tags
+        room(self.fields.heap_bytes()) + variant + self.tags.heap_bytes()
     }
 
     fn replaces(&self, other: &Stored) -> bool {
-        let key = |stored: &'_ Stored| -> Option<Box<[u8]>> {
-            stored.vary.as_ref().map(|variant| variant.key.clone())
-        };
+        fn key(stored: &Stored) -> Option<&[u8]> {
+            stored.vary.as_ref().map(|variant| &*variant.key)
+        }
         key(self) == key(other)
     }
 
@@ -88,8 +125,8 @@ impl Meta for Stored {
         };
         put(&mut out, names)?;
         put(&mut out, key)?;
-        out.extend_from_slice(&u16::try_from(self.tags.len()).ok()?.to_le_bytes());
-        for tag in &self.tags {
+        out.extend_from_slice(&u16::try_from(self.tags.iter().count()).ok()?.to_le_bytes());
+        for tag in self.tags.iter() {
             put(&mut out, tag)?;
         }
         Some(out.into())
@@ -117,13 +154,13 @@ impl Meta for Stored {
         };
         let mut tags = Vec::new();
         for _ in 0..u16::from_le_bytes(take_array(&mut rest)?) {
-            tags.push(take(&mut rest)?.into());
+            tags.push(take(&mut rest)?);
         }
         rest.is_empty().then(|| Stored {
             facts,
             fields: Packed::of(&fields),
             vary,
-            tags: tags.into(),
+            tags: Tags::of(tags),
         })
     }
 
@@ -138,7 +175,7 @@ impl Meta for Stored {
     }
 
     fn tags(&self) -> SmallVec<[&[u8]; 4]> {
-        self.tags.iter().map(|tag| &**tag).collect()
+        self.tags.iter().collect()
     }
 }
 
@@ -201,7 +238,7 @@ mod tests {
                 names: vary_names(b"accept,x-device").unwrap(),
                 key: (*b"accept:a\nx-device").into(),
             })),
-            tags: [(*b"one").into(), (*b"two").into()].into(),
+            tags: Tags::of([&b"one"[..], b"two"]),
         }
     }
 
