@@ -3,4 +3,5 @@
 mod cgi;
 mod common;
 mod properties;
+mod round_trip;
 mod rules;

@@ -102,7 +102,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
         Type::DURATION,
         "For how long they are kept.",
     )
-    .default(r#""60s""#),
+    .unset("`60s`; to FastCGI applications `5s`"),
     Opt::new(
         "send_proxy",
         Type::OneOf(&["v1", "v2"]),
@@ -318,10 +318,19 @@ fn single(member: Member, node: &Node, protocol: Protocol, report: &mut Report) 
         queue: 1024,
         queue_timeout: Duration::from_secs(10),
         idle_connections: 64,
-        idle_timeout: Duration::from_secs(60),
+        idle_timeout: idle_timeout_of(protocol),
         send_proxy: None,
         tls,
     }
+}
+
+/// How long connections are kept unless told. One that is kept to a FastCGI application keeps a
+/// process from whoever else uses it, and a new one costs next to nothing.
+fn idle_timeout_of(protocol: Protocol) -> Duration {
+    Duration::from_secs(match protocol {
+        Protocol::Http => 60,
+        Protocol::FastCgi => 5,
+    })
 }
 
 /// A pool of FastCGI applications has no peer that answers an HTTP request.
@@ -402,7 +411,9 @@ fn definition(call: &Call, protocol: Protocol, report: &mut Report) -> Option<De
         queue: call.get("queue"),
         queue_timeout: call.get("queue_timeout"),
         idle_connections: call.get("idle_connections"),
-        idle_timeout: call.get("idle_timeout"),
+        idle_timeout: call
+            .find("idle_timeout")
+            .unwrap_or(idle_timeout_of(protocol)),
         send_proxy: call
             .find::<&str>("send_proxy")
             .map(|version| match version {

@@ -408,6 +408,8 @@ impl Speaker for Asked<'_> {
         if head.kind == Kind::LocalRedirect {
             let location = head.fields.get(Known::Location).map(<[u8]>::to_vec);
             *self.led_on.borrow_mut() = location;
+            // Whatever else it says is not for anybody.
+            drop(session.into_body(true));
             return Ok(Response::new(exchange, 200));
         }
         let listed = self.passing.policy.on.lists(Failure::Status(head.status));
