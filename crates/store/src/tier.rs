@@ -88,7 +88,8 @@ impl<M: Meta> Store<M> {
     pub(crate) fn intake(&self, object: &Object<M>) -> Option<Intake> {
         let disk = self.disk.get()?;
         let hash = disk.hash(&object.key);
-        disk.wants(hash).then(|| disk.begin(hash))?
+        let len = object.body.len_bytes()?;
+        disk.wants(hash).then(|| disk.begin(hash, len))?
     }
 
     /// All blocks were sent, or could not be.
@@ -108,7 +109,7 @@ impl<M: Meta> Store<M> {
             return self.offer(object);
         }
         let is_stored = match (about, len) {
-            (Some(about), Some(len)) => intake.commit(&about, len),
+            (Some(about), Some(_)) => intake.commit(&about),
             _ => false,
         };
         object.set(Mark::Offered);

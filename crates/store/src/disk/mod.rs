@@ -18,8 +18,10 @@
 mod admit;
 mod carry;
 pub mod checkpoint;
+mod coming;
 pub mod identity;
 mod index;
+mod intake;
 mod layer;
 mod queue;
 pub mod record;
@@ -29,6 +31,7 @@ mod scan;
 mod volume;
 mod writer;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,16 +47,17 @@ use smallvec::SmallVec;
 
 pub use self::admit::Admit;
 pub use self::index::{Entry, Index};
+pub use self::intake::Intake;
 pub use self::layer::{Layer, LayerFile, SystemFiles};
 pub use self::recover::ASIDE;
 pub use self::rule_log::{MAX_RULE_BYTES, Written};
 
 use self::admit::Seen;
-use self::queue::{Job, Put, Refused};
-use self::record::{MAX_KEY_BYTES, MAX_META_BYTES, Ref};
+use self::coming::Coming;
+use self::queue::{Job, Refused};
+use self::record::Ref;
 use self::volume::{How, ReadHead, Volume};
 use self::writer::Writer;
-use crate::body::BLOCK_BYTES;
 use crate::key::{Hash, Secret};
 use crate::rules::Rule;
 
@@ -169,12 +173,39 @@ pub enum FoundBody {
 }
 
 /// Where the blocks of a body are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Blocks {
     volume: u16,
     id: u64,
-    table: Ref,
     body_bytes: u64,
+    at: Where,
+}
+
+#[derive(Clone, Debug)]
+enum Where {
+    /// They stand in a table.
+    Table(Ref),
+    /// They were written since this process has begun, or will be.
+    Coming(Arc<Coming>),
+}
+
+impl Blocks {
+    /// Whether all of them are there, as far as is known: not while they come, nor when they have
+    /// ceased to.
+    pub fn is_whole(&self) -> bool {
+        match &self.at {
+            Where::Table(_) => true,
+            Where::Coming(coming) => coming.is_whole(),
+        }
+    }
+
+    /// Whether this one is there, as far as is known.
+    pub fn has(&self, number: u32) -> bool {
+        match &self.at {
+            Where::Table(_) => true,
+            Where::Coming(coming) => coming.find(number).is_some(),
+        }
+    }
 }
 
 /// What the tier holds, and has done.
@@ -293,17 +324,15 @@ impl Disk {
 
     /// The directory that something belongs to: the same one for the same hash, and when one comes
     /// or goes, for most others still the same, too (highest random weight).
-    fn home(&self, hash: Hash) -> Option<&Arc<Volume>> {
+    fn home(&self, hash: Hash) -> Option<(u16, &Arc<Volume>)> {
         let weight = |at: u64| {
             let mixed = hash.half() ^ at.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             mixed ^ mixed >> 32
         };
-        let there = self.volumes.iter().zip(0_u64..);
-        let there = there.filter(|(volume, _)| !volume.is_off());
-        there
-            .max_by_key(|(_, at)| weight(*at))
-            .map(|(volume, _)| volume)
+        let there = (0_u16..).zip(&self.volumes);
+        let there = there.filter(|(_, volume)| !volume.is_off());
+        there.max_by_key(|(at, _)| weight(u64::from(*at)))
     }
 
     // --- Storing ---------------------------------------------------------------------------------
@@ -316,37 +345,24 @@ impl Disk {
     /// Offers an object whose body is all there: one piece if it is no longer than a block, else its
     /// blocks. False: it is not stored; nobody waits.
     pub fn put(&self, object: &Object<'_>, body: &[Bytes]) -> bool {
-        let Some(intake) = self.begin(object.hash) else {
-            return false;
-        };
         let body_bytes = body.iter().map(|block| block.len() as u64).sum();
-        let mut jobs = Vec::with_capacity(body.len() + 1);
-        let several = body_bytes > BLOCK_BYTES;
-        if several {
-            for (bytes, number) in body.iter().zip(0_u32..) {
-                jobs.push(intake.block_job(number, bytes.clone()));
-            }
-        }
-        let whole = match body {
-            [bytes] if !several => bytes.clone(),
-            [] => Bytes::new(),
-            _ if several => Bytes::new(),
-            _ => return false,
-        };
-        intake.finish(object, body_bytes, whole, jobs)
+        self.begin(object.hash, body_bytes)
+            .is_some_and(|intake| intake.put(object, body))
     }
 
-    /// Begins to store an object of several blocks, which are sent as they come. `None`: there is
-    /// no disk.
-    pub fn begin(&self, hash: Hash) -> Option<Intake> {
-        let volume = self.home(hash)?;
+    /// Begins to store an object, whose blocks are sent as they come if they are several. `None`:
+    /// there is no disk.
+    pub fn begin(&self, hash: Hash, body_bytes: u64) -> Option<Intake> {
+        let (at, volume) = self.home(hash)?;
         Some(Intake {
             volume: volume.clone(),
-            id: self.id(),
+            at,
             tag: hash.half(),
-            is_open: false,
+            coming: Coming::new(self.id(), body_bytes),
+            is_over: false,
             sent: 0,
             is_refused: false,
+            waiting: VecDeque::new(),
         })
     }
 
@@ -434,8 +450,8 @@ impl Disk {
             Some(table) => FoundBody::Blocks(Blocks {
                 volume: place.volume,
                 id,
-                table,
                 body_bytes: head.body_bytes,
+                at: Where::Table(table),
             }),
         };
         Got::Here(Found {
@@ -463,7 +479,14 @@ impl Disk {
     fn block(&self, blocks: &Blocks, number: u32, how: How) -> Got<Bytes> {
         match self.volumes.get(usize::from(blocks.volume)) {
             Some(volume) => {
-                volume.read_block(blocks.table, (blocks.id, blocks.body_bytes), number, how)
+                let body = (blocks.id, blocks.body_bytes);
+                match &blocks.at {
+                    Where::Table(table) => volume.read_block(*table, body, number, how),
+                    Where::Coming(coming) => match coming.find(number) {
+                        Some(place) => volume.read_block_in(place, body, number, how),
+                        None => Got::Absent,
+                    },
+                }
             }
             None => Got::Absent,
         }
@@ -612,96 +635,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// An object on its way to a disk.
-pub struct Intake {
-    volume: Arc<Volume>,
-    id: u64,
-    tag: u64,
-    /// Blocks were sent.
-    is_open: bool,
-    sent: u64,
-    is_refused: bool,
-}
-
-impl Intake {
-    fn block_job(&self, number: u32, bytes: Bytes) -> Job {
-        Job::Block {
-            id: self.id,
-            tag: self.tag,
-            number,
-            bytes,
-        }
-    }
-
-    /// Sends a block. False: there was no room for it, and the object is given up.
-    pub fn block(&mut self, number: u32, bytes: Bytes) -> bool {
-        if !self.is_refused {
-            let job = self.block_job(number, bytes);
-            self.is_refused = !offer(&self.volume, vec![job]);
-            self.is_open = true;
-            self.sent += 1;
-        }
-        !self.is_refused
-    }
-
-    /// How many blocks were sent.
-    pub fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// All blocks were sent: now it can be found.
-    pub fn commit(self, object: &Object<'_>, body_bytes: u64) -> bool {
-        if self.is_refused || !self.is_open || body_bytes <= BLOCK_BYTES {
-            return false;
-        }
-        self.finish(object, body_bytes, Bytes::new(), Vec::new())
-    }
-
-    fn finish(
-        mut self,
-        object: &Object<'_>,
-        body_bytes: u64,
-        body: Bytes,
-        mut jobs: Vec<Job>,
-    ) -> bool {
-        if object.key.len() > MAX_KEY_BYTES || object.meta.len() > MAX_META_BYTES {
-            return false;
-        }
-        jobs.push(Job::Put(Box::new(Put {
-            id: self.id,
-            hash: object.hash,
-            asked_at: object.asked_at,
-            variant: object.variant,
-            key: Bytes::copy_from_slice(object.key),
-            meta: object.meta.clone(),
-            body_bytes,
-            body,
-        })));
-        let is_taken = offer(&self.volume, jobs);
-        self.is_open &= !is_taken;
-        is_taken
-    }
-}
-
-impl Drop for Intake {
-    fn drop(&mut self) {
-        if self.is_open {
-            self.volume.queue.tell(Job::Abandon(self.id));
-        }
-    }
-}
-
-fn offer(volume: &Volume, jobs: Vec<Job>) -> bool {
-    let counter = match volume.queue.offer(jobs) {
-        Ok(()) => return true,
-        Err(Refused::Full) => &volume.counters.refused_queue,
-        Err(Refused::Rate) => &volume.counters.refused_rate,
-        Err(Refused::Closed) => return false,
-    };
-    counter.fetch_add(1, Relaxed);
-    false
 }
 
 /// A number that no remote knows: the standard library's seeds are the system's randomness.

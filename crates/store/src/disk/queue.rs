@@ -1,13 +1,16 @@
 //! What waits to be written to a disk. Nobody waits for it: what finds no room is not stored.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
+use super::coming::{Coming, Landing};
 use crate::key::Hash;
 
 /// An object to be written: all but the blocks that were sent before.
@@ -21,6 +24,8 @@ pub(crate) struct Put {
     pub(crate) body_bytes: u64,
     /// The whole body, if it is one block.
     pub(crate) body: Bytes,
+    /// Its blocks, if they were sent before.
+    pub(crate) coming: Option<Arc<Coming>>,
 }
 
 /// One piece of work.
@@ -28,13 +33,10 @@ pub(crate) enum Job {
     Put(Box<Put>),
     /// One block of a body of several; the `Put` comes behind them all.
     Block {
-        id: u64,
+        landing: Landing,
         tag: u64,
-        number: u32,
         bytes: Bytes,
     },
-    /// No `Put` comes behind the blocks with this id.
-    Abandon(u64),
     /// What is stored under this is gone.
     Gone(Hash),
     /// Says when all before it is written; also saves the index if so asked.
@@ -79,7 +81,12 @@ struct State {
     is_closed: bool,
     /// The oldest number that something was asked for at which is being written.
     in_hand: u64,
+    /// Those who wait until there is room.
+    waiting: Vec<Waker>,
 }
+
+/// So long those who wait for room wait for the rate to allow more.
+const RATE_PATIENCE: Duration = Duration::from_millis(20);
 
 /// What one round of work takes on.
 const ROUND_BYTES: usize = 1024 * 1024;
@@ -113,6 +120,7 @@ impl Queue {
                 filled_up: Instant::now(),
                 is_closed: false,
                 in_hand: u64::MAX,
+                waiting: Vec::new(),
             }),
             bell: Condvar::new(),
             max_bytes,
@@ -124,21 +132,63 @@ impl Queue {
     pub(crate) fn offer(&self, jobs: Vec<Job>) -> Result<(), Refused> {
         let bytes: usize = jobs.iter().map(weight).sum();
         let mut state = self.state.lock();
+        let cost = self.cost(&mut state, bytes, jobs.len())?;
+        state.allowance -= cost;
+        self.push(state, bytes, jobs);
+        Ok(())
+    }
+
+    /// Takes work on though there is no room for it: the last of something that was let in.
+    pub(crate) fn insist(&self, jobs: Vec<Job>) -> Result<(), Refused> {
+        let bytes: usize = jobs.iter().map(weight).sum();
+        let state = self.state.lock();
         if state.is_closed {
             return Err(Refused::Closed);
         }
-        if state.bytes + bytes > self.max_bytes || state.jobs.len() + jobs.len() > MAX_JOBS {
-            return Err(Refused::Full);
-        }
-        if self.bytes_per_second > 0 {
-            state.fill_up(self.bytes_per_second);
-            // What is more than a second's worth may go when nothing else has gone for a second.
-            let cost = (bytes as u64).min(self.bytes_per_second);
-            match state.allowance.checked_sub(cost) {
-                Some(left) => state.allowance = left,
-                None => return Err(Refused::Rate),
+        self.push(state, bytes, jobs);
+        Ok(())
+    }
+
+    /// Whether there is room for a piece of so many bytes; if not, wakes this one when it is worth
+    /// while to ask again.
+    pub(crate) fn has_room(&self, bytes: usize, waker: &Waker) -> Result<bool, Refused> {
+        let mut state = self.state.lock();
+        match self.cost(&mut state, bytes + size_of::<Job>(), 1) {
+            Ok(_) => Ok(true),
+            Err(Refused::Closed) => Err(Refused::Closed),
+            Err(_) => {
+                if !state.waiting.iter().any(|there| there.will_wake(waker)) {
+                    state.waiting.push(waker.clone());
+                }
+                drop(state);
+                // It may sleep for long, and has to look at the rate from time to time now.
+                self.bell.notify_one();
+                Ok(false)
             }
         }
+    }
+
+    /// What work costs of the rate, if there is room for it.
+    fn cost(&self, state: &mut State, bytes: usize, jobs: usize) -> Result<u64, Refused> {
+        if state.is_closed {
+            return Err(Refused::Closed);
+        }
+        if state.bytes + bytes > self.max_bytes || state.jobs.len() + jobs > MAX_JOBS {
+            return Err(Refused::Full);
+        }
+        if self.bytes_per_second == 0 {
+            return Ok(0);
+        }
+        state.fill_up(self.bytes_per_second);
+        // What is more than a second's worth may go when nothing else has gone for a second.
+        let cost = (bytes as u64).min(self.bytes_per_second);
+        match cost <= state.allowance {
+            true => Ok(cost),
+            false => Err(Refused::Rate),
+        }
+    }
+
+    fn push(&self, mut state: MutexGuard<'_, State>, bytes: usize, jobs: Vec<Job>) {
         state.bytes += bytes;
         for job in jobs {
             if let Some(tag) = tag(&job) {
@@ -148,7 +198,6 @@ impl Queue {
         }
         drop(state);
         self.bell.notify_one();
-        Ok(())
     }
 
     /// Work that costs nothing and is not refused.
@@ -189,6 +238,10 @@ impl Queue {
             if state.is_closed {
                 return None;
             }
+            let patience = match state.waiting.is_empty() {
+                true => patience,
+                false => RATE_PATIENCE,
+            };
             self.bell.wait_for(&mut state, patience);
         }
         let mut jobs = Vec::new();
@@ -203,6 +256,9 @@ impl Queue {
         }
         state.bytes -= bytes;
         state.in_hand = oldest(&jobs);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
         Some(jobs)
     }
 
@@ -222,17 +278,24 @@ impl Queue {
 
     /// Takes nothing any more.
     pub(crate) fn close(&self) {
-        self.state.lock().is_closed = true;
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
         self.bell.notify_all();
     }
 
     /// Forgets what waits.
     pub(crate) fn clear(&self) {
         let mut state = self.state.lock();
-        state.jobs.clear();
+        let jobs = std::mem::take(&mut state.jobs);
         state.pending.clear();
         state.bytes = 0;
         state.gone = 0;
+        drop(state);
+        // Some wake others.
+        drop(jobs);
     }
 
     /// The oldest number that something was asked for at which is not in the index yet.

@@ -300,6 +300,20 @@ impl Volume {
         }
     }
 
+    /// Reads a block of a body that is known to be there.
+    pub(crate) fn read_block_in(
+        &self,
+        place: Ref,
+        (id, body_bytes): (u64, u64),
+        number: u32,
+        how: How,
+    ) -> Got<Bytes> {
+        match record::block_bytes(body_bytes, number) {
+            Some(len) if !self.is_off() => self.read_block_at(place, id, number, len, how),
+            _ => Got::Absent,
+        }
+    }
+
     /// Reads where all blocks of a body are.
     pub(crate) fn read_table(&self, table: Ref, id: u64, count: usize) -> Option<Vec<Ref>> {
         let segment = self

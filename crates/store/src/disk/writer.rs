@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
 
 use super::checkpoint;
+use super::coming::Landing;
 use super::index::Entry;
 use super::queue::{Job, Put, tags};
 use super::record::{self, Head, Header, Kind, Ref, SEGMENT_HEADER_BYTES, UNIT};
@@ -19,9 +19,6 @@ use crate::key::Hash;
 
 /// Written at once.
 const BATCH_BYTES: usize = 1024 * 1024;
-
-/// At most so many bodies come in at a time.
-const MAX_OPEN: usize = 1024;
 
 /// The index is saved when so much time has gone by since something was written.
 const SAVE_AFTER: Duration = Duration::from_secs(60);
@@ -32,8 +29,6 @@ const SAVE_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) struct Writer {
     pub(crate) volume: Arc<Volume>,
     active: Option<Active>,
-    /// Blocks of bodies whose head has not come yet.
-    open: FxHashMap<u64, Vec<Ref>>,
     next_generation: u32,
     /// Written since the index was saved.
     unsaved_bytes: u64,
@@ -54,6 +49,7 @@ enum Deed {
     Insert(Entry),
     Relocate(Entry, Entry),
     Remove(u64),
+    Land(Landing),
 }
 
 impl Active {
@@ -67,7 +63,6 @@ impl Writer {
         Writer {
             volume,
             active: None,
-            open: FxHashMap::default(),
             next_generation,
             unsaved_bytes: 0,
             saved_at: Instant::now(),
@@ -123,15 +118,10 @@ impl Writer {
         match job {
             Job::Put(put) => self.put(*put),
             Job::Block {
-                id,
+                landing,
                 tag,
-                number,
                 bytes,
-            } => self.block(id, tag, number, &bytes),
-            Job::Abandon(id) => {
-                self.open.remove(&id);
-                Ok(())
-            }
+            } => self.block(landing, tag, &bytes),
             Job::Gone(hash) => self.gone(hash),
             Job::Flush(..) => Ok(()),
         }
@@ -139,8 +129,8 @@ impl Writer {
 
     fn put(&mut self, put: Put) -> io::Result<()> {
         let tag = put.hash.half();
-        let blocks = self.open.remove(&put.id);
-        let table = match blocks {
+        let blocks = put.coming.map(|coming| coming.refs());
+        let table = match blocks.filter(|refs| !refs.is_empty()) {
             Some(refs) => match self.table(put.id, tag, put.body_bytes, &refs)? {
                 Some(table) => Some(table),
                 None => return Ok(()),
@@ -158,7 +148,7 @@ impl Writer {
             body: put.body,
         };
         if head.table.is_none() && head.body.len() as u64 != head.body_bytes {
-            // Its blocks were too many to be kept in mind.
+            // Its blocks did not find room.
             return Ok(());
         }
         if let Some(entry) = self.head(put.id, &head)? {
@@ -167,20 +157,16 @@ impl Writer {
         Ok(())
     }
 
-    fn block(&mut self, id: u64, tag: u64, number: u32, bytes: &Bytes) -> io::Result<()> {
-        if self.open.len() >= MAX_OPEN && !self.open.contains_key(&id) {
+    fn block(&mut self, landing: Landing, tag: u64, bytes: &Bytes) -> io::Result<()> {
+        // What nobody will finish is not worth writing.
+        if landing.coming().is_given_up() {
             return Ok(());
         }
-        let Some(place) = self.append(Kind::Block, (id, tag, number), &[bytes])? else {
-            return Ok(());
-        };
-        let refs = self.open.entry(id).or_default();
-        let at = usize::try_from(number).unwrap_or(usize::MAX);
-        // Blocks of one fill come in order; of several fills, not far apart by more than the body.
-        if refs.len() <= at {
-            refs.resize(at + 1, Ref::default());
+        let ids = (landing.coming().id, tag, landing.number());
+        if let Some(place) = self.append(Kind::Block, ids, &[bytes])? {
+            landing.set_place(place);
+            self.deed(Deed::Land(landing));
         }
-        refs[at] = place;
         Ok(())
     }
 
@@ -296,6 +282,7 @@ impl Writer {
                 Deed::Remove(tag) => {
                     self.volume.index.remove(tag, |_| true);
                 }
+                Deed::Land(landing) => landing.land(),
             }
         }
         Ok(())

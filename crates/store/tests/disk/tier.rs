@@ -184,17 +184,17 @@ fn a_body_can_be_sent_as_it_comes() {
     };
     // In any order; one that never comes is absent.
     for (order, absent) in [(vec![2, 0, 3, 1], 0), (vec![3, 0], 2)] {
-        let mut intake = disk.begin(object.hash).unwrap();
+        let mut intake = disk.begin(object.hash, len as u64).unwrap();
         for number in order {
             assert!(intake.block(u32::try_from(number).unwrap(), blocks[number].clone()));
         }
-        assert!(intake.commit(&object, len as u64));
+        assert!(intake.commit(&object));
         disk.flush(false);
         assert_eq!(read(&disk, "k")[0].absent, absent);
     }
     // One that is dropped is never found.
     disk.remove(object.hash);
-    let mut intake = disk.begin(object.hash).unwrap();
+    let mut intake = disk.begin(object.hash, len as u64).unwrap();
     assert!(intake.block(0, blocks[0].clone()));
     drop(intake);
     disk.flush(false);

@@ -181,7 +181,7 @@ async fn read_in(
             Got::Here(bytes) => vec![bytes],
             Got::Absent => Vec::new(),
             Got::Wait => {
-                let disk = disk.clone();
+                let (disk, blocks) = (disk.clone(), blocks.clone());
                 let numbers = (next..end).take(BLOCKS_AT_ONCE);
                 let read = move || {
                     let each = numbers.map_while(|number| disk.read_block(&blocks, number));
