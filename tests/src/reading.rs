@@ -5,12 +5,26 @@ use crate::pattern::Checker;
 use crate::wire::{Body, Head};
 use crate::{Client, Origin, Request, Server, Trouble};
 
+/// The store of these cases: in a test with `disk` in its name one with a disk, so that the same
+/// cases are run with and without.
+pub fn store() -> &'static str {
+    let test = std::env::current_exe().expect("this test");
+    let name = test.file_name().unwrap_or_default().to_string_lossy();
+    match name.contains("disk") {
+        true => r#"cache_store { disk = "@dir@/store", disk_size = "256MB" }"#,
+        false => "",
+    }
+}
+
 /// A cache before an origin.
 pub fn with_workers(origin: &Origin, workers: usize) -> Server {
-    Server::builder(r#"site { "*", cache, proxy "@origin@" }"#)
-        .origin("origin", origin)
-        .workers(workers)
-        .start()
+    let store = store();
+    Server::builder(&format!(
+        r#"{store} site {{ "*", cache, proxy "@origin@" }}"#
+    ))
+    .origin("origin", origin)
+    .workers(workers)
+    .start()
 }
 
 /// The same, with two workers.

@@ -428,7 +428,11 @@ fn a_fill_goes_on_over_a_reload_and_a_drain() {
     let mut server = cached(&origin);
     let mut first = Reading::get(&server.client());
     first.until(300_000);
-    let config = format!("site {{ \"*\", cache, proxy \"{}\", }} --", origin.target());
+    let config = format!(
+        "{} site {{ \"*\", cache, proxy \"{}\", }} --",
+        forebay_tests::reading::store(),
+        origin.target()
+    );
     server.reload_with(&config);
     // Another snapshot, the same store, the same fill.
     let mut second = Reading::get(&server.client());
