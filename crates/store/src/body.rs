@@ -66,7 +66,7 @@ pub(crate) struct Body {
     /// What is under way. Nothing in it is needed to read what is there.
     work: Mutex<Option<Box<Work>>>,
     /// Where its blocks are, if they came from a disk.
-    on_disk: OnceLock<Box<Blocks>>,
+    on_disk: ArcSwapOption<Blocks>,
 }
 
 /// A block's place.
@@ -199,7 +199,7 @@ impl Body {
             filling: AtomicBool::new(false),
             round: AtomicU64::new(0),
             work: Mutex::new(None),
-            on_disk: OnceLock::new(),
+            on_disk: ArcSwapOption::empty(),
         };
         if let Some(len_bytes) = len_bytes {
             body.set_len(len_bytes);
@@ -292,11 +292,11 @@ impl Body {
     }
 
     pub(crate) fn on_disk(&self) -> Option<Blocks> {
-        self.on_disk.get().map(|blocks| **blocks)
+        self.on_disk.load().as_deref().cloned()
     }
 
     pub(crate) fn set_on_disk(&self, blocks: Blocks) {
-        let _ = self.on_disk.set(Box::new(blocks));
+        self.on_disk.store(Some(std::sync::Arc::new(blocks)));
     }
 
     pub(crate) fn slot(&self, block: u64) -> Option<&Slot> {
