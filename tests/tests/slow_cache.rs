@@ -71,10 +71,12 @@ fn fifty_join_a_slow_transfer_and_have_at_once_what_is_there() {
     }
 }
 
-#[test]
-fn two_slow_readers_of_a_gibibyte_cost_a_window() {
+/// So many readers at 10 KB/s of a GiB that memory does not keep, beside one that takes all of it as
+/// fast as it comes; says how many bytes more that takes, at most.
+fn slow_readers(count: usize) -> u64 {
     const LEN: u64 = 1 << 30;
-    let (_shelf, origin) = Shelf::start(Asset::new(LEN));
+    // It takes long enough for the slow ones to come to what the fast one has left behind.
+    let (_shelf, origin) = Shelf::start(Asset::new(LEN).rate(25_000_000));
     let server = cached(&origin, 2, r#"cache_store { memory = "64MB" }"#);
     // What stays for good: threads, buffers, the code that was touched.
     let warm = Request::get("/film?warm").field("Range", "bytes=0-9");
@@ -85,7 +87,7 @@ fn two_slow_readers_of_a_gibibyte_cost_a_window() {
     let slow = server.client().receive_buffer(16 * 1024);
     let mut most = 0;
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..count {
             scope.spawn(|| {
                 let mut conn = slow.connect();
                 conn.send_head(&Request::get("/film"));
@@ -108,8 +110,21 @@ fn two_slow_readers_of_a_gibibyte_cost_a_window() {
         is_over.store(true, Ordering::Relaxed);
     });
     println!(
-        "two readers of 10 KB/s beside a fast one: {} KiB more",
-        most / 1024
+        "{count} readers of 10 KB/s beside a fast one: {} KiB more, {} requests",
+        most / 1024,
+        origin.requests().len()
     );
+    most
+}
+
+#[test]
+fn two_slow_readers_of_a_gibibyte_cost_a_window() {
+    let most = slow_readers(2);
     assert!(most < 16 << 20, "{most} bytes");
+}
+
+#[test]
+fn a_hundred_slow_readers_of_a_gibibyte_cost_little_each() {
+    let most = slow_readers(100);
+    assert!(most < 64 << 20, "{most} bytes");
 }

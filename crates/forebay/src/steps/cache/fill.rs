@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -456,29 +457,33 @@ async fn fetch(filling: Rc<Filling>, filler: Filler<Stored>) {
     let object = filler.object().clone();
     let range = filler.range();
     match ask_rest(&filling, &object, range.start, range.end).await {
-        Some((exchange, body)) => pump(filling, filler, exchange, body, None).await,
+        Some((exchange, body, _)) => pump(filling, filler, exchange, body, None).await,
         None => filler.stop(true, true),
     }
 }
 
-/// The bytes of an object from `start` on, for one reader alone.
-pub async fn rest_of(
+/// Bytes of an object, for one reader alone; and how long all of it is, if that is known now.
+pub async fn part_of(
     filling: Rc<Filling>,
     object: Kept,
-    start: u64,
-    end: u64,
-) -> Option<(Lease, Body)> {
-    ask_rest(&filling, &object, start, end).await
+    range: Range<u64>,
+) -> Option<(Lease, Body, Option<u64>)> {
+    ask_rest(&filling, &object, range.start, range.end).await
 }
 
 /// Asks for bytes of what is stored, under its validator: nothing else will do.
-async fn ask_rest(filling: &Filling, object: &Kept, start: u64, end: u64) -> Option<(Lease, Body)> {
+async fn ask_rest(
+    filling: &Filling,
+    object: &Kept,
+    start: u64,
+    end: u64,
+) -> Option<(Lease, Body, Option<u64>)> {
     let meta = &object.meta;
     let mut can = false;
     let mut exchange = filling.errand.begin(|request| {
         let stored = (&meta.facts, &meta.fields.unpacked());
         can = make_range(&mut request.fields, &(start..end), stored).unwrap_or(false);
-        if can && object.body.len_bytes().is_none_or(|len| end >= len) {
+        if can && end >= object.body.len_bytes().unwrap_or(u64::MAX) {
             // To its end, wherever that is.
             let open = format!("bytes={start}-");
             can = request.fields.set(Known::Range, open.as_bytes()).is_ok();
@@ -488,8 +493,8 @@ async fn ask_rest(filling: &Filling, object: &Kept, start: u64, end: u64) -> Opt
         return None;
     }
     let response = errand::run(&mut exchange).await;
-    if is_rest(&response, object, start) {
-        return Some((exchange, response.body));
+    if let Some(complete) = is_rest(&response, object, start) {
+        return Some((exchange, response.body, complete));
     }
     if response.fault.is_none() && response.status == 200 {
         // The origin has something else by now: what is left of this is of no use to anybody.
@@ -498,15 +503,14 @@ async fn ask_rest(filling: &Filling, object: &Kept, start: u64, end: u64) -> Opt
     None
 }
 
-/// Whether a response has the bytes from `start` on of this very object.
-fn is_rest(response: &Response, object: &Kept, start: u64) -> bool {
+/// Whether a response has the bytes from `start` on of this very object; and how long that is, if it
+/// says so.
+fn is_rest(response: &Response, object: &Kept, start: u64) -> Option<Option<u64>> {
     if response.status != 206 || response.fault.is_some() {
-        return false;
+        return None;
     }
     let value = response.fields.get_only(Known::ContentRange);
-    let Some(range) = value.and_then(ContentRange::parse) else {
-        return false;
-    };
+    let range = value.and_then(ContentRange::parse)?;
     let stored = &object.meta.fields;
     let same = |name: Known| {
         response
@@ -514,10 +518,11 @@ fn is_rest(response: &Response, object: &Kept, start: u64) -> bool {
             .get(name)
             .is_none_or(|v| stored.get(name) == Some(v))
     };
-    range.range.start == start
+    let is_same = range.range.start == start
         && (object.body.len_bytes().is_none() || range.complete == object.body.len_bytes())
         && same(Known::Etag)
-        && same(Known::LastModified)
+        && same(Known::LastModified);
+    is_same.then_some(range.complete)
 }
 
 /// What came of pumping.
@@ -564,7 +569,7 @@ async fn pump(
                     }
                     false => None,
                 };
-                let Some((asked, body)) = next else {
+                let Some((asked, body, _)) = next else {
                     crate::log::fault(&fault, exchange.site_name());
                     let keep = is_resumable(filler.object());
                     return filler.stop(true, keep);

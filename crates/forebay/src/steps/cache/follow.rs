@@ -5,20 +5,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use forebay_store::{FAR_BYTES, NotFilled, Read, Reader, View};
+use forebay_store::{NotFilled, Read, Reader, View};
 
-use super::fill::{self, Filling};
+use super::fill::Filling;
 use super::from_disk;
+use super::own::{Own, Tries};
 use super::stored::{Kept, Stored};
-use crate::exchange::{Body, Fault, Lease, Local, Pulled, Reason, Stream};
+use crate::exchange::{Body, Local, Pulled, Reason, Stream};
 
-/// So often bytes are asked for before [`STRIDE_BYTES`] of them have come, from an origin that breaks
-/// off again and again.
-const MAX_TRIES: u8 = 4;
 /// So often into the object: where what has come is thrown out before it is read, the memory is far
 /// too small, and nobody is served by more of that.
 const MAX_SHARED_TRIES: u8 = 2;
-const STRIDE_BYTES: u64 = FAR_BYTES;
 
 /// A part of an object, or all of it as far as its end is known.
 pub fn body(
@@ -39,7 +36,7 @@ pub fn body(
         end,
         len_bytes: end.map(|end| end - start),
         source: source.cloned(),
-        tried: (0, 0),
+        tries: Tries::default(),
         read_at: None,
     }))
 }
@@ -52,8 +49,8 @@ struct Following {
     end: Option<u64>,
     len_bytes: Option<u64>,
     source: Option<Rc<Filling>>,
-    /// Where it was when it began to ask, and how often it has since.
-    tried: (u64, u8),
+    /// How often it has asked.
+    tries: Tries,
     /// Where it was when it last had the disk asked.
     read_at: Option<u64>,
 }
@@ -64,8 +61,7 @@ enum State {
     /// read, or too many bring something in.
     Alone(Asked, Local<'static, Option<Bytes>>),
     /// It asks the origin for its own: no reader of the object any more, which need not wait for it.
-    Asks(Asked, Local<'static, Option<(Lease, Body)>>),
-    Own(Asked, Own),
+    Own(Box<Own>),
     Over,
 }
 
@@ -75,22 +71,7 @@ struct Asked {
     at: u64,
 }
 
-struct Own {
-    stream: Box<dyn Stream>,
-    _exchange: Lease,
-}
-
 impl Following {
-    /// Whether to ask once more, being at this byte.
-    fn may_try(&mut self, at: u64) -> bool {
-        let (since, times) = &mut self.tried;
-        if at >= *since + STRIDE_BYTES {
-            (*since, *times) = (at, 0);
-        }
-        *times += 1;
-        *times <= MAX_TRIES
-    }
-
     /// Has the bytes from `at` on brought in, into the object or for this reader alone. False:
     /// nobody can.
     fn bring(&mut self, at: u64) -> bool {
@@ -119,13 +100,10 @@ impl Following {
 
     /// The same, where no disk has them.
     fn bring_from_origin(&mut self, object: Kept, at: u64) -> bool {
-        if !self.may_try(at) {
-            return false;
-        }
-        let Some(source) = &self.source else {
+        let (Some(times), Some(source)) = (self.tries.again(at), &self.source) else {
             return false;
         };
-        if self.tried.1 > MAX_SHARED_TRIES {
+        if times > MAX_SHARED_TRIES {
             return self.ask(Asked { object, at });
         }
         let end = from_disk::gap_end(source, &object, at, self.end);
@@ -159,34 +137,10 @@ impl Following {
         let Some(source) = self.source.clone() else {
             return false;
         };
-        let end = self.end.unwrap_or(u64::MAX);
-        let rest = fill::rest_of(source, asked.object.clone(), asked.at, end);
-        self.state = State::Asks(asked, Box::pin(rest));
+        let Asked { object, at } = asked;
+        let own = Own::new(source, object, at, self.end, self.tries);
+        self.state = State::Own(Box::new(own));
         true
-    }
-
-    /// What was fetched for this reader alone has ended.
-    fn ended(&mut self, fault: Option<Fault>) -> Option<Pulled> {
-        let State::Own(asked, _) = std::mem::replace(&mut self.state, State::Over) else {
-            return None;
-        };
-        let is_short = self
-            .end
-            .or(asked.object.body.len_bytes())
-            .is_some_and(|end| asked.at < end);
-        match fault {
-            None if !is_short => Some(Pulled::End(None)),
-            fault => {
-                let at = asked.at;
-                match self.may_try(at) && self.ask(asked) {
-                    true => None,
-                    false => {
-                        let fault = fault.unwrap_or_else(|| Reason::Truncated.into());
-                        Some(Pulled::Abort(fault))
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -215,47 +169,7 @@ impl Stream for Following {
                         pulled => pulled,
                     }
                 }
-                State::Asks(_, rest) => {
-                    let rest = ready!(rest.as_mut().poll(cx));
-                    let State::Asks(asked, _) = std::mem::replace(&mut self.state, State::Over)
-                    else {
-                        continue;
-                    };
-                    if let Some((exchange, body)) = rest {
-                        let own = Own {
-                            stream: fill::stream(&exchange, body),
-                            _exchange: exchange,
-                        };
-                        self.state = State::Own(asked, own);
-                    }
-                    continue;
-                }
-                State::Own(asked, own) => match ready!(own.stream.poll_pull(cx)) {
-                    Pulled::Data(mut bytes) => {
-                        let left = self.end.map_or(u64::MAX, |end| end - asked.at);
-                        if bytes.len() as u64 > left {
-                            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-                        }
-                        asked.at += bytes.len() as u64;
-                        if let Some(source) = &self.source {
-                            source.errand.count_bytes(bytes.len());
-                        }
-                        match bytes.is_empty() {
-                            true => Some(Pulled::End(None)),
-                            false => Some(Pulled::Data(bytes)),
-                        }
-                    }
-                    end => {
-                        let fault = match end {
-                            Pulled::Abort(fault) => Some(fault),
-                            _ => None,
-                        };
-                        match self.ended(fault) {
-                            None => continue,
-                            pulled => pulled,
-                        }
-                    }
-                },
+                State::Own(own) => Some(ready!(own.poll_pull(cx))),
             };
             let pulled = pulled.unwrap_or_else(|| Pulled::Abort(Reason::Truncated.into()));
             return Poll::Ready(pulled);

@@ -22,6 +22,7 @@ mod head;
 mod join;
 mod key;
 pub mod live;
+mod own;
 mod purge;
 mod stored;
 pub mod stores;
@@ -750,3 +751,6 @@ impl Step for Cache {
         Up::Done
     }
 }
+
+#[cfg(test)]
+mod tests;
