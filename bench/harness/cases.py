@@ -313,7 +313,7 @@ def _table():
     yield Case("cache-miss-1k", "misses 1 KiB, all distinct, kept on disk", us, "nginx",
                ["forebay", "nginx"], _on_disk(caching.misses, "1k", 64))
     yield Case("cache-disk-64k", "hit on disk 64 KiB, not in memory, a browser's head", us, "nginx",
-               ["forebay", "nginx", "nginx-aio"], _on_disk(caching.from_disk, "64k", 1))
+               ["forebay", "nginx", "nginx-aio"], _on_disk(caching.from_disk, "64k", 4))
     yield Case("cache-rules", "hit in memory 1 KiB, a browser's head: 100,000 purge rules in force",
                us, "no rules", ["forebay"], _purge_rules)
     yield Case("connect-static-1k", "static 1 KiB, a connection per request", us, "nginx",

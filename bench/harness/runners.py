@@ -180,12 +180,13 @@ def asked_of_origin(port):
         connection.close()
 
 
-def ask_each(bench, one, requests, name, length=None):
-    """Asks for each of these once, in order."""
+def ask_each(bench, one, requests, name, length=None, rate=None):
+    """Asks for each of these once, in order; no more than `rate` of them a second."""
     if not requests:
         return
     file = bench.tools.requests(f"{name}-once", requests)
-    report = bench.tools.load(one.port, file, 600, n=len(requests), o="0", c=16, l=length)
+    report = bench.tools.load(one.port, file, 600, n=len(requests), o="0", c=16, l=length,
+                              r=rate)
     one.row.blame(report)
 
 
@@ -271,7 +272,8 @@ def summarise(row):
     if not row.values:
         return
     best = row.values.index(row.least)
-    row.extra = {name: values[best] for name, values in row.extra.items()}
+    row.extra = {name: values[best] if isinstance(values, list) else values
+                 for name, values in row.extra.items()}
 
 
 def idle_memory(bench, result, contestants, *, browser):
