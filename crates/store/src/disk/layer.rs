@@ -52,6 +52,15 @@ pub trait LayerFile: Send + Sync {
     /// The same as far as no disk has to be waited for; false: it has to.
     fn read_now(&self, at: u64, len: usize, into: &mut BytesMut) -> io::Result<bool>;
 
+    /// From now on it is read here and there, so that reading beyond what is asked for would only
+    /// keep others waiting.
+    fn expect_scattered_reads(&self) {}
+
+    /// These bytes are about to be read.
+    fn will_read(&self, at: u64, len: usize) {
+        let _ = (at, len);
+    }
+
     /// Writes all of it.
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
 
@@ -131,6 +140,14 @@ impl LayerFile for File {
             }
         }
         Ok(true)
+    }
+
+    fn expect_scattered_reads(&self) {
+        forebay_sys::files::expect_scattered_reads(self);
+    }
+
+    fn will_read(&self, at: u64, len: usize) {
+        forebay_sys::files::will_read(self, at, len as u64);
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {

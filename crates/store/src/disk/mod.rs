@@ -476,6 +476,29 @@ impl Disk {
         }
     }
 
+    /// Reads these blocks, up to the first one that is not there, and waits; but for all of them
+    /// together, as far as the disk reads several at once.
+    pub fn read_blocks(&self, blocks: &Blocks, numbers: std::ops::Range<u32>) -> Vec<Bytes> {
+        numbers
+            .clone()
+            .for_each(|number| self.will_read(blocks, number));
+        let each = numbers.map_while(|number| self.read_block(blocks, number));
+        each.collect()
+    }
+
+    fn will_read(&self, blocks: &Blocks, number: u32) {
+        let Some(volume) = self.volumes.get(usize::from(blocks.volume)) else {
+            return;
+        };
+        let place = match &blocks.at {
+            Where::Table(table) => volume.block_in_table(*table, blocks.id, number),
+            Where::Coming(coming) => coming.find(number),
+        };
+        if let (Some(place), Some(len)) = (place, record::block_bytes(blocks.body_bytes, number)) {
+            volume.will_read(place, len);
+        }
+    }
+
     fn block(&self, blocks: &Blocks, number: u32, how: How) -> Got<Bytes> {
         match self.volumes.get(usize::from(blocks.volume)) {
             Some(volume) => {

@@ -483,6 +483,7 @@ fn add_segment(
             }
         }
     })?;
+    segment.file.expect_scattered_reads();
     contents.segments.add(Arc::new(segment));
     Ok(())
 }

@@ -314,6 +314,23 @@ impl Volume {
         }
     }
 
+    /// Where a block of a body is, by its table.
+    pub(crate) fn block_in_table(&self, table: Ref, id: u64, number: u32) -> Option<Ref> {
+        match self.read_ref(table, id, number, How::Wait) {
+            Got::Here(place) => Some(place),
+            Got::Absent | Got::Wait => None,
+        }
+    }
+
+    /// Has the disk begin to read a block of so many bytes that is there.
+    pub(crate) fn will_read(&self, place: Ref, len: u32) {
+        if let Some(segment) = self.segments.read().with_generation(place.generation) {
+            let record = HEADER_BYTES + usize::try_from(len).unwrap_or(0);
+            let at = u64::from(place.offset) * UNIT;
+            segment.file.will_read(at, record);
+        }
+    }
+
     /// Reads where all blocks of a body are.
     pub(crate) fn read_table(&self, table: Ref, id: u64, count: usize) -> Option<Vec<Ref>> {
         let segment = self

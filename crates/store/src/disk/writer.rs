@@ -331,6 +331,7 @@ impl Writer {
             .ok_or_else(|| io::Error::other("too many segments"))?;
         let path = volume.dir.join(segment_name(generation));
         let file = volume.layer.create(&path)?;
+        file.expect_scattered_reads();
         file.write_at(0, &record::segment_header(volume.store, generation))?;
         volume.layer.sync_dir(&volume.dir)?;
         let at = SEGMENT_HEADER_BYTES as u64;

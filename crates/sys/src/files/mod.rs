@@ -4,6 +4,7 @@
 //! uses what the kernel has in memory and otherwise says so ([`Root::open_now`], [`read_now`]), and
 //! once as a call that may wait and belongs on a thread pool ([`Root::open`], [`read_at`]).
 
+mod advice;
 mod read;
 mod resident;
 mod root;
@@ -16,6 +17,7 @@ use rustix::{
     io::retry_on_intr,
 };
 
+pub use advice::{expect_scattered_reads, will_read};
 pub use read::{fill_at, read_at, read_now, send_file};
 pub use resident::is_resident;
 pub use root::{Links, Resolver, Root, is_link_refused};

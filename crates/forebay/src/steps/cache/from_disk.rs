@@ -30,7 +30,7 @@ use crate::worker::Worker;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// So many blocks are read in one visit to the pool.
-const BLOCKS_AT_ONCE: usize = 8;
+const BLOCKS_AT_ONCE: u32 = 8;
 
 /// What a look at the disks has come to.
 pub enum OnDisk {
@@ -182,11 +182,8 @@ async fn read_in(
             Got::Absent => Vec::new(),
             Got::Wait => {
                 let (disk, blocks) = (disk.clone(), blocks.clone());
-                let numbers = (next..end).take(BLOCKS_AT_ONCE);
-                let read = move || {
-                    let each = numbers.map_while(|number| disk.read_block(&blocks, number));
-                    each.collect()
-                };
+                let numbers = next..end.min(next.saturating_add(BLOCKS_AT_ONCE));
+                let read = move || disk.read_blocks(&blocks, numbers);
                 wait(&shared, &worker, read).await.unwrap_or_default()
             }
         };
