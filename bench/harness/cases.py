@@ -95,16 +95,25 @@ def _on_disk(measure, size, cache_mb):
 
 
 def _purge_rules(bench, result, names):
-    count = 5_000 if bench.options.quick else 100_000
+    """Rules stay in force while a disk may hold what is older than they are."""
+    count, together = (5_000 if bench.options.quick else 100_000), 250
     if "forebay" not in names:
         return result
-    site = 'site { "*", cache { purge = client "127.0.0.1" }, ORIGIN }'
-    without = Contestant("no rules", "forebay", "cache", sites=site)
-    ruled = Contestant(f"{count:,} rules", "forebay", "cache", sites=site)
+    site = ('site { "*", route "/metrics" { metrics }, cache { purge = client "127.0.0.1" }, '
+            'ORIGIN }')
+    without, ruled = (Contestant(label, "forebay", "cache", sites=site, disk_mb=256)
+                      for label in ("no rules", "100,000 rules"))
     path = "/1k.bin"
-    purges = [request(f"/gone/{i}").replace(b"GET", b"PURGE", 1) for i in range(count)]
+
+    def purge(first):
+        tags = " ".join(f"gone-{i}" for i in range(first, first + together))
+        asked = request("/").replace(b"GET", b"PURGE", 1)
+        return asked.replace(b"\r\n\r\n", f"\r\nxkey: {tags}\r\n\r\n".encode())
+
+    # Something older than the rules has to be there for them to be about.
+    purges = [request(path), *(purge(first) for first in range(0, count, together))]
     loads = Load([request(path, browser=True)], SIZES["1k"], path, hits=True,
-                 prepare={ruled.label: purges})
+                 prepare={ruled.label: purges}, metric="forebay_cache_store_purge_rules")
     return runners.cpu(bench, result, [without, ruled], loads, max_age=86400)
 
 

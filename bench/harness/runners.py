@@ -1,6 +1,7 @@
 """How the cases measure: each function runs one kind of case and returns its result."""
 
 import http.client
+import re
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ class Load:
     fill: bool = False           # everything is asked for once before, in order
     prepare: dict = field(default_factory=dict)  # what is asked of a contestant before, by label
     hits: bool = False           # nothing may reach the origin
+    metric: str = ""             # of Forebay's, noted at the end
     zipf: float = 0              # requests are drawn by Zipf's law with this exponent
 
 
@@ -255,6 +257,10 @@ def cpu(bench, result, contestants, loads, *, max_age=None):
             except BenchError as error:
                 bench.say(f"  {one.row.label} is left out from here: {error}")
                 one.broken = True
+        for one in running if loads.metric else []:
+            found = re.search(rf"^{loads.metric}\b.* (\S+)$", look(one, "/metrics", None).decode(),
+                              re.MULTILINE)
+            result.figures[f"{one.row.label}: {loads.metric}"] = float(found[1]) if found else -1
         for one in running if loads.grows else []:
             grown = settled_pss(one.process.pids()) - before[one.row.label]
             result.figures[f"{one.row.label}: growth of memory, MiB"] = grown / 2**20
