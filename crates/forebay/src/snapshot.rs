@@ -38,6 +38,16 @@ pub struct Generation {
     pub number: u64,
 }
 
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP, of any version.
+    #[default]
+    Http,
+    /// FastCGI: this server is the application of another one.
+    Fastcgi,
+}
+
 /// What a listener serves.
 pub struct Served {
     /// Its sites by host name.
@@ -50,6 +60,8 @@ pub struct Served {
     pub limits: Limits,
     /// Who is believed what about clients; none: nobody, as nearly everywhere.
     pub trust: Option<Arc<Trust>>,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// Connections of those who are trusted begin with a PROXY header.
     pub proxy_protocol: bool,
     /// Connections that one client may have.

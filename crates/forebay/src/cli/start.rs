@@ -7,9 +7,11 @@ use forebay_config::Address;
 use forebay_sys::net::{TcpAddress, TcpOptions, bind_tcp};
 
 use crate::control::build::Built;
+use crate::control::declarations::Bind;
 use crate::control::server::{self, Announce};
 use crate::control::source::Source;
 use crate::helper::Helper;
+use crate::snapshot::Protocol;
 
 /// Where a server without a configuration file listens.
 #[derive(clap::Args)]
@@ -77,10 +79,18 @@ fn announcement(what: &str, built: &Built) -> String {
     let mut lines = format!("Forebay {version} serves {what}\n");
     for bind in &built.binds {
         lines.push_str("  ");
-        lines.push_str(&url(&bind.address));
+        lines.push_str(&place(bind));
         lines.push('\n');
     }
     lines
+}
+
+/// Where a server listens, in words: a URL, or what another server is to be told.
+pub fn place(bind: &Bind) -> String {
+    match bind.protocol {
+        Protocol::Http => url(&bind.address),
+        Protocol::Fastcgi => format!("FastCGI on {}", bind.address),
+    }
 }
 
 /// What a browser is told to reach this address.

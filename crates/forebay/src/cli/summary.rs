@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use forebay_config::{Call, Host, Node, Part, Pattern, Role, Status, Template, Value};
 
-use super::start::url;
+use super::start::place;
 use crate::control::declarations::{Bind, SITE};
 use crate::steps::route;
 
@@ -51,7 +51,7 @@ pub fn of(declarations: &[Arc<Call>], binds: &[Bind]) -> String {
     for (listeners, sites) in groups(&sites, binds) {
         out.push('\n');
         for bind in listeners {
-            let _ = writeln!(out, "{}", url(&bind.address));
+            let _ = writeln!(out, "{}", place(bind));
         }
         if sites.is_empty() {
             out.push_str("  no site: every answer is 404\n");

@@ -128,6 +128,7 @@ fn build_all(
                 times: bind.times,
                 limits: bind.limits,
                 trust: bind.trust.clone(),
+                protocol: bind.protocol,
                 proxy_protocol: bind.proxy_protocol,
                 max_per_client: bind.max_per_client,
             }),

@@ -16,7 +16,7 @@ use crate::access::Redact;
 use crate::exchange::Trust;
 use crate::listen::{ListenerId, Times};
 use crate::log::{FORMATS, LEVELS};
-use crate::snapshot::resource_id;
+use crate::snapshot::{Protocol, resource_id};
 use crate::steps::networks::Networks;
 use crate::steps::patterns::check_hosts;
 
@@ -37,6 +37,13 @@ pub static LISTEN: Directive = Directive::declaration(
 )
 .args(&[Arg::required("ADDRESS", Type::Address)])
 .options(&[
+    Opt::new(
+        "protocol",
+        Type::OneOf(&["http", "fastcgi"]),
+        "`fastcgi`: this server is a FastCGI application of another one, which tells it of its \
+         clients; on TCP `trust` names who is believed.",
+    )
+    .default(r#""http""#),
     Opt::new(
         "trust",
         Type::List(&Type::Prefix),
@@ -217,6 +224,8 @@ pub struct Bind {
     pub limits: Limits,
     /// Who is believed what about clients.
     pub trust: Option<Arc<Trust>>,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// Connections of those who are trusted begin with a PROXY header.
     pub proxy_protocol: bool,
     /// Connections that one client may have.
@@ -350,6 +359,10 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             times: times(call),
             limits: limits(call),
             trust: trust(call, address, report),
+            protocol: match call.get("protocol") {
+                "fastcgi" => Protocol::Fastcgi,
+                _ => Protocol::Http,
+            },
             proxy_protocol: call.get("proxy_protocol"),
             max_per_client: call.get("max_connections_per_client"),
             file: file(call, address, report),
@@ -365,6 +378,7 @@ pub fn listeners(declarations: &[Arc<Call>], report: &mut Report, previous: &[Bi
             times,
             limits,
             trust: None,
+            protocol: Protocol::Http,
             proxy_protocol: false,
             max_per_client: 1000,
             file: File::default(),

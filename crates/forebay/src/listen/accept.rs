@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Listener;
 use super::proxy_protocol::serve_behind_header;
 use crate::exchange::{Remote, guard};
-use crate::protocol::h1;
+use crate::protocol::{fastcgi, h1};
+use crate::snapshot::Protocol;
 use crate::transport::Transport;
 use crate::worker::Worker;
 
@@ -98,7 +99,10 @@ pub(super) fn take(
     worker.counters.open.add(1);
     if open > process.max_connections.load(Relaxed) && !worker.reap_idle(REAP) {
         worker.counters.refused.add(1);
-        refuse(transport.into_socket());
+        // FastCGI has no word for it before a request.
+        if listener.with_served(|served| served.protocol) == Protocol::Http {
+            refuse(transport.into_socket());
+        }
         return;
     }
     let Ok(local) = transport.local_addr() else {
@@ -126,7 +130,12 @@ pub(super) fn serve(link: Rc<h1::Link>, place: Place) {
         link.worker.counters.clients_refused.add(1);
         return;
     }
-    tokio::task::spawn_local(guard::Task::new(place, h1::serve(link)));
+    match link.listener.with_served(|served| served.protocol) {
+        Protocol::Http => tokio::task::spawn_local(guard::Task::new(place, h1::serve(link))),
+        Protocol::Fastcgi => {
+            tokio::task::spawn_local(guard::Task::new(place, fastcgi::serve(link)))
+        }
+    };
 }
 
 /// A connection's place among those that the process may have; given back when its task ends,

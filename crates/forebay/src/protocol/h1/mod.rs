@@ -34,6 +34,7 @@ use std::task::{Context, Poll, ready};
 use forebay_http1::{BodyDecoder, Framing, HeadError, Method, Progress, RequestHead, Version};
 
 pub use link::{Desk, LAST_CALL, Link, MAX_INTERIM, Phase};
+pub use send::linger;
 
 use crate::exchange::{Body, Exchange, Fault, Reason, Response, guard};
 use body::ClientBody;
@@ -98,7 +99,7 @@ pub async fn serve(link: Rc<Link>) {
             Next::Close => {
                 poll_fn(|cx| poll_sent(&link, cx)).await;
             }
-            Next::Linger => Box::pin(send::linger(&link)).await,
+            Next::Linger => Box::pin(linger(&link)).await,
             Next::Tunnel => Box::pin(tunnel::run(&link)).await,
         }
         link.close_desk();
@@ -135,7 +136,7 @@ impl Drop for Registered<'_> {
 ///
 /// One that has been accepted gets its first answer even if the server is about to end: its request
 /// is on the way, and nobody would send it again.
-async fn idle(link: &Link, first: bool) -> bool {
+pub async fn idle(link: &Link, first: bool) -> bool {
     if link.eof.get() || (link.is_ending() && !first) {
         return false;
     }

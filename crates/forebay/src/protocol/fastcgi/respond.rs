@@ -1,0 +1,176 @@
+//! One request of a connection, from its steps to the last byte of its response.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use forebay_fields::{Known, KnownSet, append_decimal};
+use forebay_http1::{Method, reason_phrase};
+
+use super::{Conn, FLUSH_BYTES};
+use crate::exchange::{
+    Body, CLIENT_LEFT, Exchange, Fault, Lease, Pulled, Reason, Response, Stream, dress, guard,
+};
+use crate::files::FileStream;
+
+/// What this side says itself, and what would be taken for the response's status.
+const FRAMING: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::ContentLength,
+    Known::KeepAlive,
+    Known::Status,
+    Known::TransferEncoding,
+    Known::Upgrade,
+]);
+
+/// Answers a request; with this fault if it could not be read.
+pub async fn respond(conn: Rc<Conn>, id: u16, exchange: Lease, fault: Option<Fault>) {
+    let mut one = One {
+        conn,
+        id,
+        exchange,
+        is_over: false,
+    };
+    let exchange = &mut one.exchange;
+    let mut response = match fault {
+        Some(fault) => Response::fault(exchange, fault),
+        None => run(&one.conn, exchange).await,
+    };
+    dress(exchange, &mut response);
+    // Whatever the steps have not taken of the request's body nobody will want any more.
+    exchange.request.set_body(Body::Empty);
+    let has_body = write_head(&one.conn, id, exchange, &mut response);
+    // The site is needed no more: a slow download must not keep an old configuration in memory.
+    exchange.release_site();
+    let body = std::mem::take(&mut response.body);
+    let worker = &one.conn.link.worker;
+    worker.give_back_fields(std::mem::take(&mut response.fields));
+    let sent = match body {
+        _ if !has_body => Ok(()),
+        Body::Empty => Ok(()),
+        Body::Bytes(bytes) => {
+            one.exchange.outcome.bytes = bytes.len() as u64;
+            one.conn.push(id, bytes);
+            Ok(())
+        }
+        Body::File(range) => {
+            let mut stream = FileStream::new(worker, range);
+            one.send(&mut stream).await
+        }
+        Body::Stream(mut stream) => one.send(&mut *stream).await,
+        // Nobody was offered one.
+        Body::Tunnel(_) => Err(Reason::Internal.into()),
+    };
+    one.is_over = true;
+    match sent {
+        Ok(()) => one.conn.end(id),
+        Err(fault) => {
+            one.exchange.outcome.fault = Some(fault.reason);
+            one.conn.break_off(id, &fault);
+        }
+    }
+}
+
+/// A request, which notes what has become of it even where it is given up.
+struct One {
+    conn: Rc<Conn>,
+    id: u16,
+    exchange: Lease,
+    is_over: bool,
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let outcome = &mut self.exchange.outcome;
+            if outcome.status == 0 {
+                outcome.status = CLIENT_LEFT;
+            }
+            outcome.fault = Some(Reason::ClientGone);
+            self.conn.link.worker.counters.fault(Reason::ClientGone);
+        }
+    }
+}
+
+impl One {
+    /// Sends a body as it comes, and pulls no more of it than its web server takes.
+    async fn send(&mut self, stream: &mut dyn Stream) -> Result<(), Fault> {
+        let ahead = stream.read_ahead_bytes().max(FLUSH_BYTES);
+        poll_fn(|cx| self.poll_send(stream, ahead, cx)).await
+    }
+
+    fn poll_send(
+        &mut self,
+        stream: &mut dyn Stream,
+        ahead: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            // The connection polls this again when it has sent some.
+            if self.conn.queued() >= ahead {
+                return Poll::Pending;
+            }
+            match ready!(stream.poll_pull(cx)) {
+                Pulled::Data(bytes) => {
+                    self.exchange.outcome.bytes += bytes.len() as u64;
+                    self.conn.push(self.id, bytes);
+                }
+                // There is no place for trailers.
+                Pulled::End(_) => return Poll::Ready(Ok(())),
+                Pulled::Abort(fault) => return Poll::Ready(Err(fault)),
+            }
+        }
+    }
+}
+
+async fn run(conn: &Rc<Conn>, exchange: &mut Exchange) -> Response {
+    let entered = conn
+        .link
+        .listener
+        .with_served(|served| exchange.enter(served));
+    if let Some(response) = entered {
+        return response;
+    }
+    if let Some(response) = guard::run(exchange) {
+        return response;
+    }
+    exchange.begin_waiting();
+    exchange.interim = Some(conn.clone());
+    guard::finish(exchange).await
+}
+
+/// Queues the head (RFC 3875 §6.3); says whether a body follows.
+fn write_head(conn: &Conn, id: u16, exchange: &mut Exchange, response: &mut Response) -> bool {
+    let worker = &conn.link.worker;
+    worker.counters.status(response.status);
+    if let Some(fault) = &response.fault {
+        worker.counters.fault(fault.reason);
+        crate::log::fault(fault, exchange.site_name());
+    }
+    exchange.outcome.status = response.status;
+    exchange.outcome.fault = response.fault.as_ref().map(|fault| fault.reason);
+    let is_head = exchange.request.method == Method::Head;
+    let may_have_body = !matches!(response.status, 204 | 304);
+    let announced = match (is_head, &response.body) {
+        (false, body) => body.len_bytes(),
+        // A response to HEAD says what GET's would have said, where that is known.
+        (true, Body::Empty) if response.from_upstream => response.announced_len,
+        (true, body) => response.announced_len.or(body.len_bytes()),
+    };
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"Status: ");
+    append_decimal(&mut out, response.status.into());
+    out.push(b' ');
+    out.extend_from_slice(reason_phrase(response.status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    response.fields.write_without(&mut out, FRAMING);
+    if let Some(len) = announced.filter(|_| may_have_body) {
+        out.extend_from_slice(b"Content-Length: ");
+        append_decimal(&mut out, len);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    conn.push(id, Bytes::from(out));
+    may_have_body && !is_head
+}
