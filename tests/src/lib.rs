@@ -34,6 +34,7 @@ pub mod certs;
 pub mod client;
 pub mod disk;
 pub mod docs;
+pub mod fcgi;
 pub mod journal;
 pub mod load;
 pub mod origin;

@@ -186,7 +186,8 @@ impl Conn {
                 if self.closing.get() {
                     return Poll::Ready(End::Close);
                 }
-                let nothing_begun = self.link.input_is_empty() && self.server.borrow().requests() == 0;
+                let nothing_begun =
+                    self.link.input_is_empty() && self.server.borrow().requests() == 0;
                 if nothing_begun && self.is_between() {
                     let is_ending = self.link.is_ending();
                     return Poll::Ready(if is_ending { End::Close } else { End::Idle });
@@ -281,7 +282,12 @@ impl Conn {
         self.wait_for(Waits::Nothing);
         let reason = match what {
             Waits::Body => {
-                for inlet in self.inlets.borrow_mut().values_mut().filter(|one| one.waits()) {
+                for inlet in self
+                    .inlets
+                    .borrow_mut()
+                    .values_mut()
+                    .filter(|one| one.waits())
+                {
                     inlet.fail(Reason::BodyTooSlow.into());
                 }
                 return Poll::Ready(None);
@@ -418,7 +424,10 @@ impl Conn {
     /// Queues bytes of a response.
     fn push(&self, id: u16, mut bytes: Bytes) {
         while !bytes.is_empty() {
-            let piece = self.server.borrow_mut().stdout(id, bytes.len(), u16::MAX, false);
+            let piece = self
+                .server
+                .borrow_mut()
+                .stdout(id, bytes.len(), u16::MAX, false);
             // It was ended: then nobody wants it.
             let Ok(piece) = piece else { return };
             let now = bytes.split_to(piece.content);

@@ -79,9 +79,14 @@ fn write(params: &Params, out: &mut BytesMut) -> Result<bool, Fault> {
         Some(uri) if !uri.is_empty() => word(uri, out)?,
         _ => write_target(params, out),
     }
-    let host = params.get(b"HTTP_HOST").filter(|host| !host.is_empty());
-    let name = || params.get(b"SERVER_NAME").filter(|name| !name.is_empty());
-    match (host, name()) {
+    let mut hosts = params.iter().filter(|(name, _)| *name == b"HTTP_HOST");
+    let host = hosts.next().map(|(_, host)| host);
+    if hosts.next().is_some() {
+        return Err(malformed("there are several HTTP_HOST"));
+    }
+    let host = host.filter(|host| !host.is_empty());
+    let name = params.get(b"SERVER_NAME").filter(|name| !name.is_empty());
+    match (host, name) {
         (Some(host), _) => {
             out.extend_from_slice(b" HTTP/1.1\r\n");
             field(b"Host", host, out)?;
@@ -130,8 +135,26 @@ fn write_target(params: &Params, out: &mut BytesMut) {
     }
     for byte in script.iter().chain(rest) {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' | b':'
-            | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'/'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'@'
+            | b'!'
+            | b'$'
+            | b'&'
+            | b'\''
+            | b'('
+            | b')'
+            | b'*'
+            | b'+'
+            | b','
+            | b';'
             | b'=' => out.extend_from_slice(&[*byte]),
             byte => {
                 const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -151,7 +174,9 @@ fn write_target(params: &Params, out: &mut BytesMut) {
 /// A part of the first line.
 fn word(text: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
     if !text.iter().all(u8::is_ascii_graphic) {
-        return Err(malformed("there is a space or a control character in the request line"));
+        return Err(malformed(
+            "there is a space or a control character in the request line",
+        ));
     }
     out.extend_from_slice(text);
     Ok(())
@@ -176,7 +201,10 @@ fn value(text: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
 
 /// `X_FORWARDED_FOR` was `X-Forwarded-For`; web servers take away those that had `_` themselves.
 fn write_name(name: &[u8], out: &mut BytesMut) -> Result<(), Fault> {
-    if name.iter().any(|byte| matches!(byte, b':' | b' ' | b'\t' | b'\r' | b'\n' | 0)) {
+    if name
+        .iter()
+        .any(|byte| matches!(byte, b':' | b' ' | b'\t' | b'\r' | b'\n' | 0))
+    {
         return Err(malformed("there is a field with a wrong name"));
     }
     let mut begins = true;
