@@ -35,6 +35,7 @@ pub mod client;
 pub mod disk;
 pub mod docs;
 pub mod fcgi;
+pub mod fronts;
 pub mod journal;
 pub mod load;
 pub mod origin;

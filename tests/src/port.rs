@@ -63,6 +63,14 @@ impl Reserved {
         self.addr
     }
 
+    /// Lets a server bind it that knows only `SO_REUSEADDR`.
+    ///
+    /// # Panics
+    /// When that cannot be said.
+    pub fn open_to_others(&self) {
+        self.socket.set_reuse_address(true).expect("an option");
+    }
+
     /// The port reserved.
     #[must_use]
     pub fn port(&self) -> u16 {

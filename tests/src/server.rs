@@ -15,6 +15,7 @@ use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{Client, Endpoint};
+use crate::fronts::{Front, Kind};
 use crate::journal::{Journal, lock};
 use crate::port::Reserved;
 use crate::wait::{self, PATIENCE};
@@ -254,9 +255,7 @@ impl Builder {
     /// When that cannot be said.
     #[must_use]
     pub fn open_to_all(self) -> Self {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(self.dir.path(), mode).expect("permissions");
+        open_to_all(self.dir.path());
         self
     }
 
@@ -335,6 +334,7 @@ impl Builder {
 
     fn into_server(self, addr: SocketAddr) -> Server {
         Server {
+            front: None,
             child: None,
             journal: Journal::current(),
             stderr: Arc::default(),
@@ -345,10 +345,21 @@ impl Builder {
             config_path: self.dir.path().join("forebay.lua"),
             admin: self.dir.path().join("admin.sock"),
             _ports: self.more_ports,
-            _port: self.port,
+            port: self.port,
             dir: self.dir,
         }
     }
+}
+
+/// Where a server listens that has another one in front of it.
+const FRONT_SOCKET: &str = "behind.sock";
+
+/// Which web server is to stand in front of every server of a test, which then is its FastCGI
+/// application: so the same cases prove both protocols.
+fn in_front() -> Option<Kind> {
+    let name = std::env::var("FOREBAY_TESTS_FRONT").ok()?;
+    let kind = Kind::of(&name);
+    Some(kind.unwrap_or_else(|| panic!("FOREBAY_TESTS_FRONT: there is no front \"{name}\"")))
 }
 
 fn prelude(builder: &Builder) -> String {
@@ -360,12 +371,26 @@ fn prelude(builder: &Builder) -> String {
         builder.server
     );
     if let Some(options) = &builder.listen {
-        let _ = write!(text, "listen \"{}\"", builder.port.addr());
-        if !options.is_empty() {
-            let _ = write!(text, " {{ {options} }}");
+        let socket = builder.dir.path().join(FRONT_SOCKET);
+        let (at, more) = match in_front() {
+            None => (builder.port.addr().to_string(), ""),
+            Some(_) => {
+                let at = format!("unix:{}", socket.display());
+                (at, "protocol = \"fastcgi\", mode = \"0666\", ")
+            }
+        };
+        let _ = write!(text, "listen \"{at}\"");
+        if !options.is_empty() || !more.is_empty() {
+            let _ = write!(text, " {{ {more}{options} }}");
         }
     }
     text
+}
+
+fn open_to_all(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir, mode).expect("permissions");
 }
 
 fn write_file(dir: &Path, path: &str, contents: &[u8]) {
@@ -377,6 +402,7 @@ fn write_file(dir: &Path, path: &str, contents: &[u8]) {
 
 /// A running server; it is killed when dropped.
 pub struct Server {
+    front: Option<Front>,
     child: Option<Child>,
     journal: Arc<Journal>,
     stderr: Arc<Mutex<String>>,
@@ -386,7 +412,7 @@ pub struct Server {
     prelude: String,
     config_path: PathBuf,
     admin: PathBuf,
-    _port: Reserved,
+    port: Reserved,
     _ports: Vec<Reserved>,
     dir: TempDir,
 }
@@ -697,7 +723,17 @@ impl Server {
     #[track_caller]
     fn wait_listening(&mut self) {
         let addr = self.addr;
-        self.wait_while(|| TcpStream::connect(addr).is_err());
+        let socket = self.dir.path().join(FRONT_SOCKET);
+        match in_front().filter(|_| self.prelude.contains(FRONT_SOCKET)) {
+            None => self.wait_while(|| TcpStream::connect(addr).is_err()),
+            Some(kind) => {
+                self.wait_while(|| UnixStream::connect(&socket).is_err());
+                let dir = self.dir.path().join("front");
+                self.port.open_to_others();
+                open_to_all(self.dir.path());
+                self.front = Some(Front::start(kind, addr, &socket, &dir));
+            }
+        }
     }
 
     /// Until it also hears commands: the admin socket is not among what it serves, so nothing says

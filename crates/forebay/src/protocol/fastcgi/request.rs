@@ -11,9 +11,9 @@ use forebay_http1::{HeadParser, Progress, RequestHead};
 use crate::exchange::{Exchange, Fault, Reason};
 use crate::protocol::h1::{self, Link};
 
-/// Fields that are about the client's connection to the web server, or are told otherwise.
-const SKIPPED: [&[u8]; 13] = [
-    b"CONNECTION",
+/// Fields that are about the client's connection to the web server, or are told otherwise. Not
+/// `Connection`: what it names goes no further, and not every web server sees to that.
+const SKIPPED: [&[u8]; 12] = [
     b"CONTENT_LENGTH",
     b"CONTENT_TYPE",
     b"EXPECT",

@@ -162,7 +162,12 @@ fn write_head(conn: &Conn, id: u16, exchange: &mut Exchange, response: &mut Resp
     out.extend_from_slice(b"Status: ");
     append_decimal(&mut out, response.status.into());
     out.push(b' ');
-    out.extend_from_slice(reason_phrase(response.status).as_bytes());
+    // With none, some web servers leave the space out that HTTP/1.1 has behind the number.
+    let reason = match reason_phrase(response.status) {
+        "" => "Unnamed",
+        reason => reason,
+    };
+    out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     response.fields.write_without(&mut out, FRAMING);
     if let Some(len) = announced.filter(|_| may_have_body) {
