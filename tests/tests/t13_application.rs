@@ -467,3 +467,36 @@ fn a_loop_is_found() {
     let again = Request::get("/").field("CDN-Loop", &format!("{own}, {own}"));
     assert_eq!(server.client().request(&again).status(), 508);
 }
+
+#[test]
+fn a_reload_keeps_connections_of_a_pool_that_stays() {
+    let app = App::start();
+    let config = |more: &str| {
+        format!(
+            "site {{ \"*\", headers {{ response = {{ x = \"{more}\" }} }}, fastcgi \"@app@\" }}"
+        )
+    };
+    let server = Server::builder(&config("1"))
+        .set("app", app.target())
+        .workers(1)
+        .start();
+    let ask = || {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/"));
+        conn
+    };
+    let mut conn = ask();
+    let mut asked = app.accept();
+    let _ = asked.read_stdin();
+    asked.answer(OK);
+    assert_eq!(conn.read_response().expect(200).field("x"), Some("1"));
+    server.reload_with(&config("2"));
+    let mut conn = ask();
+    asked.read_params();
+    let _ = asked.read_stdin();
+    asked.answer(OK);
+    assert_eq!(conn.read_response().expect(200).field("x"), Some("2"));
+    // With the pool its connections go.
+    server.reload_with("site { \"*\", respond(200) }");
+    asked.expect_closed();
+}

@@ -410,3 +410,31 @@ fn health_is_asked_for_in_fastcgi() {
     server.wait_stderr("the peer is up");
     assert_eq!(server.client().get("/").status(), 200);
 }
+
+/// php-fpm ends a process, and with it a connection that is kept, right behind its last answer.
+#[test]
+fn processes_that_are_replaced_cost_no_request() {
+    let script = "<?php echo file_get_contents('php://input');";
+    let php = PhpFpm::start_with(4, "pm.max_requests = 3", &[("in.php", script)]);
+    let server = builder(
+        &php,
+        "site { \"*\", fastcgi \"@php@\" { root = \"@root@\" } }",
+    )
+    .workers(2)
+    .start();
+    let hammer = |number: usize| {
+        let client = server.client();
+        std::thread::spawn(move || {
+            let mut conn = client.connect();
+            for round in 0..150 {
+                let body = format!("{number} {round}");
+                let response = conn.exchange(&Request::post("/in.php", &body));
+                assert_eq!(response.expect(200).text(), body);
+            }
+        })
+    };
+    let threads: Vec<_> = (0..4).map(hammer).collect();
+    for thread in threads {
+        thread.join().expect("every POST is answered");
+    }
+}

@@ -189,8 +189,9 @@ impl Line {
             let flushed = self.out.poll_flush(&mut conn.io, cx, &mut self.written);
             self.sent |= self.written > before;
             if let Poll::Ready(Err(error)) = flushed {
-                // It takes no more; perhaps it has answered already (413) and that can be read.
-                if conn.io.has_news() {
+                // It takes no more; perhaps it has answered already (413) and that can be read. Where
+                // nothing has gone, it had closed before: the body stays fit for another try.
+                if self.sent && conn.io.has_news() {
                     self.out.recycle(0);
                     self.upload = Upload::Broken;
                     return Ok(());

@@ -46,12 +46,27 @@ impl Idle {
     /// A kept connection to this peer that nothing has been heard from: who has news has either
     /// ended or says something nobody asked for, and is dropped. No system call. Over TLS, one to
     /// who has proved to have this name.
-    pub fn take(&self, worker: &Worker, peer: usize, tls_name: Option<&str>) -> Option<PeerConn> {
+    ///
+    /// `repeatable`: the request may be sent again. A FastCGI application that ends a process after so
+    /// many requests says nothing of it: it closes the connection right behind its last answer, and
+    /// throws away what has come by then. A request that must not be sent twice is not given to one
+    /// that may be about to.
+    pub fn take(
+        &self,
+        worker: &Worker,
+        peer: usize,
+        tls_name: Option<&str>,
+        repeatable: bool,
+    ) -> Option<PeerConn> {
         let mut kept = self.peers[peer].borrow_mut();
         if kept.is_empty() {
             return None;
         }
-        let taken = take_from(&mut kept, tls_name);
+        let taken = if self.is_fastcgi() && !repeatable {
+            take_rested(&mut kept, worker.now_ms())
+        } else {
+            take_from(&mut kept, tls_name)
+        };
         if self.is_fastcgi() && kept.is_empty() {
             self.upstream.peers[peer]
                 .lines
@@ -143,6 +158,17 @@ impl Idle {
         }
         any
     }
+}
+
+/// A connection that its peer has not closed for so long it will not close because of the answer
+/// that it was kept after.
+const RESTED_MS: u64 = 50;
+
+/// The one that has rested for longest, if it is long enough.
+fn take_rested(kept: &mut Vec<Kept>, now_ms: u64) -> Option<PeerConn> {
+    kept.retain_mut(|(_, conn)| !conn.io.has_news());
+    let (since, _) = kept.first()?;
+    (now_ms.saturating_sub(*since) >= RESTED_MS).then(|| kept.remove(0).1)
 }
 
 /// The one used last that is of use; those that are not are dropped.

@@ -279,7 +279,8 @@ impl Passing {
         let kept = if fresh {
             None
         } else {
-            idle.take(worker, seat.peer, tls_name)
+            let repeatable = exchange.request.method.is_idempotent();
+            idle.take(worker, seat.peer, tls_name, repeatable)
         };
         let reused = kept.is_some();
         let conn: PeerConn = match kept {
