@@ -77,6 +77,7 @@ BARS = [
     Bar("sites-10000", 1.0, figure="forebay check of 10,000 sites, s", below=True),
     Bar("routes-1000", 1.03, "one route", row="1,000 routes"),
     Bar("gzip-64k", 1.0, "nginx"),
+    Bar("php-hello", 0.85, "nginx"),
     Bar("access-log", 1.08, "no log", row="log and metrics"),
     Bar("limit-clients", 0.5, figure="limit: added to a request, µs"),
     Bar("limit-clients", 64, figure="limit: memory more than without, MiB"),

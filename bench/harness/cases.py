@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from . import caching, runners
+from . import caching, php, runners
 from .model import Result
 from .runners import SIZES, Contestant, Load
 from .tools import HOST, request
@@ -255,6 +255,19 @@ def _limit(bench, result, names):
     return result
 
 
+def _php(bench, result, names):
+    process, socket = php.start(bench)
+    try:
+        contestants = _contestants(names, "php")
+        for contestant in contestants:
+            contestant.php = str(socket)
+        loads = Load([request("/hello.php", browser=True)], len("hello"), "/hello.php",
+                     connections=4)
+        return runners.cpu(bench, result, contestants, loads)
+    finally:
+        bench.keeper.stop(process)
+
+
 def _workers(mode):
     def run(bench, result, names):
         path = bench.files("1k")[0]
@@ -344,6 +357,8 @@ def _table():
                ["forebay"], _routes)
     yield Case("gzip-64k", "64 KiB of HTML, gzip on the fly at level 4", us, "nginx",
                ["forebay", "nginx"], _gzip)
+    yield Case("php-hello", "php-fpm says hello, a browser's head, 4 kept connections", us,
+               "nginx", ["forebay", "nginx"], _php)
     yield Case("access-log", "static 1 KiB, a browser's head: access log to a file, and metrics",
                us, "no log", ["forebay"], _access_log)
     yield Case("limit-clients", "a limit by client among a million clients", us, "no limit",

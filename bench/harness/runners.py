@@ -31,6 +31,7 @@ class Contestant:
     sites: str = ""              # Forebay's sites in place of the usual ones
     gzip: bool = False
     cork: bool = True            # nginx's cache joins head and body
+    php: str = ""                # the socket of php-fpm
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Bench:
         port = self.tools.ports.take()
         self.started += 1
         setup = Setup(c.mode, port, self.work / f"{self.started:03}-{c.server}", self.root,
-                      origin_port, c.workers, c.cache_mb, c.disk_mb, gzip=c.gzip, cork=c.cork)
+                      origin_port, c.workers, c.cache_mb, c.disk_mb, gzip=c.gzip, cork=c.cork, php=c.php)
         if c.mode == "cache":
             setup.sites = c.sites
         elif c.sites:
@@ -169,6 +170,7 @@ class Load:
     prepare: dict = field(default_factory=dict)  # what is asked of a contestant before, by label
     hits: bool = False           # nothing may reach the origin
     metric: str = ""             # of Forebay's, noted at the end
+    connections: int = 0         # in place of the usual number
     zipf: float = 0              # requests are drawn by Zipf's law with this exponent
 
 
@@ -198,7 +200,7 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
     reached = asked_of_origin(one.setup.origin_port) if loads.hits else 0
     core = min(one.contestant.cores or bench.cores.server)
     busy, used, began = busy_seconds(core), cpu_seconds(pids), time.monotonic()
-    options = {"c": bench.options.connections, "l": loads.length}
+    options = {"c": loads.connections or bench.options.connections, "l": loads.length}
     if loads.depth > 1:
         options["P"] = loads.depth
     if loads.per_request:

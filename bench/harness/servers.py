@@ -27,6 +27,8 @@ def forebay(setup, binaries):
     if setup.mode == "static":
         compress = 'compress { encodings = "gzip" }, ' if setup.gzip else ""
         sites = f'site {{ "*", {compress}files "{setup.root}" }}'
+    elif setup.mode == "php":
+        sites = f'site {{ "*", fastcgi "unix:{setup.php}" {{ root = "{setup.root}" }} }}'
     else:
         sites = f"""\
 local origin = upstream "origin" {{ "127.0.0.1:{setup.origin_port}", max_connections = 20000,
@@ -47,6 +49,10 @@ def nginx(setup, binaries):
     if setup.mode == "static":
         gzip = "gzip on; gzip_comp_level 4; " if setup.gzip else ""
         location = f"{gzip}root {setup.root};"
+    elif setup.mode == "php":
+        location = f"""root {setup.root}; include /etc/nginx/fastcgi_params;
+      fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
+      fastcgi_pass php; fastcgi_keep_conn on;"""
     else:
         location = """proxy_pass http://origin; proxy_http_version 1.1;
       proxy_set_header Connection ""; proxy_buffer_size 16k; proxy_buffers 16 32k;
@@ -73,6 +79,11 @@ http {{
   upstream origin {{
     server 127.0.0.1:{setup.origin_port};
     keepalive 1024;
+    keepalive_requests 1000000000;
+  }}
+  upstream php {{
+    server unix:{setup.php or "/nowhere"};
+    keepalive 64;
     keepalive_requests 1000000000;
   }}
   server {{

@@ -9,7 +9,7 @@ from pathlib import Path
 class Setup:
     """What one server is to do in a case."""
 
-    mode: str            # "static", "proxy" or "cache"
+    mode: str            # "static", "proxy", "cache" or "php"
     port: int
     dir: Path            # its own directory, for its configuration and whatever it writes
     root: Path           # static files
@@ -20,6 +20,7 @@ class Setup:
     config: str = ""     # a whole configuration in place of the usual one (Forebay only)
     sites: str = ""      # sites in place of the usual one; ORIGIN stands for the origin (likewise)
     gzip: bool = False   # compress files on the fly, by gzip at level 4
+    php: str = ""        # the socket of php-fpm, which has the scripts under `root`
     cork: bool = True    # head and body in one segment (nginx's cache only)
 
     @property

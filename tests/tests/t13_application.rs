@@ -205,7 +205,7 @@ fn more_than_announced_is_cut() {
 fn rfc3875_6_2_2_a_local_redirect_is_served_here() {
     let app = App::start();
     let server = Server::builder(
-        r#"site { "*", headers { response = { x_seen = add "once" } },
+        r#"site { "*", limit { concurrency = 1 },
              route "/page" { respond(200, "the page $query_string by $method") },
              route "/admin/*" { deny "0.0.0.0/0", respond(200, "secret") },
              fastcgi "@app@" }"#,

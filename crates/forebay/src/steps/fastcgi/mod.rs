@@ -328,12 +328,7 @@ pub async fn restart(exchange: &mut Exchange, location: Vec<u8>) -> Result<Flow,
     let Some(site) = exchange.site.clone() else {
         return Err(Reason::Internal.into());
     };
-    // What was asked for stays what is logged, and what the steps above have to do with.
-    let mut asked = exchange.request.without_body();
-    std::mem::swap(&mut asked, &mut exchange.request);
-    let request = &mut exchange.request;
-    request.set_host(asked.host(), asked.port);
-    *request = asked.without_body();
+    let mut request = exchange.request.without_body();
     request.set_target(&location);
     request.prefix = None;
     request
@@ -345,7 +340,10 @@ pub async fn restart(exchange: &mut Exchange, location: Vec<u8>) -> Result<Flow,
     for name in [Known::ContentType, Known::ContentLength] {
         request.fields.remove(name);
     }
+    // What was asked for stays what is logged, and what the steps above have to do with.
+    let asked = std::mem::replace(&mut exchange.request, request);
     let captures = std::mem::take(&mut exchange.captures);
+    exchange.allowed_methods = None;
     let response = run_aside(exchange, Rest::from(site.pipeline.clone())).await;
     exchange.captures = captures;
     exchange.request = asked;

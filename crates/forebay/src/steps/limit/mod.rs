@@ -248,11 +248,20 @@ impl Limit {
         Ok(())
     }
 
+    /// Whether the exchange has a place already: an application that leads on to another path sends
+    /// it through the site again, and it must not wait for itself.
+    fn is_inside(&self, exchange: &Exchange) -> bool {
+        let held = exchange.kept::<Held>(self.id);
+        held.is_some_and(|held| held.permit.is_some())
+    }
+
     /// Lets the request pass, if it may at once.
     fn pass(&self, shared: &Shared, key: u64, exchange: &mut Exchange) -> Result<(), Refusal> {
         let permit = match &shared.crowd {
-            Some(crowd) => Some(crowd.enter(key).ok_or(Refusal::Full)?),
-            None => None,
+            Some(crowd) if !self.is_inside(exchange) => {
+                Some(crowd.enter(key).ok_or(Refusal::Full)?)
+            }
+            _ => None,
         };
         if let Some((gcra, table)) = &shared.rate
             && let Verdict::Later(ns) = self.turn(gcra, table, key, 0)
@@ -274,14 +283,9 @@ impl Limit {
 
     /// What the exchange holds of this limit until it ends.
     fn note(&self, key: u64, permit: Option<Permit>, exchange: &mut Exchange) {
-        if self.count.is_some() || permit.is_some() {
-            exchange.keep(
-                self.id,
-                Held {
-                    key,
-                    _permit: permit,
-                },
-            );
+        let is_noted = exchange.kept::<Held>(self.id).is_some();
+        if !is_noted && (self.count.is_some() || permit.is_some()) {
+            exchange.keep(self.id, Held { key, permit });
         }
     }
 
@@ -296,7 +300,8 @@ impl Limit {
         let deadline = worker.wheel.register();
         let until_ns = clock::precise_ns().saturating_add(nanos(self.wait));
         let left_ns = || until_ns.saturating_sub(clock::precise_ns());
-        let permit = match shared.crowd.as_ref().map(|crowd| crowd.enter_in_turn(key)) {
+        let crowd = shared.crowd.as_ref().filter(|_| !self.is_inside(exchange));
+        let permit = match crowd.map(|crowd| crowd.enter_in_turn(key)) {
             None => None,
             Some(Entry::Inside(permit)) => Some(permit),
             Some(Entry::Refused) => return Err(Refusal::Full),
@@ -344,7 +349,7 @@ impl Limit {
 /// What an exchange holds of a limit.
 struct Held {
     key: u64,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 fn nanos(duration: Duration) -> u64 {
