@@ -636,3 +636,19 @@ fn it_is_counted_once_what_the_origin_sends() {
     assert_eq!(count("body_bytes", "from=\"origin\""), 9);
     assert_eq!(count("body_bytes", "from=\"store\""), 36);
 }
+
+#[test]
+fn explain_tells_who_joins() {
+    let server = sharing("live = \"drop\"", "127.0.0.1:1", 1);
+    let config = server.config_path().to_str().expect("a path");
+    let explain = |more: &[&str]| {
+        let args = [&["explain", config, "http://forebay.test/live"], more].concat();
+        forebay_tests::server::run(&args).expect(0).stdout
+    };
+    let text = explain(&[]);
+    let joins =
+        "live: a stream that may not be stored is joined where it is; who is too slow is cut";
+    assert!(text.contains(joins), "{text}");
+    let text = explain(&["-H", "Cookie: a=b"]);
+    assert!(text.contains("live: not with this request"), "{text}");
+}

@@ -117,6 +117,8 @@ struct State<E> {
     newest_border: Option<u64>,
     readers: Slab<Place>,
     filler: Option<Waker>,
+    /// It waits for a reader to come so far, not only for the last one to leave.
+    waits_for_room: bool,
     end: Option<End<E>>,
 }
 
@@ -255,6 +257,7 @@ impl<H, E: Clone> Lives<H, E> {
                 newest_border: None,
                 readers,
                 filler: None,
+                waits_for_room: false,
                 end: None,
             }),
         });
@@ -340,7 +343,7 @@ impl<H, E: Clone> Live<H, E> {
             too_slow,
             waits: None,
         });
-        let filler = state.filler.take();
+        let filler = state.take_waiting();
         drop(state);
         self.of.counts.readers.fetch_add(1, Relaxed);
         filler.into_iter().for_each(Waker::wake);
@@ -364,6 +367,12 @@ impl<H, E: Clone> Live<H, E> {
 }
 
 impl<E> State<E> {
+    /// The filler's task, if a reader that has come further is news to it.
+    fn take_waiting(&mut self) -> Option<Waker> {
+        let waits = std::mem::take(&mut self.waits_for_room);
+        self.filler.take_if(|_| waits)
+    }
+
     /// The number that the next piece will have.
     fn next(&self) -> u64 {
         self.first + self.pieces.len() as u64
@@ -481,7 +490,8 @@ impl<H, E: Clone> LiveFiller<H, E> {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        match state.at > state.fastest() + AHEAD_BYTES {
+        state.waits_for_room = state.at > state.fastest() + AHEAD_BYTES;
+        match state.waits_for_room {
             true => Poll::Pending,
             false => Poll::Ready(Room::More),
         }
@@ -564,7 +574,7 @@ impl<H, E: Clone> LiveReader<H, E> {
         };
         if let (Some(bytes), Next::Piece(number)) = (there, next) {
             place.next = Next::Piece(number + 1);
-            let filler = state.filler.take();
+            let filler = state.take_waiting();
             drop(guard);
             filler.into_iter().for_each(Waker::wake);
             return Poll::Ready(Heard::Data(bytes));
@@ -613,7 +623,11 @@ impl<H, E: Clone> Drop for LiveReader<H, E> {
         let mut state = self.live.state.lock();
         state.readers.try_remove(self.place);
         let is_last = state.readers.is_empty();
-        let filler = state.filler.take();
+        let filler = match is_last {
+            true => state.filler.take(),
+            // The one that it has waited for may be gone.
+            false => state.take_waiting(),
+        };
         drop(state);
         self.live.of.counts.readers.fetch_sub(1, Relaxed);
         if is_last {

@@ -151,6 +151,38 @@ fn the_fastest_sets_the_pace_and_a_slow_one_is_cut() {
 }
 
 #[test]
+fn the_filler_is_woken_when_there_is_room_and_not_before() {
+    let lives = lives();
+    let (filler, mut first) = begin(&lives, Borders::Pieces, TooSlow::Cut);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let mut cx = Context::from_waker(&waker);
+    while filler.poll_room(&mut cx).is_ready() {
+        push_bytes(&filler, 100_000);
+    }
+    let times = || woken.0.load(Relaxed);
+    assert_eq!(times(), 0);
+    let _ = next(&mut first);
+    assert_eq!(times(), 1);
+    // It has looked, and there was room.
+    assert_eq!(filler.poll_room(&mut cx), Poll::Ready(Room::More));
+    let _ = next(&mut first);
+    assert_eq!(times(), 1);
+    while filler.poll_room(&mut cx).is_ready() {
+        push_bytes(&filler, 100_000);
+    }
+    // Who joins is where it is.
+    let second = join(&lives, TooSlow::Cut);
+    assert_eq!(times(), 2);
+    assert_eq!(filler.poll_room(&mut cx), Poll::Ready(Room::More));
+    drop(second);
+    assert!(filler.poll_room(&mut cx).is_pending());
+    drop(first);
+    assert_eq!(times(), 3);
+    assert_eq!(filler.poll_room(&mut cx), Poll::Ready(Room::Alone));
+}
+
+#[test]
 fn who_skips_goes_on_at_the_newest_border() {
     let lives = lives();
     let (filler, mut slow) = begin(&lives, Borders::EmptyLines, TooSlow::Skip);
@@ -189,10 +221,9 @@ fn with_the_last_reader_it_is_over() {
     let mut cx = Context::from_waker(&waker);
     assert_eq!(filler.poll_room(&mut cx), Poll::Ready(Room::More));
     drop(first);
-    assert_eq!(woken.0.load(Relaxed), 1);
-    assert_eq!(filler.poll_room(&mut cx), Poll::Ready(Room::More));
+    assert_eq!(woken.0.load(Relaxed), 0);
     drop(second);
-    assert_eq!(woken.0.load(Relaxed), 2);
+    assert_eq!(woken.0.load(Relaxed), 1);
     assert_eq!(filler.poll_room(&mut cx), Poll::Ready(Room::Alone));
     // Who comes now begins another one, though this one is not closed yet.
     assert!(lives.join(HASH, b"key", TooSlow::Cut, |_| true).is_none());

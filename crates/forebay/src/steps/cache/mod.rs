@@ -445,27 +445,19 @@ impl Cache {
             {
                 return joined;
             }
-            let newest = self.newest(&key);
-            let fields = &exchange.request.fields;
-            let flight = flight(&self.shared, &key, newest.as_ref(), fields);
             let rules_before = store.rules.newest();
-            let now_ms = exchange.worker.now_ms();
-            let begun = match store.begin_variant(key.hash, flight, now_ms) {
-                // Not for all, but perhaps for all who ask while it runs.
-                Begin::Pass if filling.may_share => {
-                    store.begin_variant(key.hash, join::flight(store, flight), now_ms)
-                }
-                begun => begun,
-            };
-            match begun {
+            match self.begin(exchange, &key, filling.may_share) {
                 Begin::Pass => break,
                 Begin::Lead(lead) => {
                     // It may have come, or a purge, between the look and this.
                     if let Some(object) = self.has_come(exchange, &key, &stored, why) {
                         drop(lead);
-                        exchange.outcome.cached = Some(Cached::of(How::Collapsed));
-                        let how = forwarded(why, None, false, true);
-                        return self.answer_brought(exchange, &object, &filling, how, None);
+                        return self.collapsed(exchange, &object, &filling, why);
+                    }
+                    if filling.may_share
+                        && let Some(joined) = self.join(exchange, &key, why)
+                    {
+                        return joined;
                     }
                     stored = stored.filter(|stored| store.is_alive(stored));
                     let told = filling.ask(lead, stored.clone(), None);
@@ -484,9 +476,7 @@ impl Cache {
                         if object.asked_at < rules_before && !store.is_alive(&object) => {}
                     Outcome::Object(object) => {
                         if is_for(&object.meta, &exchange.request.fields) {
-                            exchange.outcome.cached = Some(Cached::of(How::Collapsed));
-                            let how = forwarded(why, None, false, true);
-                            return self.answer_brought(exchange, &object, &filling, how, None);
+                            return self.collapsed(exchange, &object, &filling, why);
                         }
                         // It varies, and this is another variant.
                         (stored, why) = (None, Forward::VaryMiss);
@@ -504,6 +494,35 @@ impl Cache {
             }
         }
         self.go_on(exchange, Around::Uncacheable)
+    }
+
+    /// Who is to ask for what is absent.
+    fn begin(&self, exchange: &Exchange, key: &Key, may_share: bool) -> Begin<Stored> {
+        let store = &self.shared.store;
+        let newest = self.newest(key);
+        let fields = &exchange.request.fields;
+        let flight = flight(&self.shared, key, newest.as_ref(), fields);
+        let now_ms = exchange.worker.now_ms();
+        match store.begin_variant(key.hash, flight, now_ms) {
+            // Not for all, but perhaps for all who ask while it runs.
+            Begin::Pass if may_share => {
+                store.begin_variant(key.hash, join::flight(store, flight), now_ms)
+            }
+            begun => begun,
+        }
+    }
+
+    /// Another one has had it brought in.
+    fn collapsed(
+        &self,
+        exchange: &mut Exchange,
+        object: &Kept,
+        filling: &Rc<Filling>,
+        why: Forward,
+    ) -> Flow {
+        exchange.outcome.cached = Some(Cached::of(How::Collapsed));
+        let how = forwarded(why, None, false, true);
+        self.answer_brought(exchange, object, filling, how, None)
     }
 
     /// What came of asking, for the one who did.
