@@ -7,11 +7,12 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use forebay_tests::Request;
 use forebay_tests::peers::Nginx;
+use forebay_tests::php::PhpFpm;
 use forebay_tests::port::Reserved;
 use forebay_tests::server::{binary, run};
 use forebay_tests::wait::{until, until_some};
+use forebay_tests::{Request, Server};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -176,6 +177,78 @@ fn a_tap_shows_what_nginx_and_php_say_and_reads_it_again() {
 }
 
 #[test]
+fn of_a_running_server_is_shown_what_its_steps_offer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let php = PhpFpm::start(
+        1,
+        &[("a.php", "<?php echo 'for '.$_SERVER['REQUEST_URI'];")],
+    );
+    let config = "site { \"*\", route \"/quiet/*\" { rewrite \"/$rest\", fastcgi \"@php@\" { root = \"@app@\" } },\n\
+                  fastcgi \"@php@\" { root = \"@app@\", trace = true } }";
+    let server = Server::builder(config)
+        .set("php", php.target())
+        .set("app", php.root())
+        .start();
+    let admin = server.dir().join("admin.sock");
+    let admin = admin.to_str().expect("text");
+    let shown = std::fs::File::create(dir.path().join("shown")).expect("a file");
+    let said = std::fs::File::create(dir.path().join("said")).expect("a file");
+    let child = Command::new(binary())
+        .args(["fcgi-trace", "--admin", admin, "--write", "kept"])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(shown)
+        .stderr(said)
+        .spawn()
+        .expect("the forebay binary to run");
+    let mut job = Job(child);
+    until("it to look on", || {
+        text(dir.path(), "said").contains("looking on")
+    });
+    let client = server.client();
+    assert_eq!(client.get("/quiet/a.php").text(), "for /quiet/a.php");
+    let form = Request::post("/a.php?x", "user=u&password=hidden")
+        .field("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(client.request(&form).text(), "for /a.php?x");
+    until("all to be shown", || {
+        text(dir.path(), "shown").contains("(closed)")
+    });
+    let shown = text(dir.path(), "shown");
+    let lines = plain(&shown);
+    let has = |expected: &str| {
+        assert!(
+            lines.iter().any(|line| line == expected),
+            "{expected} in\n{shown}"
+        );
+    };
+    has("#1/1 → BEGIN_REQUEST 8 bytes: Responder, keep the connection");
+    has("  REQUEST_URI = /a.php?x");
+    has("  | user=u&password=***");
+    has("#1/1 → STDIN         0 bytes: the end of the stream");
+    has("  | for /a.php?x");
+    assert!(shown.contains("END_REQUEST"), "{shown}");
+    assert!(
+        !shown.contains("quiet") && !shown.contains("hidden"),
+        "{shown}"
+    );
+    // In a file there is all of it.
+    let kept = dir.path().join("kept");
+    let kept = kept.to_str().expect("text");
+    assert_eq!(run(&["fcgi-trace", "--read", kept]).expect(0).stdout, shown);
+    // It ends with the server, and where nothing is offered that is said.
+    server.reload_with("site { \"*\", respond(200) }");
+    let refused = run(&["fcgi-trace", "--admin", admin]).expect(1);
+    assert!(
+        refused.stderr.contains("trace = true"),
+        "{}",
+        refused.stderr
+    );
+    drop(server);
+    let status = until_some("its end", || job.0.try_wait().expect("its state"));
+    assert!(status.code().is_some(), "{status}");
+}
+
+#[test]
 fn packets_that_tcpdump_captured_are_read() {
     let dir = tempfile::tempdir().expect("a directory");
     let app = Reserved::new();
@@ -313,8 +386,7 @@ fn what_is_wrong_is_said() {
         output.stderr
     );
     for args in [
-        &["fcgi-trace"][..],
-        &["fcgi-trace", "--listen", "127.0.0.1:1"],
+        &["fcgi-trace", "--listen", "127.0.0.1:1"][..],
         &["fcgi-trace", "--listen", "nowhere", "--to", "127.0.0.1:1"],
         &[
             "fcgi-trace",

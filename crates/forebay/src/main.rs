@@ -17,6 +17,7 @@ mod log;
 mod protocol;
 mod snapshot;
 mod steps;
+mod trace;
 mod transport;
 mod upstream;
 mod wheel;

@@ -1,6 +1,6 @@
 //! Talking to a running server through its admin socket: HTTP over a Unix socket, one request.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,10 @@ use crate::control::admin::default_path;
 
 /// More than this no answer has: metrics of 10,000 sites are a few megabytes.
 const MAX_ANSWER: u64 = 64 << 20;
+
+/// The head of an answer that goes on, and one line of it.
+const MAX_HEAD: usize = 16 << 10;
+const MAX_LINE: u64 = 16 << 10;
 
 /// Where the server listens for commands.
 #[derive(clap::Args)]
@@ -48,13 +52,44 @@ impl Admin {
         target: &str,
         patience: Option<Duration>,
     ) -> Result<Answer, String> {
-        let (path, stream) = match &self.admin {
-            Some(path) => (path.as_path(), connect(path)?),
-            None => find([default_path(), Path::new(MACHINE), Path::new(PACKAGED)])?,
-        };
+        let (path, stream) = self.reach()?;
         exchange(stream, method, target, patience)
             .map_err(plain)
             .map_err(|error| format!("no answer from unix:{}: {error}", path.display()))
+    }
+
+    /// Asks for something that goes on: what follows is its body, until the server or the caller
+    /// ends it.
+    pub fn follow(&self, target: &str) -> Result<BufReader<UnixStream>, String> {
+        let (path, mut stream) = self.reach()?;
+        let broken = |error| {
+            let error = plain(error);
+            format!("no answer from unix:{}: {error}", path.display())
+        };
+        let head = format!("GET {target} HTTP/1.1\r\nHost: forebay\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).map_err(broken)?;
+        let mut from = BufReader::new(stream);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
+            let read = from.by_ref().take(MAX_LINE).read_until(b'\n', &mut head);
+            if read.map_err(broken)? == 0 {
+                return Err(broken(cut()));
+            }
+        }
+        if head.starts_with(b"HTTP/1.1 200 ") {
+            return Ok(from);
+        }
+        let mut text = String::new();
+        let read = from.take(MAX_LINE).read_to_string(&mut text);
+        read.map_err(broken)?;
+        Err(text.trim_end().to_owned())
+    }
+
+    fn reach(&self) -> Result<(&Path, UnixStream), String> {
+        match &self.admin {
+            Some(path) => Ok((path.as_path(), connect(path)?)),
+            None => find([default_path(), Path::new(MACHINE), Path::new(PACKAGED)]),
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `POST /upstream?name=…&peer=…&state=…` | 200, or 422 and what is wrong |
 //! | `GET /cached?url=…` | JSON: what is stored under this URL, or 422 and what is wrong |
 //! | `POST /purge?url=…` (or `prefix`, `host`, `tag`, `all`; with `soft`, `store`) | JSON, or 422 and what is wrong |
+//! | `GET /trace` | what is said to FastCGI applications, until the client leaves; or 422 and why not |
 //! | `POST /stop` | 200 once everything under way has ended |
 
 use std::fs::File;
@@ -35,6 +36,7 @@ use super::server::{Command, Commands};
 use crate::exchange::query_pairs;
 use crate::log::{self, Throttle};
 use crate::steps::cache::{live, now};
+use crate::trace::{self, Watching};
 
 /// At most this many admin connections at once; more wait.
 const MAX_CLIENTS: usize = 32;
@@ -159,6 +161,12 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
         Ok(Ok(None)) | Err(_) => return Ok(()),
         Ok(Err(error)) => return Err(error),
     };
+    if (head.method, head.target()) == (Method::Get, "/trace") {
+        return match trace::watch() {
+            Ok(watching) => follow(stream, watching).await,
+            Err(why) => write_answer(stream, 422, TEXT, why.sentence()).await,
+        };
+    }
     let (status, kind, body) = match (head.method, head.target()) {
         (Method::Get, "/status") => match ask(commands, Command::Status).await {
             Some(status) => (200, JSON, format!("{status:#}\n")),
@@ -191,10 +199,19 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
         }
         _ => {
             let known = "GET /status, GET /metrics, GET /log, POST /log/LEVEL, POST /reload, \
-                         GET /cached?url=…, POST /upstream?name=…&peer=…&state=…, POST /purge?url=…, POST /stop\n";
+                         GET /cached?url=…, GET /trace, POST /upstream?name=…&peer=…&state=…, POST /purge?url=…, POST /stop\n";
             (404, TEXT, format!("unknown request; there are {known}"))
         }
     };
+    write_answer(stream, status, kind, &body).await
+}
+
+async fn write_answer(
+    mut stream: UnixStream,
+    status: u16,
+    kind: &str,
+    body: &str,
+) -> std::io::Result<()> {
     let mut out = Vec::with_capacity(body.len() + 128);
     write_status_line(&mut out, status, None);
     out.extend_from_slice(
@@ -208,6 +225,33 @@ async fn answer(mut stream: UnixStream, commands: &Commands) -> std::io::Result<
     tokio::time::timeout(PATIENCE, stream.write_all(&out))
         .await
         .unwrap_or(Ok(()))
+}
+
+/// Tells what passes until the client leaves. One that reads slowly misses some, and is told so.
+async fn follow(mut stream: UnixStream, mut watching: Watching) -> std::io::Result<()> {
+    let mut out = Vec::new();
+    write_status_line(&mut out, 200, None);
+    out.extend_from_slice(b"Content-Type: application/octet-stream\r\nConnection: close\r\n\r\n");
+    out.extend_from_slice(&trace::MAGIC);
+    stream.write_all(&out).await?;
+    let (mut from, mut to) = stream.split();
+    let mut nothing = [0; 1];
+    loop {
+        out.clear();
+        tokio::select! {
+            frames = watching.next() => {
+                for frame in frames {
+                    frame.write(&mut out)?;
+                }
+            }
+            // It has nothing more to say, so this is its end.
+            _ = from.read(&mut nothing) => return Ok(()),
+        }
+        tokio::select! {
+            written = to.write_all(&out) => written?,
+            _ = from.read(&mut nothing) => return Ok(()),
+        }
+    }
 }
 
 const JSON: &str = "application/json";

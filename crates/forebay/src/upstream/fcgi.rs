@@ -28,6 +28,7 @@ use super::session::is_event_stream;
 use crate::counters::SiteCounts;
 use crate::exchange::{Body, Fault, Pulled, Reason, Stream};
 use crate::log::{Ration, Throttle};
+use crate::trace::{Tap, Who};
 use crate::transport::Out;
 
 /// The longest record of a body that needs no padding.
@@ -66,6 +67,8 @@ struct Said {
 struct Wire {
     client: Client,
     id: u16,
+    /// Somebody looks on.
+    tap: Option<Box<Tap>>,
 }
 
 /// What the records that have come say.
@@ -127,6 +130,7 @@ impl FcgiSession {
         keep_conn: bool,
         unheard: Option<Unheard>,
         on_behalf: OnBehalf,
+        mut tap: Option<Box<Tap>>,
     ) -> Result<Box<FcgiSession>, Fault> {
         let mut client = Client::new(LIMITS);
         let out = line.out.tail();
@@ -134,9 +138,12 @@ impl FcgiSession {
             .begin(Role::Responder, keep_conn, out)
             .map_err(misused)?;
         client.params(id, params, out).map_err(misused)?;
+        if let Some(tap) = &mut tap {
+            tap.bytes(Who::Server, out);
+        }
         Ok(Box::new(FcgiSession {
             line,
-            wire: Wire { client, id },
+            wire: Wire { client, id, tap },
             said: Said {
                 site: on_behalf.site,
                 id: on_behalf.id,
@@ -183,7 +190,9 @@ impl FcgiSession {
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<CgiHead, Fault>> {
         loop {
             self.line.poll_upload(&mut self.wire, cx)?;
+            let before = self.line.input.len();
             ready!(self.line.poll_head_bytes(cx))?;
+            self.show(before);
             self.unheard = None;
             loop {
                 let len = match self.next()? {
@@ -214,6 +223,14 @@ impl FcgiSession {
                     }
                 }
             }
+        }
+    }
+
+    /// Shows what was read behind the first `before` bytes of the buffer.
+    fn show(&mut self, before: usize) {
+        if let Some(tap) = &mut self.wire.tap {
+            let new = self.line.input.get(before..).unwrap_or_default();
+            tap.bytes(Who::Application, new);
         }
     }
 
@@ -404,8 +421,9 @@ impl Stream for FcgiSession {
                 let fault = ready!(self.line.poll_next_byte(cx));
                 return self.abort(fault);
             }
+            let before = self.line.input.len();
             match ready!(self.line.poll_body_bytes(cx)) {
-                Read::Some => {}
+                Read::Some => self.show(before),
                 Read::Failed(fault) => return self.abort(fault),
                 // Not silently: only the application knows whether it was all.
                 Read::End => return self.abort(Reason::Truncated.into()),
@@ -430,12 +448,21 @@ impl Framing for Wire {
                 return;
             };
             out.tail().extend_from_slice(&piece.header);
-            out.push(bytes.split_to(piece.content));
+            let content = bytes.split_to(piece.content);
+            if let Some(tap) = &mut self.tap {
+                tap.bytes(Who::Server, &piece.header);
+                tap.bytes(Who::Server, &content);
+            }
+            out.push(content);
         }
     }
 
     fn end(&mut self, _: Option<&Fields>, out: &mut Out) {
+        let before = out.tail().len();
         let ended = self.client.stdin_end(self.id, out.tail());
+        if let Some(tap) = &mut self.tap {
+            tap.bytes(Who::Server, out.tail().get(before..).unwrap_or_default());
+        }
         debug_assert!(ended.is_ok(), "a body is ended out of its turn");
     }
 }

@@ -13,8 +13,7 @@ use forebay_fastcgi::{HEADER_LEN, Header, RecordType};
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-use super::conversation::{Time, Who};
-use super::frames::{Frame, Passed, read_full};
+use crate::trace::{Frame, Passed, Time, Who, read_full};
 
 /// Connections that are followed at once.
 const MAX_FLOWS: usize = 4096;

@@ -15,9 +15,7 @@ use forebay_fastcgi::{
 };
 
 use super::mask::Masks;
-
-/// Microseconds since 1970.
-pub type Time = u64;
+use crate::trace::{Time, Who};
 
 /// Requests under way on one connection that are followed. Each may hold parameters.
 const MAX_REQUESTS: usize = 256;
@@ -25,15 +23,6 @@ const MAX_REQUESTS: usize = 256;
 const MAX_HELD: usize = 64;
 /// The head of a response; what is longer is no head.
 const MAX_HEAD: usize = 64 * 1024;
-
-/// Who sent something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// The web server.
-    Server,
-    /// The application.
-    Application,
-}
 
 /// Names with values.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -1,14 +1,14 @@
 //! `forebay fcgi-trace`: what a web server and a FastCGI application say to each other.
 //!
 //! ```text
-//!   tap.rs: between both ──┐
-//!   frames.rs: kept ───────┼──▶ frames ──▶ conversation.rs ──▶ show.rs ──▶ standard output
+//!   the admin socket ──────┐
+//!   tap.rs: between both ──┤
+//!   a file of frames ──────┼──▶ frames ──▶ conversation.rs ──▶ show.rs ──▶ standard output
 //!   capture.rs: packets ───┘                    mask.rs
 //! ```
 
 mod capture;
 mod conversation;
-mod frames;
 mod mask;
 mod show;
 mod tap;
@@ -25,10 +25,10 @@ use std::process::ExitCode;
 use forebay_config::{Address, Endpoint, Match, Target};
 use tokio::sync::mpsc;
 
-use self::conversation::{Conversation, Filter, Seen, Who};
-use self::frames::{Frame, MAGIC, Passed};
+use self::conversation::{Conversation, Filter, Seen};
 use self::show::Show;
-use super::{failed, wrong};
+use super::{admin, failed, wrong};
+use crate::trace::{Frame, MAGIC, Passed, Who, read_full};
 
 /// Frames between who passes on and who shows; with 16 KiB each, 16 MiB.
 const QUEUE: usize = 1024;
@@ -39,17 +39,19 @@ const MAX_BODY: u64 = 65_535;
 
 /// Show what a web server and a FastCGI application say to each other
 ///
-/// As a tap it stands between both and passes on what they say: have the web server connect to
-/// --listen. Or it reads what was captured before, by --write, tcpdump or Wireshark. Each record is
-/// shown with its time, connection and request; → is from the web server, ← from the application.
-/// Cookies, passwords and tokens are masked.
+/// Of the running server: what steps with `fastcgi { trace = true }` say to their applications. Or
+/// as a tap between any two: have the web server connect to --listen. Or what was captured before,
+/// by --write, tcpdump or Wireshark. Each record is shown with its time, connection and request; →
+/// is from the web server, ← from the application. Cookies, passwords and tokens are masked.
 #[derive(clap::Args)]
 #[command(
-    override_usage = "forebay fcgi-trace [OPTIONS] --listen ADDRESS --to TARGET\n       \
+    override_usage = "forebay fcgi-trace [OPTIONS]\n       \
+                      forebay fcgi-trace [OPTIONS] --listen ADDRESS --to TARGET\n       \
                       forebay fcgi-trace [OPTIONS] --read FILE",
-    group = clap::ArgGroup::new("what").required(true),
+    group = clap::ArgGroup::new("what"),
     after_help = "\
 Examples:
+  forebay fcgi-trace --path '*.php'
   forebay fcgi-trace --listen unix:/run/tap.sock --to unix:/run/php/php8.2-fpm.sock
   forebay fcgi-trace --listen 127.0.0.1:9001 --to 127.0.0.1:9000 --path '/wp-admin/*'
   forebay fcgi-trace --listen 127.0.0.1:9001 --to 127.0.0.1:9000 --write trace.fcgi
@@ -70,8 +72,8 @@ pub struct Args {
     /// Of a capture, only connections to this port
     #[arg(long, value_name = "PORT", requires = "read")]
     port: Option<u16>,
-    /// Keep all that passes the tap in a file, secrets too
-    #[arg(long, value_name = "FILE", requires = "listen")]
+    /// Keep all that passes in a file, secrets too
+    #[arg(long, value_name = "FILE", conflicts_with = "read")]
     write: Option<PathBuf>,
     /// Only requests with this id
     #[arg(long, value_name = "ID")]
@@ -92,6 +94,8 @@ pub struct Args {
     /// A line of JSON for each record
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    admin: admin::Admin,
 }
 
 impl Args {
@@ -116,7 +120,8 @@ impl Args {
         match (self.read, self.listen, self.to) {
             (Some(file), _, _) => read(trace, &file, self.port),
             (None, Some(listen), Some(to)) => tap(trace, &listen, to, self.write),
-            _ => wrong("expected --listen and --to, or --read"),
+            (None, None, None) => live(trace, &self.admin, self.write),
+            _ => wrong("expected --listen and --to"),
         }
     }
 }
@@ -155,7 +160,7 @@ fn read(mut trace: Trace, file: &std::path::Path, port: Option<u16>) -> ExitCode
         },
     };
     let mut start = vec![0; MAGIC.len()];
-    match frames::read_full(&mut from, &mut start) {
+    match read_full(&mut from, &mut start) {
         Ok(len) => start.truncate(len),
         Err(error) => return failed(format_args!("cannot read {name}: {error}")),
     }
@@ -176,6 +181,47 @@ fn read(mut trace: Trace, file: &std::path::Path, port: Option<u16>) -> ExitCode
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(format_args!("{name}: {error}")),
+    }
+}
+
+/// What the running server offers to look at.
+fn live(mut trace: Trace, admin: &admin::Admin, write: Option<PathBuf>) -> ExitCode {
+    let mut kept = match write.as_deref().map(create) {
+        None => None,
+        Some(Ok(file)) => Some(file),
+        Some(Err(error)) => return failed(error),
+    };
+    let mut from = match admin.follow("/trace") {
+        Ok(from) => from,
+        Err(error) => return failed(error),
+    };
+    let mut start = vec![0; MAGIC.len()];
+    match read_full(&mut from, &mut start) {
+        Ok(_) if start == MAGIC => {}
+        Ok(_) => return failed("the server is of another version: what it says is not understood"),
+        Err(error) => return failed(format_args!("no answer from the server: {error}")),
+    }
+    eprintln!("forebay: looking on; end it with Ctrl-C");
+    loop {
+        match Frame::read(&mut from) {
+            Ok(Some(frame)) => {
+                trace.take(&frame);
+                // Who watches wants to see it now.
+                trace.flush();
+                let written = kept
+                    .as_mut()
+                    .map(|file| frame.write(file).and(file.flush()));
+                if let Some(Err(error)) = written {
+                    return failed(format_args!("cannot keep what passes: {error}"));
+                }
+            }
+            // The server has ended.
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(error) => return failed(format_args!("the server broke off: {error}")),
+        }
+        if trace.ended {
+            return ExitCode::SUCCESS;
+        }
     }
 }
 
@@ -310,7 +356,9 @@ impl<W: Write> Trace<W> {
         };
         let (time, number) = (frame.time, frame.connection);
         if conversations.len() >= MAX_CONVERSATIONS && !conversations.contains_key(&number) {
-            return;
+            // The oldest: its end was perhaps not told.
+            let oldest = conversations.keys().min().copied();
+            oldest.and_then(|oldest| conversations.remove(&oldest));
         }
         let conversation = conversations
             .entry(number)

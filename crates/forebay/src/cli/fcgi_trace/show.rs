@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use forebay_fastcgi::RecordType;
 use serde_json::{Value, json};
 
-use super::conversation::{Data, Means, Pairs, Seen, What, Who};
+use super::conversation::{Data, Means, Pairs, Seen, What};
+use crate::trace::Who;
 
 /// How much of it is shown.
 #[derive(Clone, Copy)]

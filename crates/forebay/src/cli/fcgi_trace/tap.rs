@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_config::{Address, Endpoint, Target};
@@ -13,8 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
-use super::conversation::{Time, Who};
-use super::frames::{Frame, Passed};
+use crate::trace::{Frame, Passed, Who, now};
 
 /// Bytes that are read at once.
 const PIECE: usize = 16 * 1024;
@@ -241,12 +240,4 @@ impl Tell {
             Err(SendTimeoutError::Timeout(_)) => false,
         }
     }
-}
-
-/// Microseconds since 1970.
-pub fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    })
 }

@@ -40,6 +40,7 @@ use crate::snapshot::resource_id;
 use crate::steps::files::{directory, find as lookup, path};
 use crate::steps::proxy::pass::{Failed, Passing, Speaker};
 use crate::steps::proxy::{gather, loops, options};
+use crate::trace::Offered;
 use crate::upstream::lines::Unheard;
 use crate::upstream::sticky::Sticky;
 use crate::upstream::{FcgiSession, OnBehalf, Seat};
@@ -85,6 +86,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
         },
         "More parameters, which go before those of the same name.",
     ),
+    Opt::new("trace", Type::Boolean, "`forebay fcgi-trace` may look on.").default("false"),
     options::PRIORITY,
     options::RETRIES,
     options::RETRY_ON,
@@ -114,6 +116,7 @@ struct FastCgi {
     passing: Passing,
     scripts: Option<(PathTemplate, Arc<Scripts>)>,
     env: Box<params::Env>,
+    offered: Option<Offered>,
 }
 
 /// Makes the step of a call.
@@ -136,6 +139,7 @@ pub fn build(call: &Call, builder: &mut Builder) -> Option<Box<dyn Step>> {
         passing: options::passing(call, upstream),
         scripts: root.map(|root| (root, Arc::new(scripts))),
         env: env?,
+        offered: call.get::<bool>("trace").then(Offered::new),
     }))
 }
 
@@ -234,6 +238,7 @@ impl FastCgi {
         let params = params::of(exchange, placed.as_ref(), &body, cookie, &self.env)?;
         let asked = Asked {
             passing: &self.passing,
+            offered: self.offered.as_ref(),
             params,
             led_on: RefCell::default(),
         };
@@ -353,6 +358,7 @@ pub async fn restart(exchange: &mut Exchange, location: Vec<u8>) -> Result<Flow,
 /// A request for all peers that it is tried on.
 struct Asked<'a> {
     passing: &'a Passing,
+    offered: Option<&'a Offered>,
     params: ParamsBuilder,
     /// The path that an application leads on to.
     led_on: RefCell<Option<Vec<u8>>>,
@@ -380,7 +386,14 @@ impl Speaker for Asked<'_> {
             upstream,
             peer,
         };
-        let begun = FcgiSession::new(line, &self.params, keep_conn, unheard, on_behalf);
+        let tap = self.offered.and_then(|offered| {
+            offered.tap(|| {
+                let site = on_behalf.site.as_ref().map_or("", |site| &site.name);
+                let peer = &on_behalf.upstream.peers[on_behalf.peer].label;
+                format!("request {:016x} of {site} to {peer}", on_behalf.id)
+            })
+        });
+        let begun = FcgiSession::new(line, &self.params, keep_conn, unheard, on_behalf, tap);
         let mut session = match begun {
             Ok(session) => session,
             Err(fault) => return Err(Failed::unsent(fault, Failure::Garbage, None)),

@@ -14,7 +14,17 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 
-use super::conversation::{Time, Who};
+/// Microseconds since 1970.
+pub type Time = u64;
+
+/// Who sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The web server.
+    Server,
+    /// The application.
+    Application,
+}
 
 /// The first bytes, with the format's version.
 pub const MAGIC: [u8; 8] = *b"FCGITRC1";
