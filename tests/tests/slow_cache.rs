@@ -183,6 +183,21 @@ fn fifty_join_a_slow_transfer_that_goes_to_a_disk() {
     }
 }
 
+/// Reads at 10 KB/s until it is over.
+fn read_slowly(client: &Client, is_over: &AtomicBool) {
+    let mut conn = client.connect();
+    conn.send_head(&Request::get("/film"));
+    let (_, mut body) = conn.read_head();
+    let mut checker = Checker::default();
+    let begun = Instant::now();
+    while !is_over.load(Ordering::Relaxed) {
+        let part = body.next(&mut conn).expect("more").expect("more");
+        checker.feed(&part);
+        let due = begun + Duration::from_millis(checker.offset() / 10);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
 /// So many readers at 10 KB/s of a GiB that memory does not keep, beside one that takes all of it as
 /// fast as it comes; says how many bytes more that takes, at most.
 fn slow_readers(count: usize) -> u64 {
@@ -200,19 +215,7 @@ fn slow_readers(count: usize) -> u64 {
     let mut most = 0;
     std::thread::scope(|scope| {
         for _ in 0..count {
-            scope.spawn(|| {
-                let mut conn = slow.connect();
-                conn.send_head(&Request::get("/film"));
-                let (_, mut body) = conn.read_head();
-                let mut checker = Checker::default();
-                let begun = Instant::now();
-                while !is_over.load(Ordering::Relaxed) {
-                    let part = body.next(&mut conn).expect("more").expect("more");
-                    checker.feed(&part);
-                    let due = begun + Duration::from_millis(checker.offset() / 10);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                }
-            });
+            scope.spawn(|| read_slowly(&slow, &is_over));
         }
         let fast = scope.spawn(|| join(&client, LEN));
         while !fast.is_finished() {
@@ -238,5 +241,47 @@ fn two_slow_readers_of_a_gibibyte_cost_a_window() {
 #[test]
 fn a_hundred_slow_readers_of_a_gibibyte_cost_little_each() {
     let most = slow_readers(100);
+    assert!(most < 64 << 20, "{most} bytes");
+}
+
+/// The same with a disk, without anybody who is fast; it comes all the same.
+fn slow_readers_with_a_disk(count: usize) -> u64 {
+    const LEN: u64 = 1 << 30;
+    let (_shelf, origin) = Shelf::start(Asset::new(LEN).rate(60 << 20));
+    let store = r#"cache_store { memory = "64MB", disk = "@dir@/store", disk_size = "2GB" }"#;
+    let server = cached(&origin, 2, store);
+    let warm = Request::get("/film?warm").field("Range", "bytes=0-9");
+    let _ = server.client().request(&warm).expect(206);
+    let before = server.memory_with_sockets();
+    let is_over = AtomicBool::new(false);
+    let slow = server.client().receive_buffer(16 * 1024);
+    let mut most = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| read_slowly(&slow, &is_over));
+        }
+        forebay_tests::wait::until_within(Duration::from_secs(90), "all of it", || {
+            most = most.max(server.memory_with_sockets().saturating_sub(before));
+            origin.bytes_sent() > LEN
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    println!(
+        "{count} readers of 10 KB/s, with a disk: {} KiB more",
+        most / 1024
+    );
+    assert_eq!(origin.requests().len(), 2);
+    let middle = Request::get("/film").field("Range", "bytes=500000000-500999999");
+    let got = server.client().request(&middle).expect(206);
+    Checker::at(500_000_000).feed(&got.body);
+    assert_eq!(origin.requests().len(), 2, "it is on the disk");
+    most
+}
+
+#[test]
+fn slow_readers_of_a_gibibyte_cost_little_with_a_disk_too() {
+    let most = slow_readers_with_a_disk(2);
+    assert!(most < 16 << 20, "{most} bytes");
+    let most = slow_readers_with_a_disk(100);
     assert!(most < 64 << 20, "{most} bytes");
 }

@@ -627,6 +627,11 @@ impl Body {
         self.windowed.store(true, Release);
     }
 
+    /// From now on what comes stays.
+    pub(crate) fn keep_all(&self) {
+        self.windowed.store(false, Release);
+    }
+
     /// Whether a fill may go on: always, but where only a window is kept and no reader is near.
     pub(crate) fn poll_room(&self, run: u32, cx: &mut Context<'_>) -> Poll<()> {
         let mut guard = self.work.lock();
@@ -687,6 +692,16 @@ impl Body {
             }
         }
         work.kept_from = work.kept_from.max(keep_from);
+    }
+
+    /// Takes blocks out of memory that are on a disk, but for those that the fastest reader wants
+    /// next: those go when it has them.
+    pub(crate) fn drop_ahead(&self, from: u64, to: u64) {
+        let fastest = self.work.lock().as_ref().map_or(0, |work| work.fastest);
+        let next = fastest.saturating_add(AHEAD_BYTES).div_ceil(BLOCK_BYTES);
+        for block in from.max(next)..to {
+            self.evict(block);
+        }
     }
 
     /// Takes a block out of memory. True if it was there.

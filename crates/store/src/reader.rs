@@ -84,7 +84,10 @@ impl<M: Meta> Reader<M> {
                 return Poll::Pending;
             }
             Look::Far => Read::Far(self.at),
-            Look::Absent => Read::Absent(self.at),
+            Look::Absent => {
+                self.object.body.note_position(self.at);
+                Read::Absent(self.at)
+            }
             Look::Failed => Read::Failed,
         })
     }

@@ -369,7 +369,7 @@ impl<M: Meta> Store<M> {
             body.set_empty();
         }
         let hidden = when_complete.then(|| self.hidden.lock().insert((asked_at, hash)));
-        let filler = Filler::new(self, object.clone(), body, run, range, hidden);
+        let filler = Filler::new(self, object.clone(), body, run, range, hidden, false);
         (object, filler)
     }
 
@@ -392,7 +392,7 @@ impl<M: Meta> Store<M> {
         let content = Content::from(body.clone());
         let object = self.object(hash, key, asked_at, meta, content);
         self.insert(&object);
-        let filler = Filler::new(self, object.clone(), body, run, range, None);
+        let filler = Filler::new(self, object.clone(), body, run, range, None, false);
         Some((object, filler))
     }
 
@@ -431,9 +431,27 @@ impl<M: Meta> Store<M> {
         at: u64,
         end: Option<u64>,
     ) -> Result<Filler<M>, NotFilled> {
+        self.fill_by(object, at, end, false)
+    }
+
+    pub(crate) fn fill_by(
+        self: &Arc<Store<M>>,
+        object: &Arc<Object<M>>,
+        at: u64,
+        end: Option<u64>,
+        disk: bool,
+    ) -> Result<Filler<M>, NotFilled> {
         let body = object.body.body().ok_or(NotFilled::Needless)?;
         let (run, range) = body.begin(at, end)?;
-        Ok(Filler::new(self, object.clone(), body, run, range, None))
+        Ok(Filler::new(
+            self,
+            object.clone(),
+            body,
+            run,
+            range,
+            None,
+            disk,
+        ))
     }
 
     /// An object that is there as a whole; it does not go to disks.

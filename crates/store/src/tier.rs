@@ -73,9 +73,7 @@ impl<M: Meta> Store<M> {
             return;
         }
         let is_stored = disk.wants(disk.hash(&object.key))
-            && object.blocks().is_some_and(|blocks| {
-                describe(disk, object, judged).is_some_and(|about| disk.put(&about, &blocks))
-            });
+            && put(disk, object, judged).is_some_and(|is_stored| is_stored);
         if is_stored {
             object.set(Mark::Offered);
         } else {
@@ -92,30 +90,26 @@ impl<M: Meta> Store<M> {
         disk.wants(hash).then(|| disk.begin(hash, len))?
     }
 
-    /// All blocks were sent, or could not be.
-    pub(crate) fn commit(&self, object: &Arc<Object<M>>, intake: Intake) {
-        let Some(disk) = self.disk.get() else {
-            return;
-        };
+    /// All blocks were sent, or could not be. Whether it is stored.
+    pub(crate) fn commit(&self, object: &Arc<Object<M>>, intake: Intake) -> bool {
         // What was made invalid on its way is known in memory alone.
-        if !self.is_alive(object) {
-            return;
-        }
-        let about = describe(disk, object, object.asked_at);
+        let Some(disk) = self.disk.get().filter(|_| self.is_alive(object)) else {
+            return false;
+        };
         let len = object.body.len_bytes();
         if len.map(|len| len.div_ceil(BLOCK_BYTES)) != Some(intake.sent()) {
             // Others have brought the rest: who comes last finds it complete.
             drop(intake);
-            return self.offer(object);
+            self.offer(object);
+            return false;
         }
-        let is_stored = match (about, len) {
-            (Some(about), Some(_)) => intake.commit(&about),
-            _ => false,
-        };
+        let about = describe(disk, object, object.asked_at);
+        let is_stored = about.is_some_and(|about| intake.commit(&about));
         object.set(Mark::Offered);
         if !is_stored {
             disk.remove(disk.hash(&object.key));
         }
+        is_stored
     }
 
     // --- From the disks --------------------------------------------------------------------------
@@ -217,14 +211,17 @@ impl<M: Meta> Store<M> {
         at: u64,
         end: Option<u64>,
     ) -> Option<Result<(Filler<M>, Blocks), NotFilled>> {
-        let blocks = self.blocks_on_disk(object)?;
+        let number = u32::try_from(at / BLOCK_BYTES).ok()?;
+        let blocks = self
+            .blocks_on_disk(object)
+            .filter(|blocks| blocks.has(number))?;
         let begin = at - at % BLOCK_BYTES;
         // No more than stays until it is read, though memory be little.
         let some =
             (self.shard_bytes() / SOME_SHARE).clamp(BLOCK_BYTES, BLOCKS_AT_ONCE * BLOCK_BYTES);
         let most = begin.saturating_add(some - some % BLOCK_BYTES);
         let end = end.map_or(most, |end| end.min(most));
-        let filler = self.fill(object, at, Some(end));
+        let filler = self.fill_by(object, at, Some(end), true);
         Some(filler.map(|filler| (filler, blocks)))
     }
 
@@ -291,6 +288,19 @@ impl<M: Meta> Object<M> {
         let count = len.div_ceil(BLOCK_BYTES);
         (0..count).map(|number| self.body.block(number)).collect()
     }
+}
+
+/// Stores an object that is in memory as a whole; from now on its blocks may go out of that.
+fn put<M: Meta>(disk: &Disk, object: &Object<M>, asked_at: u64) -> Option<bool> {
+    let blocks = object.blocks()?;
+    let about = describe(disk, object, asked_at)?;
+    let intake = disk.begin(about.hash, object.body.len_bytes()?)?;
+    let at = intake.blocks();
+    let is_stored = intake.put(&about, &blocks);
+    if let (true, Some(at), Some(body)) = (is_stored, at, object.body.body()) {
+        body.set_on_disk(at);
+    }
+    Some(is_stored)
 }
 
 fn describe<'o, M: Meta>(

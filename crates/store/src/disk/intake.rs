@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
@@ -27,6 +27,8 @@ pub struct Intake {
     pub(super) is_refused: bool,
     /// Blocks for which there was no room yet.
     pub(super) waiting: VecDeque<(u32, Bytes)>,
+    /// Why there was none.
+    pub(super) why: Refused,
 }
 
 impl Intake {
@@ -75,29 +77,36 @@ impl Intake {
         !self.is_refused
     }
 
-    /// Sends the next block when there is room for it: see [`poll_sent`](Intake::poll_sent).
+    /// Sends the next block now or when there is room for it: see [`poll_sent`](Intake::poll_sent).
     pub fn block_later(&mut self, number: u32, bytes: Bytes) {
         self.waiting.push_back((number, bytes));
         self.sent += 1;
+        // What has not found room is tried again by who waits for it.
+        let _ = self.send(None);
     }
 
     /// Ready when no block waits to be sent; false: nothing is written any more.
     pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        while let Some((number, bytes)) = self.waiting.front() {
-            match self.volume.queue.has_room(bytes.len(), cx.waker()) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
-                Err(_) => return Poll::Ready(false),
+        match self.send(Some(cx.waker())) {
+            Ok(()) => Poll::Ready(!self.is_refused && !self.volume.is_off()),
+            Err(Refused::Closed) => Poll::Ready(false),
+            Err(why) => {
+                self.why = why;
+                Poll::Pending
             }
+        }
+    }
+
+    fn send(&mut self, waker: Option<&Waker>) -> Result<(), Refused> {
+        while let Some((number, bytes)) = self.waiting.front() {
+            self.volume.queue.has_room(bytes.len(), waker)?;
             let job = self.job(*number, bytes.clone());
             // Another one may have taken the room: then it is tried again.
-            match self.volume.queue.offer(vec![job]) {
-                Ok(()) => self.waiting.pop_front(),
-                Err(Refused::Closed) => return Poll::Ready(false),
-                Err(Refused::Full | Refused::Rate) => continue,
-            };
+            if self.volume.queue.offer(vec![job]).is_ok() {
+                self.waiting.pop_front();
+            }
         }
-        Poll::Ready(!self.is_refused && !self.volume.is_off())
+        Ok(())
     }
 
     /// Ready when no more than so many blocks are sent and not on the disk yet, or will not be.
@@ -109,6 +118,16 @@ impl Intake {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
+    }
+
+    /// How many blocks wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// It is given up, since nobody is to wait for room.
+    pub fn refuse(self) {
+        count(&self.volume, self.why);
     }
 
     /// So many blocks from the beginning are on the disk.
@@ -176,12 +195,18 @@ impl Drop for Intake {
 }
 
 fn offer(volume: &Volume, jobs: Vec<Job>) -> bool {
-    let counter = match volume.queue.offer(jobs) {
-        Ok(()) => return true,
-        Err(Refused::Full) => &volume.counters.refused_queue,
-        Err(Refused::Rate) => &volume.counters.refused_rate,
-        Err(Refused::Closed) => return false,
+    let taken = volume.queue.offer(jobs);
+    if let Err(why) = taken {
+        count(volume, why);
+    }
+    taken.is_ok()
+}
+
+fn count(volume: &Volume, why: Refused) {
+    let counter = match why {
+        Refused::Full => &volume.counters.refused_queue,
+        Refused::Rate => &volume.counters.refused_rate,
+        Refused::Closed => return,
     };
     counter.fetch_add(1, Relaxed);
-    false
 }

@@ -363,6 +363,7 @@ impl Disk {
             sent: 0,
             is_refused: false,
             waiting: VecDeque::new(),
+            why: Refused::Full,
         })
     }
 

@@ -151,21 +151,23 @@ impl Queue {
 
     /// Whether there is room for a piece of so many bytes; if not, wakes this one when it is worth
     /// while to ask again.
-    pub(crate) fn has_room(&self, bytes: usize, waker: &Waker) -> Result<bool, Refused> {
+    pub(crate) fn has_room(&self, bytes: usize, waker: Option<&Waker>) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        match self.cost(&mut state, bytes + size_of::<Job>(), 1) {
-            Ok(_) => Ok(true),
-            Err(Refused::Closed) => Err(Refused::Closed),
-            Err(_) => {
-                if !state.waiting.iter().any(|there| there.will_wake(waker)) {
-                    state.waiting.push(waker.clone());
-                }
-                drop(state);
-                // It may sleep for long, and has to look at the rate from time to time now.
-                self.bell.notify_one();
-                Ok(false)
-            }
+        let why = match self.cost(&mut state, bytes + size_of::<Job>(), 1) {
+            Ok(_) => return Ok(()),
+            Err(Refused::Closed) => return Err(Refused::Closed),
+            Err(why) => why,
+        };
+        let Some(waker) = waker else {
+            return Err(why);
+        };
+        if !state.waiting.iter().any(|there| there.will_wake(waker)) {
+            state.waiting.push(waker.clone());
         }
+        drop(state);
+        // The writer may sleep for long, and has to look at the rate from time to time now.
+        self.bell.notify_one();
+        Err(why)
     }
 
     /// What work costs of the rate, if there is room for it.
@@ -234,15 +236,19 @@ impl Queue {
     /// The next work; empty after `patience`. `None`: all is done, and nothing comes any more.
     pub(crate) fn take(&self, patience: Duration) -> Option<Vec<Job>> {
         let mut state = self.state.lock();
-        if state.jobs.is_empty() {
+        let until = Instant::now() + patience;
+        while state.jobs.is_empty() {
             if state.is_closed {
                 return None;
             }
-            let patience = match state.waiting.is_empty() {
-                true => patience,
-                false => RATE_PATIENCE,
+            // Nothing else says when the rate allows more.
+            let until = match state.waiting.is_empty() {
+                true => until,
+                false => until.min(Instant::now() + RATE_PATIENCE),
             };
-            self.bell.wait_for(&mut state, patience);
+            if self.bell.wait_until(&mut state, until).timed_out() {
+                break;
+            }
         }
         let mut jobs = Vec::new();
         let mut bytes = 0;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::body::{BLOCK_BYTES, Body, Landed, Pushed};
+use crate::body::{BLOCK_BYTES, Body, Landed, Pushed, Slot};
 use crate::disk::Intake;
 use crate::object::{Meta, Object};
 
@@ -20,6 +20,13 @@ const MAX_SHARE: u64 = 8;
 /// those of more than [`SMALL_BYTES`] do not stay.
 const MAX_UNSETTLED_SHARE: u64 = 4;
 const SMALL_BYTES: u64 = 4 * BLOCK_BYTES;
+
+/// So much of what memory does not keep may be on its way to a disk: 2 MiB.
+const LAG_BLOCKS: u64 = 32;
+
+/// So many of its blocks may wait until the disk takes more, where a reader is near: about as many
+/// as are in memory anyway.
+const MAX_WAITING: usize = 64;
 
 /// Brings some bytes of an object in. Dropped before its end, it has failed.
 pub struct Filler<M: Meta> {
@@ -38,6 +45,10 @@ pub struct Filler<M: Meta> {
     landed: Vec<Landed>,
     /// Blocks go to a disk as they come.
     intake: Option<Intake>,
+    /// Those before this one that are on the disk need not be in memory.
+    dropped: u64,
+    /// It is a disk that it brings them from.
+    from_disk: bool,
     is_over: bool,
 }
 
@@ -49,6 +60,7 @@ impl<M: Meta> Filler<M> {
         run: u32,
         range: Range<u64>,
         hidden: Option<usize>,
+        from_disk: bool,
     ) -> Filler<M> {
         store.fills.fetch_add(1, Relaxed);
         let mut filler = Filler {
@@ -62,15 +74,25 @@ impl<M: Meta> Filler<M> {
             unsettled: 0,
             landed: Vec::new(),
             intake: None,
+            dropped: 0,
+            from_disk,
             is_over: false,
         };
-        // What comes from a disk goes out of memory block by block, and comes again.
-        if filler.body.on_disk().is_some() {
+        // What is on a disk goes out of memory block by block, and comes again.
+        if from_disk
+            || filler
+                .body
+                .on_disk()
+                .is_some_and(|blocks| blocks.is_whole())
+        {
             return filler;
         }
         let len = filler.body.len_bytes();
         if filler.range.start == 0 && len == Some(filler.range.end) && len > Some(BLOCK_BYTES) {
             filler.intake = store.intake(&filler.object);
+            if let Some(blocks) = filler.intake.as_ref().and_then(Intake::blocks) {
+                filler.body.set_on_disk(blocks);
+            }
         }
         // Of a large body, too, the parts that were asked for stay, as long as others do not need
         // the memory more.
@@ -94,9 +116,9 @@ impl<M: Meta> Filler<M> {
         }
     }
 
-    /// Whether what it brings does not stay.
-    pub fn is_windowed(&self) -> bool {
-        self.windowed
+    /// Whether what it brings stays, in memory or on a disk.
+    pub fn stays(&self) -> bool {
+        !self.windowed || self.intake.is_some()
     }
 
     /// The byte that comes next.
@@ -124,8 +146,45 @@ impl<M: Meta> Filler<M> {
     }
 
     /// Ready when more may be pulled.
-    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.body.poll_room(self.run, cx)
+    ///
+    /// What memory does not keep goes by its fastest reader; if it goes to a disk, by that one. But no
+    /// reader waits for a disk: it is given up then.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(intake) = self.intake.as_mut().filter(|_| self.windowed) else {
+            return self.body.poll_room(self.run, cx);
+        };
+        let is_read = self.body.readers() > 0;
+        match intake.poll_sent(cx) {
+            Poll::Ready(true) if intake.poll_written(LAG_BLOCKS, cx).is_ready() => Poll::Ready(()),
+            // Where a reader is near, the blocks are in memory anyway.
+            Poll::Ready(true) if is_read => self.body.poll_room(self.run, cx),
+            Poll::Ready(true) => Poll::Pending,
+            Poll::Ready(false) => {
+                self.intake = None;
+                self.body.poll_room(self.run, cx)
+            }
+            Poll::Pending => {
+                if !is_read {
+                    return Poll::Pending;
+                }
+                let is_late = intake.waiting() > MAX_WAITING;
+                ready!(self.body.poll_room(self.run, cx));
+                if is_late {
+                    self.intake.take().into_iter().for_each(Intake::refuse);
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Ready when all that has come is on its way to the disk, or will not be.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(intake) = &mut self.intake
+            && !ready!(intake.poll_sent(cx))
+        {
+            self.intake = None;
+        }
+        Poll::Ready(())
     }
 
     /// Ready when nobody reads the object.
@@ -163,10 +222,7 @@ impl<M: Meta> Filler<M> {
             return false;
         }
         if self.windowed {
-            // What is left of it would be found, and be of no use; on a disk it may be whole.
-            self.settle();
-            self.send_to_disk();
-            self.store.take_out(&self.object);
+            self.finish_window();
             return true;
         }
         if self.hidden.is_some() {
@@ -180,10 +236,36 @@ impl<M: Meta> Filler<M> {
         true
     }
 
+    /// All has come of what memory does not keep.
+    fn finish_window(&mut self) {
+        self.settle();
+        let intake = self.intake.take();
+        let is_stored = intake.is_some_and(|intake| self.store.commit(&self.object, intake));
+        if self.hidden.is_some() {
+            // The one that it replaces goes.
+            self.store.insert(&self.object);
+        }
+        if !is_stored || self.body.resident_blocks() == 0 {
+            // What is left of it would be found, and be of no use.
+            return self.store.take_out(&self.object);
+        }
+        // From now on it is as if it had come from the disk: what is left of it in memory is found
+        // until all of that is thrown out, and the rest is read.
+        self.body.keep_all();
+        let len = self.body.len_bytes().unwrap_or(0);
+        for block in 0..len.div_ceil(BLOCK_BYTES) {
+            if self.body.slot(block).is_some_and(Slot::is_resident) {
+                let len = BLOCK_BYTES.min(len - block * BLOCK_BYTES);
+                self.store.hold_block(&self.object, block, len);
+            }
+        }
+    }
+
     /// All has come: it is to be stored on a disk.
     fn send_to_disk(&mut self) {
         match self.intake.take() {
-            Some(intake) => self.store.commit(&self.object, intake),
+            _ if self.from_disk => {}
+            Some(intake) => _ = self.store.commit(&self.object, intake),
             None => self.store.offer(&self.object),
         }
     }
@@ -201,7 +283,7 @@ impl<M: Meta> Filler<M> {
             && !self.windowed
             && self.hidden.is_none()
             && self.body.len_bytes().is_some()
-            && self.body.resident_blocks() > 0;
+            && (self.body.resident_blocks() > 0 || self.body.is_filling());
         if !is_of_use {
             self.store.take_out(&self.object);
         }
@@ -214,6 +296,10 @@ impl<M: Meta> Filler<M> {
                 let block = self.body.block(landed.block);
                 let number = u32::try_from(landed.block).ok();
                 let sent = match (number, block) {
+                    (Some(number), Some(block)) if self.windowed => {
+                        intake.block_later(number, block);
+                        true
+                    }
                     (Some(number), Some(block)) => intake.block(number, block),
                     _ => false,
                 };
@@ -226,6 +312,11 @@ impl<M: Meta> Filler<M> {
                 self.store
                     .hold_block(&self.object, landed.block, landed.len_bytes);
             }
+        }
+        if let Some(intake) = self.intake.as_ref().filter(|_| self.windowed) {
+            let written = intake.written();
+            self.body.drop_ahead(self.dropped, written);
+            self.dropped = self.dropped.max(written);
         }
     }
 }

@@ -548,6 +548,8 @@ async fn pump(
     loop {
         match take_in(&mut filler, &mut *source, &filling, replaced.is_some()).await {
             Pumped::End => {
+                // What goes to a disk may still wait for room there.
+                poll_fn(|cx| filler.poll_sent(cx)).await;
                 // One that is shorter than it has said is gone with this.
                 filler.finish();
                 return;
@@ -592,7 +594,7 @@ async fn take_in(
     let mut turn = 0;
     poll_fn(|cx| {
         loop {
-            if to_its_end && filler.is_windowed() {
+            if to_its_end && !filler.stays() {
                 return Poll::Ready(Pumped::Alone);
             }
             if !to_its_end && filler.poll_alone(cx).is_ready() && !is_worth_finishing(filler) {
@@ -664,7 +666,7 @@ fn ask_part(facts: &RequestFacts, request: &mut Request) -> bool {
 }
 
 fn is_worth_finishing(filler: &Filler<Stored>) -> bool {
-    if filler.is_windowed() {
+    if !filler.stays() {
         return false;
     }
     let at = filler.position();

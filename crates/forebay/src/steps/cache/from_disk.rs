@@ -131,11 +131,11 @@ impl Filling {
 /// So far an origin is asked for what a disk should have had: the rest may be there.
 pub fn gap_end(filling: &Filling, object: &Kept, at: u64, end: Option<u64>) -> Option<u64> {
     match filling.shared.store.blocks_on_disk(object) {
-        None => end,
-        Some(_) => {
+        Some(blocks) if blocks.is_whole() => {
             let most = (at - at % BLOCK_BYTES).saturating_add(GAP_BYTES);
             Some(end.map_or(most, |end| end.min(most)))
         }
+        _ => end,
     }
 }
 
