@@ -200,11 +200,12 @@ fn read_slowly(client: &Client, is_over: &AtomicBool) {
 
 /// So many readers at 10 KB/s of a GiB that memory does not keep, beside one that takes all of it as
 /// fast as it comes; says how many bytes more that takes, at most.
-fn slow_readers(count: usize) -> u64 {
+fn slow_readers(count: usize, store: &str) -> u64 {
     const LEN: u64 = 1 << 30;
     // It takes long enough for the slow ones to come to what the fast one has left behind.
     let (_shelf, origin) = Shelf::start(Asset::new(LEN).rate(25_000_000));
-    let server = cached(&origin, 2, r#"cache_store { memory = "64MB" }"#);
+    let store = format!("cache_store {{ memory = \"64MB\", {store} }}");
+    let server = cached(&origin, 2, &store);
     // What stays for good: threads, buffers, the code that was touched.
     let warm = Request::get("/film?warm").field("Range", "bytes=0-9");
     let _ = server.client().request(&warm).expect(206);
@@ -234,13 +235,28 @@ fn slow_readers(count: usize) -> u64 {
 
 #[test]
 fn two_slow_readers_of_a_gibibyte_cost_a_window() {
-    let most = slow_readers(2);
+    let most = slow_readers(2, "");
     assert!(most < 16 << 20, "{most} bytes");
 }
 
 #[test]
 fn a_hundred_slow_readers_of_a_gibibyte_cost_little_each() {
-    let most = slow_readers(100);
+    let most = slow_readers(100, "");
+    assert!(most < 64 << 20, "{most} bytes");
+}
+
+/// Large enough for a part of it.
+const DISK: &str = r#"disk = "@dir@/store", disk_size = "512MB""#;
+
+#[test]
+fn two_slow_readers_of_what_goes_to_a_disk_cost_little() {
+    let most = slow_readers(2, DISK);
+    assert!(most < 16 << 20, "{most} bytes");
+}
+
+#[test]
+fn a_hundred_slow_readers_of_what_goes_to_a_disk_cost_little_each() {
+    let most = slow_readers(100, DISK);
     assert!(most < 64 << 20, "{most} bytes");
 }
 

@@ -269,6 +269,46 @@ fn who_joins_pictures_begins_with_one() {
 }
 
 #[test]
+fn what_stands_above_is_done_for_each() {
+    let peer = Peer::start();
+    let target = peer.target();
+    let config = format!(
+        "site {{ \"*\", compress {{ types = \"text/event-stream\" }}, \
+         headers {{ response = {{ x_for = \"$headers.x_me\" }} }}, \
+         cache {{ live = \"drop\" }}, proxy \"{target}\" }}"
+    );
+    let server = Server::builder(&config).start();
+    let (mut first, mut call) = tune_in(&server, &peer);
+    send(&mut call, "data: 1\n\n");
+    first.hears("data: 1\n\n");
+    let url = format!("http://{}/live", server.addr());
+    let curl = Command::new("curl")
+        .args(["-sSN", "-i", "--compressed", "-H", "Host: forebay.test"])
+        .args(["-H", "X-Me: curl", &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl, of the Debian package curl");
+    wait::until("it to have joined", || live(&server, "readers") == 2);
+    // HTTP/1.0 knows no chunks: its end is that of the connection.
+    let mut old = server.client().connect();
+    old.raw("GET /live HTTP/1.0\r\nHost: forebay.test\r\n\r\n");
+    let mut old = Ear::after(old);
+    send(&mut call, "data: 2\n\n");
+    for ear in [&mut first, &mut old] {
+        ear.hears("data: 2\n\n");
+    }
+    call.send("0\r\n\r\n");
+    first.ends();
+    old.ends();
+    let output = curl.wait_with_output().expect("its output");
+    let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("\r\n\r\ndata: 2\n\n"), "{text}");
+    assert!(text.contains("x-for: curl\r\n"), "{text}");
+    assert!(text.contains("content-encoding: "), "{text}");
+}
+
+#[test]
 fn those_who_wait_for_the_head_join_when_it_comes() {
     let (held, peer) = (Gate::new(), lines(10_000));
     let script = Script::raw(RADIO)

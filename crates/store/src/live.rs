@@ -41,6 +41,9 @@ const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// ... and only so much where all windows together take more than they may.
 const SMALL_WINDOW_BYTES: u64 = 512 * 1024;
 
+/// So many are shared however little their windows may take.
+const MIN_STREAMS: u64 = 8;
+
 /// What has come since the newest border is kept for those who join or skip, up to so much.
 const SINCE_BORDER_BYTES: u64 = 1024 * 1024;
 
@@ -226,8 +229,8 @@ impl<H, E: Clone> Lives<H, E> {
         }
     }
 
-    /// A response begins to run, with its first reader, who gets it from its beginning. `None`:
-    /// too many of this key do.
+    /// A response begins to run, with its first reader, who gets it from its beginning. `None`: so
+    /// many do, of this key or in all, that their windows would take more memory than they may.
     pub fn begin(
         self: &Arc<Lives<H, E>>,
         hash: Hash,
@@ -262,6 +265,13 @@ impl<H, E: Clone> Lives<H, E> {
             }),
         });
         let mut table = self.table.lock();
+        let Counts {
+            streams, max_bytes, ..
+        } = &self.counts;
+        let most = max_bytes.load(Relaxed) / SMALL_WINDOW_BYTES;
+        if streams.load(Relaxed) >= most.max(MIN_STREAMS) {
+            return None;
+        }
         let of_key = table.entry(hash).or_default();
         if of_key.len() >= MAX_OF_KEY {
             return None;

@@ -275,6 +275,22 @@ fn only_what_fits_is_joined_and_the_newest_of_it() {
 }
 
 #[test]
+fn no_more_run_than_small_windows_have_room() {
+    for (max_bytes, most) in [(0, 8), (20 * SMALL_WINDOW_BYTES, 20)] {
+        let lives = Lives::new(max_bytes);
+        let begin = |key: u8| {
+            let hash = Hash(u128::from(key));
+            lives.begin(hash, &[key], "head", Borders::Pieces, TooSlow::Cut)
+        };
+        let mut all: Vec<(Filler, Reader)> = (0..most).filter_map(begin).collect();
+        assert_eq!(all.len(), usize::from(most));
+        assert!(begin(most).is_none());
+        all.pop();
+        assert!(begin(most).is_some());
+    }
+}
+
+#[test]
 fn windows_are_small_where_all_together_take_too_much() {
     let lives = lives();
     lives.set_max_bytes(1024 * 1024);

@@ -60,8 +60,9 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 .check(disks::check)
 .example(r#"cache_store { memory = "512MB", disk = "/var/cache/forebay", disk_size = "50GB" }"#);
 
-/// What runs has at most this share of a store's memory beside it, before windows become small.
-const LIVE_SHARE: u64 = 8;
+/// What runs has at most this share of a store's memory, beside it, before windows become small; and
+/// no more runs than small windows fit into that.
+const LIVE_SHARE: u64 = 4;
 
 /// Without any declaration.
 const USUAL_MEMORY: u64 = 256 << 20;
