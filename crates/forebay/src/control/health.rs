@@ -207,7 +207,7 @@ async fn check(
         return Ok(());
     };
     let label = match &peer.place {
-        Place::Unix(_) => "localhost",
+        Place::Unix(_) | Place::Process(_) => "localhost",
         Place::Address(_) | Place::Name(..) => host_of(&peer.label),
     };
     match timeout_at(until, ask(io, asked, label)).await {
@@ -219,6 +219,7 @@ async fn check(
 async fn open(peer: &Peer) -> io::Result<Transport> {
     match &peer.place {
         Place::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
+        Place::Process(_) => Err(io::ErrorKind::NotFound.into()),
         Place::Address(address) => connect(&[*address]).await,
         Place::Name(..) => connect(&peer.addresses.load_full()).await,
     }

@@ -8,6 +8,7 @@ pub mod dns;
 pub mod health;
 pub mod keys;
 pub mod orders;
+mod processes;
 pub mod purge;
 mod secret;
 pub mod server;

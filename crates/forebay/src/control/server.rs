@@ -20,6 +20,7 @@ use super::dns::Names;
 use super::health::Checks;
 use super::keys::KeySets;
 use super::orders::Order;
+use super::processes::Processes;
 use super::purge::{InForce, NotDone, Prepared, Purge};
 use super::secret;
 use super::service::Service;
@@ -78,6 +79,9 @@ struct Server {
     names: Names,
     checks: Checks,
     key_sets: KeySets,
+    processes: Processes,
+    /// Who programs run as for whom nothing is said.
+    identity: Option<process::Identity>,
     generations: Vec<Weak<Generation>>,
     started: Instant,
     service: Service,
@@ -328,6 +332,8 @@ impl Server {
         checks.watch(&built.snapshot.upstreams, &process);
         let mut key_sets = KeySets::default();
         key_sets.watch(&built.snapshot.key_sets, &mut names);
+        let mut processes = Processes::default();
+        processes.watch(&built.snapshot.upstreams, &helper, identity.as_ref())?;
         let mut workers = Vec::new();
         for index in 0..count {
             let start = Start {
@@ -358,6 +364,8 @@ impl Server {
             names,
             checks,
             key_sets,
+            processes,
+            identity,
             generations,
             started: Instant::now(),
             service: Service::of_environment(),
@@ -430,6 +438,7 @@ impl Server {
             _ = int.recv() => {}
         }
         self.end(ending).await;
+        self.processes.stop().await;
         if let Some(stopped) = stopped {
             // Who hears that it has stopped may start another one at once, which needs the place of the
             // admin socket; nor shall a command still find this one.
@@ -583,6 +592,13 @@ impl Server {
         secret::prepare(upstreams_of(&built), &built.server.state);
         let upstreams = &built.snapshot.upstreams;
         self.checks.watch(upstreams, &self.process);
+        self.processes
+            .watch(
+                &built.snapshot.upstreams,
+                &self.helper,
+                self.identity.as_ref(),
+            )
+            .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         let key_sets = &built.snapshot.key_sets;
         self.key_sets.watch(key_sets, &mut self.names);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);

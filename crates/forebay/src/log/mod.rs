@@ -3,6 +3,7 @@
 //! What a remote can cause again and again is logged through a [`Throttle`]: one line a second, and
 //! in it how many were dropped since the last.
 
+mod split;
 mod stderr;
 
 use std::io::IsTerminal;
@@ -17,6 +18,7 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::exchange::{Fault, Party, Reason};
 
+pub use split::Split;
 pub use stderr::{detach, dropped, flush};
 
 /// How much is logged, from little to much: the words of `server { log = … }`.

@@ -32,7 +32,7 @@ pub static DIRECTIVE: Directive = Directive::filter(
 )
 .args(&[Arg::required(
     "TARGET",
-    Type::Or(&[Type::Declared(&["upstream"]), Type::TARGET]),
+    Type::Or(&[Type::Declared(&["upstream", "processes"]), Type::TARGET]),
 )])
 .options(&[
     Opt::new(

@@ -87,6 +87,7 @@ static DECLARATIONS: &[&Directive] = &[
     &declarations::LISTEN,
     &declarations::SITE,
     &crate::upstream::DIRECTIVE,
+    &crate::upstream::fleet::DIRECTIVE,
     &cache::stores::DIRECTIVE,
     &declarations::SERVER,
 ];

@@ -87,6 +87,8 @@ async fn connect_clear(
                 Err(_) => Err(too_slow(peer)),
             }
         }
+        // Of a peer that is in service it is its socket.
+        Place::Process(_) => Err(Fault::with(Reason::Internal, "a process without a socket")),
         Place::Address(address) => {
             let connecting = to_address(*address);
             match timeout(deadline, now, left(now), connecting).await {

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::health;
 use super::tls::TlsSpec;
-use super::{Definition, Member, Place, Protocol, ProxyHeader, Upstream};
+use super::{Definition, Member, Place, Protocol, ProxyHeader, Upstream, fleet, options};
 use crate::snapshot::{Snapshot, resource_id};
 
 /// See the module.
@@ -24,33 +24,9 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 .items("PEER", Type::Or(&[Type::TARGET, Type::Record(&PEER)]))
 .namespace("upstream")
 .options(&[
-    Opt::new(
-        "balance",
-        Type::OneOf(&[
-            "least_requests",
-            "round_robin",
-            "p2c_ewma",
-            "hash",
-            "random",
-            "first",
-        ]),
-        "How a peer is chosen: the one with the fewest requests for its weight; in turn; of two drawn \
-         at random the one that answers sooner; by the hash of `by`, so that a client stays with \
-         its peer; at random; the first that can be used.",
-    )
-    .default(r#""least_requests""#),
-    Opt::new(
-        "by",
-        Type::Template(Vars::Request),
-        "What `hash` hashes.",
-    )
-    .unset("`$client_net`"),
-    Opt::new(
-        "sticky",
-        Type::Name,
-        "The name of a signed cookie that leads a client back to its peer. Where that cannot be used, \
-         the client is balanced anew. The peers do not see it.",
-    ),
+    options::BALANCE,
+    options::BY,
+    options::STICKY,
     Opt::new(
         "slow_start",
         Type::DURATION,
@@ -79,18 +55,8 @@ pub static DIRECTIVE: Directive = Directive::declaration(
         "Requests at once per peer, over all workers.",
     )
     .default("512"),
-    Opt::new(
-        "queue",
-        Type::COUNT,
-        "Requests that may wait for a full pool; then 503.",
-    )
-    .default("1024"),
-    Opt::new(
-        "queue_timeout",
-        Type::DURATION,
-        "For how long they may wait; then 503.",
-    )
-    .default(r#""10s""#),
+    options::QUEUE,
+    options::QUEUE_TIMEOUT,
     Opt::new(
         "idle_connections",
         Type::COUNT,
@@ -140,11 +106,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 fn check(call: &Call, report: &mut Report) {
     health::check(call, report);
     let balance: &str = call.get("balance");
-    if call.is_set("by") && balance != "hash" {
-        let message = format!("{}: `by` has no meaning for \"{balance}\"", call.subject());
-        let help = "it says what `balance = \"hash\"` hashes";
-        report.mistake(call.place_of("by"), Code::Conflict, message, help);
-    }
+    options::check_by(call, report);
     if balance == "first" && call.is_set("slow_start") {
         let message = format!(
             "{}: `slow_start` has no meaning for \"first\"",
@@ -270,7 +232,11 @@ impl Upstreams {
         if let Some(made) = self.declared.get(&call.id) {
             return Some(made.clone());
         }
-        let made = self.make(definition(call, protocol, report)?)?;
+        let definition = match call.name() == fleet::DIRECTIVE.name {
+            true => fleet::definition(call, report)?,
+            false => definition(call, protocol, report)?,
+        };
+        let made = self.make(definition)?;
         self.declared.insert(call.id, made.clone());
         Some(made)
     }
@@ -321,6 +287,7 @@ fn single(member: Member, node: &Node, protocol: Protocol, report: &mut Report) 
         idle_timeout: idle_timeout_of(protocol),
         send_proxy: None,
         tls,
+        processes: None,
     }
 }
 
@@ -421,6 +388,7 @@ fn definition(call: &Call, protocol: Protocol, report: &mut Report) -> Option<De
                 _ => ProxyHeader::V2,
             }),
         tls,
+        processes: None,
     })
 }
 

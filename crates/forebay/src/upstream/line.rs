@@ -106,7 +106,9 @@ impl Line {
         read_ahead: usize,
     ) -> Line {
         let now = worker.turn_ms();
-        let total = u64::try_from(times.total.as_millis()).unwrap_or(u64::MAX);
+        let processes = seat.upstream.definition.processes.as_ref();
+        let total = processes.map_or(times.total, |spec| spec.time.min(times.total));
+        let total = u64::try_from(total.as_millis()).unwrap_or(u64::MAX);
         Line {
             worker: worker.clone(),
             conn: Some(conn),
@@ -355,6 +357,11 @@ impl Line {
     }
 
     fn timed_out(&self, reason: Reason) -> Fault {
+        if let Some(seat) = &self.seat
+            && let Some(fleet) = &seat.upstream.fleet
+        {
+            fleet.overran(seat.peer);
+        }
         if self.worker.now_ms() >= self.until_ms {
             Reason::TotalTimeout
         } else {
@@ -383,13 +390,46 @@ impl Line {
 
     /// Closes the connection and gives the place at the peer back.
     pub fn cut(&mut self) {
-        self.conn = None;
-        self.seat = None;
+        let (conn, seat) = (self.conn.take(), self.seat.take());
+        if let (Some(conn), Some(seat)) = (conn, seat)
+            && seat.upstream.fleet.is_some()
+            && !self.worker.draining.get()
+        {
+            let now = self.worker.now_ms();
+            let left = Duration::from_millis(self.until_ms.saturating_sub(now));
+            // Else it is known already.
+            if !left.is_zero() {
+                tokio::task::spawn_local(leave_to_itself(conn, seat, now, left));
+            }
+        }
+    }
+}
+
+/// A process of our own goes on with a request whose client has left: it is not free before it closes
+/// the connection, or its time is over.
+async fn leave_to_itself(mut conn: PeerConn, seat: Seat, now_ms: u64, left: Duration) {
+    conn.deadline.set(now_ms, left);
+    let mut waste = BytesMut::with_capacity(4096);
+    let closed = std::future::poll_fn(|cx| {
+        loop {
+            waste.clear();
+            match conn.io.poll_read(cx, &mut waste) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(true),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return conn.deadline.poll_expired(cx).map(|()| false),
+            }
+        }
+    });
+    if !closed.await
+        && let Some(fleet) = &seat.upstream.fleet
+    {
+        fleet.overran(seat.peer);
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
+        self.cut();
         self.worker.give_back_large(std::mem::take(&mut self.input));
         self.worker.give_back_out(std::mem::take(&mut self.out));
     }

@@ -7,9 +7,11 @@
 mod connect;
 mod declare;
 mod fcgi;
+pub mod fleet;
 mod health;
 mod line;
 pub mod lines;
+mod options;
 mod pool;
 mod seat;
 mod session;
@@ -52,6 +54,8 @@ pub enum Place {
     Name(Box<str>, u16),
     /// On a Unix socket of this machine.
     Unix(PathBuf),
+    /// The process in this slot of the pool's own; of a peer that is in service it is `Unix`.
+    Process(usize),
 }
 
 /// What the peers of a pool speak.
@@ -111,6 +115,8 @@ pub struct Definition {
     pub send_proxy: Option<ProxyHeader>,
     /// For peers that are spoken to over TLS; none if no peer is.
     pub tls: Option<TlsSpec>,
+    /// Its peers are processes of this server's own.
+    pub processes: Option<fleet::Spec>,
 }
 
 /// A peer as it was declared.
@@ -138,6 +144,8 @@ pub struct Upstream {
     pub sticky: Option<Sticky>,
     /// What connections over TLS are made with, and the sessions that may be resumed.
     tls: Option<Arc<ClientConfig>>,
+    /// Its processes, if it has its own.
+    pub fleet: Option<fleet::Fleet>,
     waiting: Mutex<WaitQueue<oneshot::Sender<()>>>,
     /// How many wait, so that giving a place back costs no lock while nobody does.
     waiting_count: AtomicUsize,
@@ -146,9 +154,16 @@ pub struct Upstream {
 impl Upstream {
     /// A new pool. The definition has been checked by the configuration.
     pub fn new(id: u64, definition: Definition) -> Result<Upstream, String> {
+        let slots = definition.peers.len();
+        let fleet = definition.processes.as_ref();
+        let fleet = fleet.map(|_| fleet::Fleet::new(id, slots));
+        let place_of = |member: &Member| match (&member.place, &fleet) {
+            (Place::Process(slot), Some(fleet)) => Place::Unix(fleet.sockets[*slot].clone()),
+            (place, _) => place.clone(),
+        };
         let peers = definition.peers.iter().map(|member| Peer {
             label: member.label.clone(),
-            place: member.place.clone(),
+            place: place_of(member),
             tls: member.tls,
             addresses: ArcSwap::default(),
             requests: AtomicU64::new(0),
@@ -157,16 +172,20 @@ impl Upstream {
         });
         let pool = Pool::new(definition.pool.clone()).map_err(|error| error.to_string())?;
         let tls = definition.tls.as_ref().map(TlsSpec::client_config);
-        Ok(Upstream {
+        let peers = peers.collect();
+        let upstream = Upstream {
             id,
-            peers: peers.collect(),
+            peers,
             pool: Arc::new(pool),
             sticky: definition.sticky.as_deref().map(Sticky::new),
             tls: tls.transpose()?,
+            fleet,
             waiting: Mutex::new(WaitQueue::new(definition.queue, definition.queue_timeout)),
             waiting_count: AtomicUsize::new(0),
             definition,
-        })
+        };
+        upstream.muster();
+        Ok(upstream)
     }
 
     /// What `forebay status` shows.
@@ -197,7 +216,8 @@ impl Upstream {
     /// What an operator has said of peers of the pool of this name that was in service before: who
     /// is being repaired must not get requests because somebody has added another one.
     pub fn take_orders_of(&self, before: &Upstream) {
-        if before.definition.name != self.definition.name {
+        // A process that does not run is no repair.
+        if before.definition.name != self.definition.name || self.fleet.is_some() {
             return;
         }
         for (peer, known) in self.peers.iter().enumerate() {

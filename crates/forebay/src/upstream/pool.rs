@@ -36,7 +36,7 @@ pub struct Idle {
 impl Idle {
     /// This worker's half of `upstream`.
     pub fn of(worker: &Worker, upstream: &Arc<Upstream>) -> Rc<Idle> {
-        worker.local(upstream.id, || Idle {
+        worker.local_in_service(upstream.id, || Idle {
             upstream: upstream.clone(),
             peers: upstream.peers.iter().map(|_| RefCell::default()).collect(),
             swept: Cell::new(false),

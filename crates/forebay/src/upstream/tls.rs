@@ -211,7 +211,7 @@ impl Upstream {
             Place::Name(name, _) => name.to_string(),
             // An HTTP/1.0 client may name no host.
             Place::Address(address) if host.is_empty() => address.ip().to_string(),
-            Place::Address(_) | Place::Unix(_) => host.to_owned(),
+            Place::Address(_) | Place::Unix(_) | Place::Process(_) => host.to_owned(),
         })
     }
 }
@@ -233,7 +233,7 @@ impl Upstream {
             (Some(name), _) => name.to_owned(),
             (None, Place::Name(name, _)) => name.to_string(),
             (None, Place::Address(address)) => host.map_or(address.ip().to_string(), str::to_owned),
-            (None, Place::Unix(_)) => host.unwrap_or("localhost").to_owned(),
+            (None, Place::Unix(_) | Place::Process(_)) => host.unwrap_or("localhost").to_owned(),
         };
         Tls::connect(io, config.clone(), &name).await
     }

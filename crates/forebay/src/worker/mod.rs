@@ -252,6 +252,20 @@ impl Worker {
         found.downcast::<T>().ok()
     }
 
+    /// The same, for a resource that must not be held once it is out of service: an exchange that goes
+    /// on with one gets a half of its own.
+    pub fn local_in_service<T: 'static>(&self, id: u64, make: impl FnOnce() -> T) -> Rc<T> {
+        if let Some(found) = self.locals.borrow().get(&id)
+            && let Ok(found) = found.clone().downcast::<T>()
+        {
+            return found;
+        }
+        if self.snapshot.borrow().resources.contains(&id) {
+            return self.local(id, make);
+        }
+        Rc::new(make())
+    }
+
     /// Notes the time at which a connection's task begins its turn.
     pub fn begin_turn(&self) -> u64 {
         let now = clock::coarse_ms();

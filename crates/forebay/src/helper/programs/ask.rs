@@ -238,7 +238,6 @@ const GRACE: Duration = Duration::from_secs(1);
 
 impl Program {
     /// Its process id, once it runs.
-    #[cfg(test)]
     pub fn pid(&self) -> Option<u32> {
         self.state.pid.get()
     }
@@ -249,6 +248,11 @@ impl Program {
             Some(over) => Poll::Ready(over),
             None => self.state.wait(cx),
         }
+    }
+
+    /// The same, if it is known.
+    pub fn ended(&self) -> Option<Result<Over, StartError>> {
+        self.state.over.get()
     }
 
     /// The same, to be awaited.

@@ -56,7 +56,7 @@ pub static DIRECTIVE: Directive = Directive::handler(
 )
 .args(&[Arg::required(
     "TARGET",
-    Type::Or(&[Type::Declared(&["upstream"]), Type::TARGET]),
+    Type::Or(&[Type::Declared(&["upstream", "processes"]), Type::TARGET]),
 )])
 .options(&[
     Opt::new(

@@ -244,17 +244,20 @@ impl Passing {
         {
             return Ok(seat);
         }
-        let ask = |tried| Ask::again(now, tried).draw(draw);
-        match self.upstream.seat(&ask(tried)) {
-            Ok(seat) => Ok(seat),
+        let mut ask = Ask::again(now, tried).draw(draw);
+        let mut seat = self.upstream.seat(&ask);
+        if let Err(NoPeer::AllTried) = seat {
             // With one peer, or none other in service, the same one again is better than nothing.
-            Err(NoPeer::AllTried) => self
-                .upstream
-                .seat(&ask(Tried::default()))
-                .map_err(|_| Reason::NoPeer.into()),
+            ask = Ask::again(now, Tried::default()).draw(draw);
+            seat = self.upstream.seat(&ask);
+        }
+        match seat {
+            Ok(seat) => Ok(seat),
             Err(NoPeer::Full) => {
+                if let Some(fleet) = &self.upstream.fleet {
+                    fleet.want_more();
+                }
                 let deadline = worker.wheel.register();
-                let ask = ask(tried);
                 self.upstream
                     .seat_in_turn(worker, &deadline, self.priority, &ask)
                     .await

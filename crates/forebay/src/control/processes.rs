@@ -1,0 +1,691 @@
+//! The processes of `processes`: started, watched, replaced, and ended with the server.
+//!
+//! ```text
+//!             start                       crash: the same slot again, later and later
+//!   off ────────────────▶ running ──────────────────────────────────────▶ paused ──▶ running
+//!    ▲                       │ had its requests, or is not needed
+//!    │ ended                 ▼
+//!    └──────────────────  leaving: no new requests; asked to end when the last is answered
+//! ```
+//!
+//! A thread of its own does it for all pools: it looks at each of them ten times a second, and at once
+//! when a process has ended or a worker finds none free. What it decides, workers see in the pool: a
+//! slot serves, drains or rests.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use forebay_balance::{Duty, Tick};
+use forebay_sys::process::{End, Identity, tree_memory};
+use rustc_hash::FxHashSet;
+use tokio::net::unix::pipe;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::helper::Helper;
+use crate::helper::programs::{Channel, Place, Program, Programs, Spec, Watch};
+use crate::log::{Ration, Split};
+use crate::upstream::fleet::{self, Fleet, run_dir};
+use crate::upstream::{Protocol, Upstream};
+
+/// So often a pool is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// So often the memory of its processes is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+/// A process that was not needed for so long is ended, if there are more than must be.
+const SPARE_TIME: Duration = Duration::from_secs(30);
+/// What lives shorter than this and then fails has failed to start.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// What fails to start is tried again after this, then after twice as long, and so on.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// While it waits longer than this to be tried again, its slot takes no requests.
+const REST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a process that is asked to end may take.
+const GRACE: Duration = Duration::from_secs(5);
+/// At the server's stop all have so long.
+const LAST_GRACE: Duration = Duration::from_secs(2);
+/// Lines of one pool that are logged in a second.
+const LINES: u64 = 50;
+/// Bytes that are read at a time.
+const READ: usize = 4096;
+/// Where programs are looked for, and look for others, unless `env` says so.
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A pool to be looked after, and the sockets of its slots.
+type New = (Arc<Upstream>, Vec<UnixListener>);
+
+enum Order {
+    Watch(Vec<New>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// The way to the thread that looks after all pools.
+#[derive(Default)]
+pub struct Processes {
+    thread: Option<(mpsc::UnboundedSender<Order>, JoinHandle<()>)>,
+    known: FxHashSet<u64>,
+}
+
+impl Processes {
+    /// Looks after those of these pools that have processes of their own, from now on and as long as
+    /// anybody uses them. Their sockets are there when it comes back.
+    ///
+    /// # Errors
+    /// A sentence: no socket can be bound, or no thread be started.
+    pub fn watch(
+        &mut self,
+        upstreams: &[Arc<Upstream>],
+        helper: &Helper,
+        identity: Option<&Identity>,
+    ) -> Result<(), String> {
+        let mut new = Vec::new();
+        for upstream in upstreams {
+            if let Some(fleet) = &upstream.fleet
+                && !self.known.contains(&upstream.id)
+            {
+                let sockets = bind(fleet, upstream.definition.processes.as_ref());
+                let name = &upstream.definition.name;
+                let sockets = sockets.map_err(|error| {
+                    let dir = run_dir().display();
+                    format!("processes \"{name}\": no socket can be bound in {dir}: {error}")
+                })?;
+                new.push((upstream.clone(), sockets));
+            }
+        }
+        let mut all = upstreams.iter().map(|upstream| upstream.id);
+        self.known = all.by_ref().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        if self.thread.is_none() {
+            let socket = helper.channel().map_err(|error| error.to_string())?;
+            let channel = Channel {
+                socket,
+                identity: identity.cloned(),
+            };
+            self.thread = Some(start(channel).map_err(|error| {
+                format!("the thread that looks after processes cannot start: {error}")
+            })?);
+        }
+        if let Some((orders, _)) = &self.thread {
+            // It ends only when it is told to.
+            let _ = orders.send(Order::Watch(new));
+        }
+        Ok(())
+    }
+
+    /// Ends all processes; comes back when they have ended, or have been killed.
+    pub async fn stop(&mut self) {
+        if let Some((orders, thread)) = self.thread.take() {
+            let (done, stopped) = oneshot::channel();
+            if orders.send(Order::Stop(done)).is_ok() {
+                let _ = stopped.await;
+            }
+            if thread.join().is_err() {
+                tracing::error!("the thread that looks after processes panicked");
+            }
+            let _ = std::fs::remove_dir_all(run_dir());
+        }
+    }
+}
+
+/// The sockets of a fleet. Whom their processes are makes no difference: they inherit them.
+fn bind(fleet: &Fleet, spec: Option<&fleet::Spec>) -> io::Result<Vec<UnixListener>> {
+    debug_assert!(spec.is_some(), "a fleet without processes");
+    let dir = run_dir();
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => {
+            made?;
+            sweep(dir);
+        }
+    }
+    fleet.sockets.iter().map(UnixListener::bind).collect()
+}
+
+/// Removes what servers that were killed have left behind.
+fn sweep(own: &Path) {
+    let others = own.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    for other in others.into_iter().flatten().flatten() {
+        let name = other.file_name();
+        let pid = name.to_str().and_then(|name| {
+            let rest = name.strip_prefix("forebay-")?;
+            rest.split_once('-')?.0.parse::<u32>().ok()
+        });
+        let is_gone = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        // Somebody else's is not ours to remove, and would not let itself be.
+        if is_gone && other.path() != own {
+            let _ = std::fs::remove_dir_all(other.path());
+        }
+    }
+}
+
+fn start(channel: Channel) -> io::Result<(mpsc::UnboundedSender<Order>, JoinHandle<()>)> {
+    let (orders, told) = mpsc::unbounded_channel();
+    let thread = std::thread::Builder::new()
+        .name("processes".to_owned())
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(look_after_all(told, channel)),
+                Err(error) => tracing::error!(%error, "processes cannot be looked after"),
+            }
+        })?;
+    Ok((orders, thread))
+}
+
+async fn look_after_all(mut told: mpsc::UnboundedReceiver<Order>, channel: Channel) {
+    let programs = Rc::new(Programs::default());
+    programs.connect(channel);
+    let (stop, stopping) = watch::channel(false);
+    let mut keepers = JoinSet::new();
+    while let Some(order) = told.recv().await {
+        match order {
+            Order::Watch(new) => {
+                // Those that have ended are of no interest.
+                while keepers.try_join_next().is_some() {}
+                for (upstream, sockets) in new {
+                    let keeper = Keeper::new(upstream, sockets, programs.clone());
+                    if let Some(keeper) = keeper {
+                        keepers.spawn_local(keeper.run(stopping.clone()));
+                    }
+                }
+            }
+            Order::Stop(done) => {
+                let _ = stop.send(true);
+                while keepers.join_next().await.is_some() {}
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+/// Looks after one pool.
+struct Keeper {
+    upstream: Arc<Upstream>,
+    spec: fleet::Spec,
+    programs: Rc<Programs>,
+    slots: Vec<Slot>,
+    lines: Rc<Ration>,
+    measured: Instant,
+    /// When as many processes were last needed as there are.
+    needed: Instant,
+}
+
+struct Slot {
+    socket: Rc<OwnedFd>,
+    state: State,
+    /// How often in a row it has failed to start.
+    failures: u32,
+}
+
+enum State {
+    Off,
+    Running(Running),
+    Paused {
+        until: Instant,
+    },
+    Leaving {
+        running: Running,
+        since: Instant,
+        /// It had nothing to do when it was looked at last.
+        was_free: bool,
+        is_asked: bool,
+    },
+}
+
+struct Running {
+    program: Program,
+    since: Instant,
+    /// What its slot had had before it.
+    requests_before: u64,
+    /// It is being killed, and this is why.
+    condemned: bool,
+}
+
+fn now() -> Tick {
+    Tick::from_millis(forebay_sys::clock::coarse_ms())
+}
+
+impl Keeper {
+    fn new(
+        upstream: Arc<Upstream>,
+        sockets: Vec<UnixListener>,
+        programs: Rc<Programs>,
+    ) -> Option<Keeper> {
+        let spec = upstream.definition.processes.clone()?;
+        let slots = sockets.into_iter().map(|socket| Slot {
+            socket: Rc::new(socket.into()),
+            state: State::Off,
+            failures: 0,
+        });
+        Some(Keeper {
+            spec,
+            programs,
+            slots: slots.collect(),
+            lines: Rc::new(Ration::new(LINES)),
+            measured: Instant::now(),
+            needed: Instant::now(),
+            upstream,
+        })
+    }
+
+    /// As long as anybody uses the pool, or until the server stops.
+    async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        while !*stopping.borrow_and_update() {
+            self.look();
+            // Whoever has a place here, or waits for one, holds the pool.
+            if Arc::strong_count(&self.upstream) == 1 {
+                break;
+            }
+            let Some(fleet) = &self.upstream.fleet else {
+                return;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = fleet.wake.notified() => {}
+                _ = stopping.changed() => {}
+            }
+        }
+        let grace = match *stopping.borrow() {
+            true => LAST_GRACE,
+            false => GRACE,
+        };
+        self.end(grace).await;
+    }
+
+    /// Ends all of them.
+    async fn end(mut self, grace: Duration) {
+        for slot in &mut self.slots {
+            if let State::Running(running) | State::Leaving { running, .. } = &slot.state {
+                running.program.end(grace);
+            }
+        }
+        for slot in self.slots {
+            if let State::Running(running) | State::Leaving { running, .. } = slot.state {
+                running.program.watch().over().await;
+            }
+        }
+        if let Some(fleet) = &self.upstream.fleet {
+            for socket in &fleet.sockets {
+                // At the server's stop their directory goes as a whole.
+                let _ = std::fs::remove_file(socket);
+            }
+        }
+    }
+
+    /// Does what there is to be done.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let measures = now.duration_since(self.measured) >= MEASURE;
+        if measures {
+            self.measured = now;
+        }
+        for number in 0..self.slots.len() {
+            self.take_end(number, now);
+            self.enforce(number, measures);
+            self.let_go(number, now);
+        }
+        self.recycle(now);
+        self.scale(now);
+    }
+
+    /// Takes note of a process that has ended.
+    fn take_end(&mut self, number: usize, now: Instant) {
+        let (running, leaves) = match &self.slots[number].state {
+            State::Running(running) => (running, false),
+            State::Leaving { running, .. } => (running, true),
+            State::Paused { until } if *until <= now => return self.start(number),
+            State::Paused { .. } | State::Off => return,
+        };
+        let Some(ended) = running.program.ended() else {
+            return;
+        };
+        if leaves {
+            self.slots[number].state = State::Off;
+            self.duty(number, Duty::Rest);
+            return;
+        }
+        let lived = now.duration_since(running.since);
+        let served = self.requests(number) > running.requests_before;
+        let is_well = match &ended {
+            Ok(over) => over.end == End::Exited(0) && served || running.condemned,
+            Err(_) => false,
+        };
+        let peer = &*self.upstream.peers[number].label;
+        if !is_well {
+            match ended {
+                Ok(over) => {
+                    let how = match over.end {
+                        End::Exited(status) => format!("ended with status {status}"),
+                        End::Killed(signal) => format!("was ended by signal {signal}"),
+                    };
+                    tracing::warn!(peer, ?lived, "a process {how}: it is started again");
+                }
+                Err(error) => tracing::error!(peer, "a process cannot be started: {error}"),
+            }
+        }
+        let slot = &mut self.slots[number];
+        slot.failures = match is_well || lived >= SHORT_LIFE {
+            true => 0,
+            false => slot.failures.saturating_add(1),
+        };
+        // The first time at once: what serves well and crashes now and then is to be there again.
+        match slot.failures {
+            0 | 1 => self.start(number),
+            failures => {
+                let pause = FIRST_PAUSE
+                    .saturating_mul(1 << (failures - 2).min(20))
+                    .min(LONGEST_PAUSE);
+                slot.state = State::Paused { until: now + pause };
+                if pause > REST_PAUSE {
+                    self.duty(number, Duty::Rest);
+                }
+            }
+        }
+    }
+
+    /// Kills a process that has taken too long or too much.
+    fn enforce(&mut self, number: usize, measures: bool) {
+        let overran = self
+            .upstream
+            .fleet
+            .as_ref()
+            .is_some_and(|fleet| fleet.take_overran(number));
+        let slot = &mut self.slots[number];
+        let (State::Running(running) | State::Leaving { running, .. }) = &mut slot.state else {
+            return;
+        };
+        if running.condemned {
+            return;
+        }
+        let peer = &*self.upstream.peers[number].label;
+        if overran {
+            tracing::warn!(
+                peer,
+                "a process took too long for a request: it is replaced"
+            );
+        } else if measures && let Some(pid) = running.program.pid() {
+            let bytes = tree_memory(pid);
+            if bytes <= self.spec.memory {
+                return;
+            }
+            tracing::warn!(
+                peer,
+                bytes,
+                "a process holds too much memory: it is replaced"
+            );
+        } else {
+            return;
+        }
+        running.condemned = true;
+        running.program.end(Duration::ZERO);
+    }
+
+    /// Asks a process to end that is to leave and has nothing to do.
+    fn let_go(&mut self, number: usize, now: Instant) {
+        let in_flight = self.upstream.pool.view(number, self::now()).in_flight;
+        let State::Leaving {
+            running,
+            since,
+            was_free,
+            is_asked,
+        } = &mut self.slots[number].state
+        else {
+            return;
+        };
+        // Twice: somebody may have chosen it just before it was to get no more.
+        let is_free = in_flight == 0 && std::mem::replace(was_free, in_flight == 0);
+        let is_late = now.duration_since(*since) > self.spec.time.saturating_add(GRACE);
+        if (is_free || is_late) && !*is_asked {
+            *is_asked = true;
+            running.program.end(GRACE);
+        }
+    }
+
+    /// Replaces what has had its requests, as many at a time as there are slots to spare: first there
+    /// is another one, then it leaves.
+    fn recycle(&mut self, now: Instant) {
+        for number in 0..self.slots.len() {
+            let State::Running(running) = &self.slots[number].state else {
+                continue;
+            };
+            let had = self
+                .requests(number)
+                .saturating_sub(running.requests_before);
+            if had < self.spec.max_requests || running.condemned {
+                continue;
+            }
+            let Some(spare) = self.off() else {
+                return;
+            };
+            self.start(spare);
+            self.leave(number, now);
+        }
+    }
+
+    /// As many as are needed.
+    fn scale(&mut self, now: Instant) {
+        let is_full = self.upstream.fleet.as_ref().is_some_and(Fleet::take_full);
+        let waiting = self.upstream.waiting();
+        let active = self.active();
+        let is_short = is_full || waiting > 0;
+        let more = if active < self.spec.least {
+            self.spec.least - active
+        } else if is_short {
+            // Twice as many each time: a burst is met soon, and one request more is no burst.
+            let room = self.spec.most.saturating_sub(active);
+            room.min(waiting.max(1)).min(active.max(1))
+        } else {
+            0
+        };
+        for _ in 0..more {
+            if let Some(spare) = self.off() {
+                self.start(spare);
+            }
+        }
+        let busy = self.busy();
+        if is_short || busy >= active || active <= self.spec.least {
+            self.needed = now;
+        } else if now.duration_since(self.needed) >= SPARE_TIME {
+            self.needed = now;
+            let is_running = |slot: &Slot| matches!(slot.state, State::Running(_));
+            if let Some(last) = self.slots.iter().rposition(is_running) {
+                self.leave(last, now);
+            }
+        }
+    }
+
+    /// How many there are that do not leave.
+    fn active(&self) -> usize {
+        let is_active =
+            |slot: &&Slot| matches!(slot.state, State::Running(_) | State::Paused { .. });
+        self.slots.iter().filter(is_active).count()
+    }
+
+    /// How many have something to do.
+    fn busy(&self) -> usize {
+        let is_busy = |number: &usize| self.upstream.pool.view(*number, now()).in_flight > 0;
+        (0..self.slots.len()).filter(is_busy).count()
+    }
+
+    /// The first slot without a process.
+    fn off(&self) -> Option<usize> {
+        let is_off = |slot: &Slot| matches!(slot.state, State::Off);
+        self.slots.iter().position(is_off)
+    }
+
+    fn leave(&mut self, number: usize, since: Instant) {
+        let slot = &mut self.slots[number];
+        slot.state = match std::mem::replace(&mut slot.state, State::Off) {
+            State::Running(running) => State::Leaving {
+                running,
+                since,
+                was_free: false,
+                is_asked: false,
+            },
+            other => other,
+        };
+        self.duty(number, Duty::Drain);
+    }
+
+    fn duty(&self, number: usize, duty: Duty) {
+        self.upstream.order(number, duty, now());
+    }
+
+    fn requests(&self, number: usize) -> u64 {
+        let requests = &self.upstream.peers[number].requests;
+        requests.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Starts a process in a slot, which serves from then on: what connects before it listens waits.
+    fn start(&mut self, number: usize) {
+        if let Some(fleet) = &self.upstream.fleet {
+            // What is said of the one before is not about this one.
+            let _ = fleet.take_overran(number);
+        }
+        match self.program(number) {
+            Ok(program) => {
+                self.wake_at_end(program.watch());
+                self.slots[number].state = State::Running(Running {
+                    program,
+                    since: Instant::now(),
+                    requests_before: self.requests(number),
+                    condemned: false,
+                });
+                self.duty(number, Duty::Serve);
+            }
+            Err(error) => {
+                let peer = &*self.upstream.peers[number].label;
+                tracing::error!(peer, "a process cannot be started: {error}");
+                let until = Instant::now() + LONGEST_PAUSE;
+                self.slots[number].state = State::Paused { until };
+                self.duty(number, Duty::Rest);
+            }
+        }
+    }
+
+    fn wake_at_end(&self, watch: Watch) {
+        let upstream = Arc::downgrade(&self.upstream);
+        tokio::task::spawn_local(async move {
+            watch.over().await;
+            if let Some(upstream) = upstream.upgrade()
+                && let Some(fleet) = &upstream.fleet
+            {
+                fleet.wake.notify_one();
+            }
+        });
+    }
+
+    fn program(&self, number: usize) -> Result<Program, String> {
+        let spec = &self.spec;
+        let mut environment: Vec<(&[u8], &[u8])> = spec
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .collect();
+        let path = spec.env.iter().find(|(name, _)| &**name == "PATH");
+        let path = path.map_or(SEARCH_PATH, |(_, path)| path);
+        if !environment.iter().any(|(name, _)| *name == b"PATH") {
+            environment.push((b"PATH", path.as_bytes()));
+        }
+        let name = spec.command.first().map_or("", |name| name);
+        let program = find_program(name, path, &spec.dir)
+            .ok_or_else(|| format!("there is no program \"{name}\" in {path}"))?;
+        let arguments: Vec<&[u8]> = spec.command.iter().map(|part| part.as_bytes()).collect();
+        let (output, its_output) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io_text)?;
+        let output = pipe::Receiver::from_owned_fd(output).map_err(|error| error.to_string())?;
+        let its_output = Rc::new(its_output);
+        let socket = Place::Fd(self.slots[number].socket.clone());
+        let (out, err) = (Place::Fd(its_output.clone()), Place::Fd(its_output));
+        let is_http = self.upstream.definition.protocol == Protocol::Http;
+        let places = match is_http {
+            true => vec![Place::Null, out, err, socket],
+            false => vec![socket, out, err],
+        };
+        if is_http {
+            environment.push((b"LISTEN_FDS", b"1"));
+        }
+        let program = self.programs.start(Spec {
+            program: program.as_os_str().as_bytes(),
+            arguments: &arguments,
+            environment: &environment,
+            dir: spec.dir.as_os_str().as_bytes(),
+            places,
+            identity: spec.identity.as_ref(),
+            tells_pid: is_http,
+        });
+        let program = program.map_err(|error| error.to_string())?;
+        let label = self.upstream.peers[number].label.clone();
+        let lines = self.lines.clone();
+        tokio::task::spawn_local(log(output, program.watch(), label, lines));
+        Ok(program)
+    }
+}
+
+fn io_text(error: rustix::io::Errno) -> String {
+    io::Error::from(error).to_string()
+}
+
+/// The file of a program: as it is written if there is a slash in it, else where `path` leads to.
+fn find_program(name: &str, path: &str, dir: &Path) -> Option<std::path::PathBuf> {
+    if name.contains('/') {
+        return Some(dir.join(name));
+    }
+    let is_program = |file: &std::path::PathBuf| {
+        let found = std::fs::metadata(file);
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let dirs = path.split(':').filter(|dir| !dir.is_empty());
+    let mut files = dirs.map(|from| dir.join(from).join(OsStr::new(name)));
+    files.find(is_program)
+}
+
+/// Logs what a process prints.
+async fn log(output: pipe::Receiver, watch: Watch, peer: Box<str>, ration: Rc<Ration>) {
+    let line = |line: &[u8]| {
+        if let Some(dropped) = ration.pass() {
+            let text = line.escape_ascii();
+            tracing::info!(peer = &*peer, dropped, "{text}");
+        }
+    };
+    let mut split = Split::default();
+    let mut held = BytesMut::new();
+    loop {
+        let is_over = tokio::select! {
+            biased;
+            ready = output.readable() => ready.is_err(),
+            () = watch.over() => true,
+        };
+        loop {
+            held.reserve(READ);
+            match output.try_read_buf(&mut held) {
+                Ok(0) => return split.rest(&mut held).iter().for_each(|rest| line(rest)),
+                Ok(_) => split.each(&mut held, line),
+                Err(_) => break,
+            }
+        }
+        if is_over {
+            return split.rest(&mut held).iter().for_each(|rest| line(rest));
+        }
+        if held.is_empty() {
+            held = BytesMut::new();
+        }
+    }
+}

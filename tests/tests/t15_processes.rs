@@ -1,0 +1,361 @@
+//! `processes`: pools of processes that the server starts itself.
+
+use std::collections::BTreeSet;
+
+use forebay_tests::{Builder, Client, Request, Server, proc, wait};
+
+/// An application that serves one request after the other on descriptor 3.
+const APP: &str = r#"
+import os, socket, sys, time
+assert os.environ["LISTEN_FDS"] == "1" and os.environ["LISTEN_PID"] == str(os.getpid())
+listener = socket.socket(fileno=3)
+while True:
+    conn, _ = listener.accept()
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = conn.recv(65536)
+        if not more: break
+        data += more
+    path = data.split(b" ")[1].decode() if data else "/"
+    body = "pid=%d" % os.getpid()
+    if path == "/crash": os._exit(3)
+    if path == "/sleep": time.sleep(1000)
+    if path == "/gate":
+        open("at-gate", "w").close()
+        while not os.path.exists("go"): time.sleep(0.01)
+    if path == "/eat":
+        eaten = os.urandom(1 << 20) * 100
+        time.sleep(1000)
+    if path == "/print":
+        print("to standard output \x1b[2J", flush=True)
+        print("to standard error", file=sys.stderr, flush=True)
+    if path == "/env":
+        names = sorted(name for name in os.environ if name not in ("LC_CTYPE", "LISTEN_PID"))
+        body = "%s %s %s" % (os.getcwd(), os.getuid(), ",".join(names))
+    body = body.encode()
+    try:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        conn.sendall(head + body)
+    except OSError: pass
+    conn.close()
+"#;
+
+fn builder(options: &str, pipeline: &str) -> Builder {
+    let config = format!(
+        "local app = processes \"app\" {{ \"python3\", \"app.py\", protocol = \"http\", dir = \"@dir@/app\",\n\
+         {options} }}\nsite {{ \"*\", {pipeline} }}"
+    );
+    Server::builder(&config).file("app/app.py", APP)
+}
+
+fn serve(options: &str) -> Server {
+    builder(options, "proxy(app)").start()
+}
+
+fn pid(client: &Client) -> u32 {
+    let response = client.get("/").expect(200);
+    pid_of(response.text())
+}
+
+fn pid_of(text: &str) -> u32 {
+    let number = text.strip_prefix("pid=").expect("a process id");
+    number.parse().expect("a process id")
+}
+
+/// The processes that run.
+fn running(server: &Server) -> Vec<u32> {
+    let mut all = proc::tree(server.pid());
+    // The server and its helper.
+    all.drain(..2);
+    all
+}
+
+fn send(client: &Client, target: &str) -> forebay_tests::Conn {
+    let mut conn = client.connect();
+    conn.send(&Request::get(target));
+    conn
+}
+
+#[test]
+fn processes_answer() {
+    let server = serve("count = 2");
+    let client = server.client();
+    let pids: BTreeSet<u32> = (0..20).map(|_| pid(&client)).collect();
+    assert_eq!(pids.len(), 2);
+    assert_eq!(pids, running(&server).into_iter().collect());
+}
+
+#[test]
+fn a_process_has_what_it_was_given_and_nothing_else() {
+    let server = serve(r#"count = 1, env = { APP_MODE = "test" }"#);
+    let response = server.client().get("/env").expect(200);
+    let mut words = response.text().split(' ');
+    let dir = server.dir().join("app");
+    assert_eq!(words.next(), dir.to_str());
+    let _ = words.next();
+    assert_eq!(words.next(), Some("APP_MODE,LISTEN_FDS,PATH"));
+}
+
+#[test]
+fn what_processes_print_is_in_the_log() {
+    let server = serve("count = 1");
+    let _ = server.client().get("/print").expect(200);
+    server.wait_stderr("to standard error");
+    let log = server.stderr();
+    assert!(log.contains(r"to standard output \x1b[2J"), "{log}");
+    assert!(log.contains(r#"peer="app/0""#), "{log}");
+}
+
+#[test]
+fn a_crash_costs_its_own_request_only() {
+    let server = serve("count = 1");
+    let client = server.client();
+    let first = pid(&client);
+    let crash = client.request(&Request::post("/crash", "x"));
+    assert_eq!(crash.status(), 502);
+    // At once, and the ones that come meanwhile wait.
+    let second = pid(&client);
+    assert_ne!(first, second);
+    server.wait_stderr("ended with status 3");
+    let mut waiting = send(&client, "/gate");
+    wait::until("it is asked", || running(&server).len() == 1);
+    let mut queued = send(&client, "/");
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(i32::try_from(second).expect("a pid")).expect("a pid"),
+        rustix::process::Signal::KILL,
+    )
+    .expect("killed");
+    server.file("app/go", "");
+    // A GET is asked again, of the one that is there then.
+    assert_eq!(waiting.read_response().status(), 200);
+    assert_eq!(queued.read_response().status(), 200);
+}
+
+#[test]
+fn a_request_that_takes_too_long_costs_its_process() {
+    let server = serve(r#"count = 1, time = "300ms""#);
+    let client = server.client();
+    let first = pid(&client);
+    assert_eq!(client.get("/sleep").status(), 504);
+    let second = pid(&client);
+    assert_ne!(first, second);
+    server.wait_stderr("took too long for a request");
+    wait::until("one is left", || running(&server) == [second]);
+}
+
+#[test]
+fn a_process_that_holds_too_much_memory_is_replaced() {
+    let server = serve(r#"count = 1, memory = "50MB""#);
+    let client = server.client();
+    let first = pid(&client);
+    let response = client.request(&Request::post("/eat", "x"));
+    assert_eq!(response.status(), 502);
+    assert_ne!(pid(&client), first);
+    server.wait_stderr("holds too much memory");
+}
+
+#[test]
+fn processes_are_replaced_after_their_requests_and_none_fails() {
+    let server = serve("count = { 2, 2 }, max_requests = 10");
+    let client = server.client();
+    let mut pids = BTreeSet::new();
+    wait::until("some are replaced", || {
+        pids.insert(pid(&client));
+        pids.len() >= 6
+    });
+    wait::until("two are left", || running(&server).len() == 2);
+}
+
+#[test]
+fn as_many_as_are_needed_and_the_others_wait() {
+    let server = serve("count = { 1, 3 }");
+    let client = server.client();
+    let _ = pid(&client);
+    assert_eq!(running(&server).len(), 1);
+    let mut conns: Vec<_> = (0..10).map(|_| send(&client, "/gate")).collect();
+    wait::until("three run", || running(&server).len() == 3);
+    server.file("app/go", "");
+    let mut pids = BTreeSet::new();
+    for conn in &mut conns {
+        let response = conn.read_response().expect(200);
+        pids.insert(pid_of(response.text()));
+    }
+    assert!(pids.len() <= 3, "{pids:?}");
+    assert_eq!(running(&server).len(), 3);
+}
+
+#[test]
+fn past_the_queue_is_503() {
+    let server = serve(r#"count = 1, queue = 2, queue_timeout = "200ms""#);
+    let client = server.client();
+    let _ = pid(&client);
+    let mut first = send(&client, "/gate");
+    wait::until("it is asked", || server.dir().join("app/at-gate").exists());
+    let mut others: Vec<_> = (0..5).map(|_| send(&client, "/gate")).collect();
+    for conn in &mut others {
+        assert_eq!(conn.read_response().status(), 503);
+    }
+    server.file("app/go", "");
+    assert_eq!(first.read_response().status(), 200);
+}
+
+#[test]
+fn a_process_is_not_free_before_it_has_done_what_nobody_waits_for() {
+    let server = serve("count = 1");
+    let client = server.client();
+    let _ = pid(&client);
+    let gone = send(&client, "/gate");
+    let mut next = send(&client, "/");
+    gone.abort();
+    server.file("app/go", "");
+    assert_eq!(next.read_response().status(), 200);
+}
+
+#[test]
+fn an_equal_definition_keeps_its_processes_and_another_gets_its_own() {
+    let server = serve("count = 1");
+    let client = server.client();
+    let first = pid(&client);
+    let config = |options: &str| {
+        format!(
+            "local app = processes \"app\" {{ \"python3\", \"app.py\", protocol = \"http\", dir = \"@dir@/app\",\n\
+             {options} }}\nsite {{ \"*\", proxy(app) }}"
+        )
+    };
+    server.reload_with(&config("count = 1"));
+    assert_eq!(pid(&client), first);
+    let mut under_way = send(&client, "/gate");
+    let mut queued = send(&client, "/");
+    under_way.wait_until_read();
+    queued.wait_until_read();
+    server.reload_with(&config("count = 1, max_requests = 500"));
+    let second = pid(&client);
+    assert_ne!(second, first);
+    assert_eq!(running(&server).len(), 2);
+    server.file("app/go", "");
+    assert_eq!(pid_of(under_way.read_response().expect(200).text()), first);
+    let _ = queued.read_response().expect(200);
+    wait::until("the old one is ended", || running(&server) == [second]);
+}
+
+#[test]
+fn what_cannot_start_is_tried_again_later_and_later() {
+    let server = Server::builder(
+        r#"local app = processes "app" { "false", protocol = "http", count = 1 }
+           local none = processes "none" { "no-such-program", protocol = "http", count = 1 }
+           site { "*", route "/none" { proxy(none) }, route "/app" { proxy(app) { first_byte_timeout = "1s" } }, respond(200, "here") }"#,
+    )
+    .start();
+    server.wait_stderr("ended with status 1");
+    server.wait_stderr("there is no program");
+    let client = server.client();
+    assert_eq!(client.get("/none").status(), 503);
+    assert!(matches!(client.get("/app").status(), 502..=504));
+    assert_eq!(client.get("/").text(), "here");
+    let count = server.stderr().matches("ended with status 1").count();
+    assert!(count < 20, "{count} times");
+}
+
+#[test]
+fn all_end_with_the_server() {
+    let mut server = serve("count = 3");
+    let _ = pid(&server.client());
+    wait::until("all run", || running(&server).len() == 3);
+    let all = running(&server);
+    server.signal(rustix::process::Signal::TERM);
+    let status = server.wait_exit(wait::PATIENCE);
+    assert!(status.success(), "{status}");
+    assert!(all.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
+fn all_die_with_a_server_that_is_killed() {
+    let mut server = serve("count = 3");
+    let _ = pid(&server.client());
+    wait::until("all run", || running(&server).len() == 3);
+    let all = running(&server);
+    server.signal(rustix::process::Signal::KILL);
+    server.wait_exit(wait::PATIENCE);
+    wait::until("all are dead", || all.iter().all(|pid| !is_alive(*pid)));
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+#[test]
+fn another_user_runs_them_when_root_starts_the_server() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let server = builder(r#"count = 1, user = "65534:65533""#, "proxy(app)")
+        .open_to_all()
+        .start();
+    let response = server.client().get("/env").expect(200);
+    assert_eq!(response.text().split(' ').nth(1), Some("65534"));
+}
+
+#[test]
+fn php_runs_by_fastcgi() {
+    let server = Server::builder(
+        r#"local php = processes "php" { "php-cgi", protocol = "fastcgi", count = { 2, 4 } }
+           site { "*", files "@dir@/www", fastcgi(php) { root = "@dir@/www" } }"#,
+    )
+    .file(
+        "www/index.php",
+        "<?php echo 'hello ', $_SERVER['REQUEST_METHOD'], ' ', file_get_contents('php://input');",
+    )
+    .file("www/die.php", "<?php posix_kill(getmypid(), 9);")
+    .file("www/a.txt", "a file")
+    .start();
+    let client = server.client();
+    assert_eq!(client.get("/a.txt").expect(200).text(), "a file");
+    assert_eq!(client.get("/").expect(200).text(), "hello GET ");
+    let posted = client.request(&Request::post("/", "body")).expect(200);
+    assert_eq!(posted.text(), "hello POST body");
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let client = server.client();
+            std::thread::spawn(move || {
+                for _ in 0..50 {
+                    assert_eq!(client.get("/x/y").expect(200).text(), "hello GET ");
+                }
+            })
+        })
+        .collect();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().expect("all served"));
+    let died = client.request(&Request::post("/die.php", "x"));
+    assert!(matches!(died.status(), 500 | 502), "{}", died.status());
+    assert_eq!(client.get("/").expect(200).text(), "hello GET ");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let check = |options: &str, expected: &str| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = format!(
+            "local app = processes \"app\" {{ \"x\", {options} }}\nsite {{ \"*\", proxy(app) }}"
+        );
+        std::fs::write(dir.path().join("forebay.lua"), config).expect("a file");
+        let said = forebay_tests::server::run_in(dir.path(), &["check", "forebay.lua"]);
+        assert_eq!(said.code, Some(2), "{options}: {}", said.stdout);
+        assert!(said.stdout.contains(expected), "{options}: {}", said.stdout);
+    };
+    check("", "`protocol`");
+    check("protocol = \"fastcgi\"", "cannot have one pool");
+    check(
+        "protocol = \"http\", count = { 3, 2 }",
+        "more at least than at most",
+    );
+    check(
+        "protocol = \"http\", user = \"nobody-like-this\"",
+        "there is no user",
+    );
+    check(
+        "protocol = \"http\", env = { [\"A=B\"] = \"x\" }",
+        "`env` cannot have",
+    );
+}
