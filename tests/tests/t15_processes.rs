@@ -97,6 +97,19 @@ fn a_process_has_what_it_was_given_and_nothing_else() {
 }
 
 #[test]
+fn they_run_in_the_directory_of_the_configuration_unless_it_says_otherwise() {
+    let server = Server::builder(
+        r#"local app = processes "app" { "python3", "app/app.py", protocol = "http", count = 1 }
+           site { "*", proxy(app) }"#,
+    )
+    .file("app/app.py", APP)
+    .start();
+    let response = server.client().get("/env").expect(200);
+    let main = server.config_path().parent().and_then(|dir| dir.to_str());
+    assert_eq!(response.text().split(' ').next(), main);
+}
+
+#[test]
 fn what_processes_print_is_in_the_log() {
     let server = serve("count = 1");
     let _ = server.client().get("/print").expect(200);

@@ -395,6 +395,7 @@ impl Keeper {
                 slot.state = State::Paused { until: now + pause };
                 if pause > REST_PAUSE {
                     self.duty(number, Duty::Rest);
+                    self.refuse(number);
                 }
             }
         }
@@ -576,6 +577,23 @@ impl Keeper {
                 let until = Instant::now() + LONGEST_PAUSE;
                 self.slots[number].state = State::Paused { until };
                 self.duty(number, Duty::Rest);
+            }
+        }
+    }
+
+    /// Refuses what has connected to a slot and waits for a process there. The next one gets a new
+    /// socket.
+    fn refuse(&mut self, number: usize) {
+        let Some(fleet) = &self.upstream.fleet else {
+            return;
+        };
+        let path = &fleet.sockets[number];
+        let _ = std::fs::remove_file(path);
+        match UnixListener::bind(path) {
+            Ok(socket) => self.slots[number].socket = Rc::new(socket.into()),
+            Err(error) => {
+                let peer = &*self.upstream.peers[number].label;
+                tracing::error!(peer, %error, "a process has no socket");
             }
         }
     }

@@ -79,7 +79,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
         "`user` or `user:group` as whom they run, if the server was started as root.",
     )
     .unset("the server's own"),
-    Opt::new("dir", Type::Path, "The directory they run in.").default(r#"".""#),
+    Opt::new("dir", Type::Path, "The directory they run in.").unset("the main file's"),
     Opt::new(
         "env",
         Type::Map {
@@ -277,7 +277,10 @@ pub(super) fn definition(call: &Call, report: &mut Report) -> Option<Definition>
         memory: call.get("memory"),
         max_requests: call.get("max_requests"),
         identity,
-        dir: call.get::<&Path>("dir").to_owned(),
+        dir: match call.find::<&Path>("dir") {
+            Some(dir) => dir.to_owned(),
+            None => main_dir(report),
+        },
         env: env(call, report)?,
     };
     let name: &str = call.get("NAME");
@@ -316,6 +319,14 @@ pub(super) fn definition(call: &Call, report: &mut Report) -> Option<Definition>
         tls: None,
         processes: Some(spec),
     })
+}
+
+/// The directory of the file that the configuration begins with.
+fn main_dir(report: &Report) -> PathBuf {
+    let main = report.sources().paths().next();
+    let dir = main.and_then(Path::parent).unwrap_or(Path::new(""));
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    here.join(dir)
 }
 
 fn env(call: &Call, report: &mut Report) -> Option<Vec<(Box<str>, Box<str>)>> {

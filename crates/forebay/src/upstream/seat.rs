@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use forebay_balance::{Ask, NoPeer, Pushed, Tick};
+use forebay_balance::{Ask, NoPeer, Pushed, Tick, Tried};
 use tokio::sync::oneshot::{self, error::RecvError};
 
 use super::Upstream;
@@ -64,6 +64,19 @@ impl Upstream {
         })
     }
 
+    /// The same; where the request has been to all that could be used, one of them again. With one
+    /// peer, or none other in service, that is better than nothing.
+    pub fn seat_again(self: &Arc<Self>, ask: &Ask) -> Result<Seat, NoPeer> {
+        match self.seat(ask) {
+            Err(NoPeer::AllTried) => {
+                let mut ask = *ask;
+                ask.tried = Tried::default();
+                self.seat(&ask)
+            }
+            seat => seat,
+        }
+    }
+
     /// A place at this very peer, for a client that belongs to it.
     pub fn seat_at(self: &Arc<Self>, peer: usize, now: Tick) -> Option<Seat> {
         self.pool.acquire_at(peer, now).then(|| Seat {
@@ -85,7 +98,7 @@ impl Upstream {
             let turn = self.queue(worker, priority)?;
             // Looked at again once in the queue: a place may have been given back in between,
             // when nobody was there to be woken.
-            match self.seat(ask) {
+            match self.seat_again(ask) {
                 Ok(seat) => return Ok(seat),
                 Err(NoPeer::Full) => {}
                 Err(_) => return Err(Reason::NoPeer.into()),
@@ -98,7 +111,7 @@ impl Upstream {
                 Ok(Err(_)) => return Err(Reason::PoolFull.into()),
                 Err(_) => return Err(Reason::PoolTimeout.into()),
             }
-            match self.seat(ask) {
+            match self.seat_again(ask) {
                 Ok(seat) => return Ok(seat),
                 Err(NoPeer::Full) => {}
                 Err(_) => return Err(Reason::NoPeer.into()),

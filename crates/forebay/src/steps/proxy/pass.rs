@@ -244,14 +244,8 @@ impl Passing {
         {
             return Ok(seat);
         }
-        let mut ask = Ask::again(now, tried).draw(draw);
-        let mut seat = self.upstream.seat(&ask);
-        if let Err(NoPeer::AllTried) = seat {
-            // With one peer, or none other in service, the same one again is better than nothing.
-            ask = Ask::again(now, Tried::default()).draw(draw);
-            seat = self.upstream.seat(&ask);
-        }
-        match seat {
+        let ask = Ask::again(now, tried).draw(draw);
+        match self.upstream.seat_again(&ask) {
             Ok(seat) => Ok(seat),
             Err(NoPeer::Full) => {
                 if let Some(fleet) = &self.upstream.fleet {
