@@ -173,6 +173,8 @@ pub struct Asked {
     pending: Vec<u8>,
     /// The id of the request that was read last.
     pub id: u16,
+    /// The role that it is to be asked for.
+    pub role: u8,
     /// Whether the connection is to be kept.
     pub keeps: bool,
     /// Its parameters, in order.
@@ -215,6 +217,19 @@ impl App {
         asked
     }
 
+    /// The same of a request for an Authorizer.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[track_caller]
+    #[must_use]
+    pub fn accept_authorizer(&self) -> Asked {
+        let mut asked = self.accept_silently();
+        asked.role = 2;
+        asked.read_params();
+        asked
+    }
+
     /// Takes the next connection.
     ///
     /// # Panics
@@ -234,6 +249,7 @@ impl App {
             socket,
             pending: Vec::new(),
             id: 0,
+            role: 1,
             keeps: false,
             params: Vec::new(),
         }
@@ -281,7 +297,7 @@ impl Asked {
     pub fn read_params(&mut self) {
         let (kind, begin) = self.record().expect("the beginning of a request");
         assert_eq!((kind, begin.len()), (1, 8), "BEGIN_REQUEST");
-        assert_eq!(&begin[..2], [0, 1], "a Responder");
+        assert_eq!(&begin[..2], [0, self.role], "the role");
         self.keeps = begin[2] & 1 == 1;
         let mut block = Vec::new();
         loop {

@@ -17,7 +17,7 @@ pub fn write(log: &Log, exchange: &Exchange, out: &mut Vec<u8>) {
     }
 }
 
-/// `192.0.2.1 - - [21/Nov/2026:03:04:05 +0000] "GET / HTTP/1.1" 200 5 "REFERER" "USER AGENT"`
+/// `192.0.2.1 - USER [21/Nov/2026:03:04:05 +0000] "GET / HTTP/1.1" 200 5 "REFERER" "USER AGENT"`
 fn combined(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     let request = &exchange.request;
     // Who comes by a Unix socket has no address.
@@ -25,7 +25,12 @@ fn combined(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
         true => append_ip(exchange.client_ip(), out),
         false => out.push(b'-'),
     }
-    out.extend_from_slice(b" - - [");
+    out.extend_from_slice(b" - ");
+    match &exchange.user {
+        None => out.push(b'-'),
+        Some(user) => push_word(out, user),
+    }
+    out.extend_from_slice(b" [");
     exchange.worker.with_date(|date| {
         // From "Sat, 21 Nov 2026 03:04:05 GMT".
         for (part, behind) in [(5..7, b'/'), (8..11, b'/'), (12..16, b':'), (17..25, b' ')] {
@@ -81,6 +86,9 @@ fn json(exchange: &Exchange, redact: &Redact, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"site\":\"");
     push_json(out, exchange.site_name().as_bytes());
     out.push(b'"');
+    if let Some(user) = &exchange.user {
+        member(out, "user", |out| push_json(out, user));
+    }
     if let Some(cached) = exchange.outcome.cached {
         member(out, "cache", |out| {
             out.extend_from_slice(cached.how.name().as_bytes());
@@ -223,6 +231,16 @@ pub fn push_escaped(out: &mut Vec<u8>, mut bytes: &[u8]) {
         };
         push_hex(out, b"\\x", *byte);
         bytes = rest;
+    }
+}
+
+/// As [`push_escaped`], spaces too: it is a field of a line of which spaces divide the fields.
+fn push_word(out: &mut Vec<u8>, bytes: &[u8]) {
+    for (at, part) in bytes.split(|byte| *byte == b' ').enumerate() {
+        if at > 0 {
+            push_hex(out, b"\\x", b' ');
+        }
+        push_escaped(out, part);
     }
 }
 

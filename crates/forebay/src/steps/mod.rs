@@ -66,6 +66,7 @@ static STEPS: &[(&Directive, Build)] = &[
     (&cache::DIRECTIVE, cache::build),
     (&cors::DIRECTIVE, cors::build),
     (&errors::DIRECTIVE, errors::build),
+    (&fastcgi::auth::DIRECTIVE, fastcgi::auth::build),
     (&forward_auth::DIRECTIVE, forward_auth::build),
     (&headers::DIRECTIVE, headers::build),
     (&jwt::DIRECTIVE, jwt::build),

@@ -126,6 +126,7 @@ impl FcgiSession {
     /// Only by a mistake of this program's.
     pub fn new(
         mut line: Line,
+        role: Role,
         params: &ParamsBuilder,
         keep_conn: bool,
         unheard: Option<Unheard>,
@@ -134,9 +135,7 @@ impl FcgiSession {
     ) -> Result<Box<FcgiSession>, Fault> {
         let mut client = Client::new(LIMITS);
         let out = line.out.tail();
-        let id = client
-            .begin(Role::Responder, keep_conn, out)
-            .map_err(misused)?;
+        let id = client.begin(role, keep_conn, out).map_err(misused)?;
         client.params(id, params, out).map_err(misused)?;
         if let Some(tap) = &mut tap {
             tap.bytes(Who::Server, out);

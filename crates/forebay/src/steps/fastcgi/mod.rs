@@ -9,6 +9,7 @@
 //!                                                         from the site's top again
 //! ```
 
+pub mod auth;
 pub mod explain;
 pub mod find;
 pub mod params;
@@ -25,7 +26,7 @@ use forebay_config::{
     Answers, Arg, Call, Code, Directive, Match, Node, Opt, PathTemplate, Template, Type, Value,
     Vars,
 };
-use forebay_fastcgi::{CgiHead, Kind, ParamsBuilder};
+use forebay_fastcgi::{CgiHead, Kind, ParamsBuilder, Role};
 use forebay_fields::Known;
 use forebay_http1::Method;
 
@@ -240,6 +241,7 @@ impl FastCgi {
             passing: &self.passing,
             offered: self.offered.as_ref(),
             params,
+            role: Role::Responder,
             led_on: RefCell::default(),
         };
         let flow = self.passing.pass_on(exchange, body, &asked).await;
@@ -360,6 +362,7 @@ struct Asked<'a> {
     passing: &'a Passing,
     offered: Option<&'a Offered>,
     params: ParamsBuilder,
+    role: Role,
     /// The path that an application leads on to.
     led_on: RefCell<Option<Vec<u8>>>,
 }
@@ -393,13 +396,24 @@ impl Speaker for Asked<'_> {
                 format!("request {:016x} of {site} to {peer}", on_behalf.id)
             })
         });
-        let begun = FcgiSession::new(line, &self.params, keep_conn, unheard, on_behalf, tap);
+        let begun = FcgiSession::new(
+            line,
+            self.role,
+            &self.params,
+            keep_conn,
+            unheard,
+            on_behalf,
+            tap,
+        );
         let mut session = match begun {
             Ok(session) => session,
             Err(fault) => return Err(Failed::unsent(fault, Failure::Garbage, None)),
         };
-        session.send_body(body);
-        let head = match poll_fn(|cx| session.poll_head(cx)).await {
+        // An Authorizer has none (§6.3).
+        if self.role == Role::Responder {
+            session.send_body(body);
+        }
+        let mut head = match poll_fn(|cx| session.poll_head(cx)).await {
             Ok(head) => head,
             Err(fault) => {
                 let is_refused = fault.reason == Reason::PeerRefused;
@@ -413,10 +427,14 @@ impl Speaker for Asked<'_> {
                 });
             }
         };
+        if self.role == Role::Authorizer && head.kind == Kind::LocalRedirect {
+            // No other page is to be served instead: it is for the client.
+            head.status = 302;
+        }
         if head.status > 599 {
             return Err(Failed::garbage(format!("status {}", head.status)));
         }
-        if head.kind == Kind::LocalRedirect {
+        if self.role == Role::Responder && head.kind == Kind::LocalRedirect {
             let location = head.fields.get(Known::Location).map(<[u8]>::to_vec);
             *self.led_on.borrow_mut() = location;
             // Whatever else it says is not for anybody.

@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use forebay_config::Template;
-use forebay_fastcgi::{ParamsBuilder, PushError, push_fields};
+use forebay_fastcgi::{ParamsBuilder, PushError, Role, push_fields};
 use forebay_fields::{Known, KnownSet, append_decimal};
 use forebay_http1::Method;
 
+use super::auth::Variables;
 use super::find::Script;
 use crate::exchange::{Body, Exchange, Fault, Reason, append_ip, expand};
 use crate::steps::proxy::{cookies_without, own_name};
@@ -39,24 +40,37 @@ pub struct Placed<'a> {
 struct Writing<'a> {
     params: ParamsBuilder,
     env: &'a Env,
+    /// What authorizers have said.
+    said: &'a [(Box<str>, Box<[u8]>)],
+    role: Role,
 }
+
+/// What an Authorizer is not told (FastCGI 1.0 §6.3).
+const RESPONDERS_ONLY: [&str; 4] = [
+    "CONTENT_LENGTH",
+    "PATH_INFO",
+    "PATH_TRANSLATED",
+    "SCRIPT_NAME",
+];
 
 impl Writing<'_> {
     /// Adds one, unless the operator has one of that name.
     fn push(&mut self, name: &str, value: &[u8]) -> Result<(), PushError> {
-        if self.is_own(name.as_bytes()) {
+        let is_hidden = self.role == Role::Authorizer && RESPONDERS_ONLY.contains(&name);
+        if is_hidden || self.is_own(name.as_bytes()) {
             return Ok(());
         }
         self.params.push(name.as_bytes(), value)
     }
 
     fn is_own(&self, name: &[u8]) -> bool {
-        is_own(self.env, name)
+        is_own(self.env, self.said, name)
     }
 }
 
-fn is_own(env: &Env, name: &[u8]) -> bool {
+fn is_own(env: &Env, said: &[(Box<str>, Box<[u8]>)], name: &[u8]) -> bool {
     env.iter().any(|(own, _)| own.as_bytes() == name)
+        || said.iter().any(|(own, _)| own.as_bytes() == name)
 }
 
 /// All parameters of the exchange's request.
@@ -73,15 +87,34 @@ pub fn of(
     let mut writing = Writing {
         params: ParamsBuilder::new(MAX_BYTES),
         env,
+        said: Variables::of(exchange),
+        role: Role::Responder,
     };
-    write(exchange, placed, body, own_cookie, &mut writing).map_err(|error| {
-        let reason = match error {
-            PushError::TooLarge => Reason::HeadTooLarge,
-            PushError::BadName | PushError::BadValue => Reason::BadRequest,
-        };
-        Fault::with(reason, error.to_string())
-    })?;
+    write(exchange, placed, body, own_cookie, &mut writing).map_err(refused)?;
     Ok(writing.params)
+}
+
+/// What an Authorizer is told of it.
+///
+/// # Errors
+/// As [`of`].
+pub fn of_authorizer(exchange: &Exchange) -> Result<ParamsBuilder, Fault> {
+    let mut writing = Writing {
+        params: ParamsBuilder::new(MAX_BYTES),
+        env: &[],
+        said: Variables::of(exchange),
+        role: Role::Authorizer,
+    };
+    write(exchange, None, &Body::Empty, None, &mut writing).map_err(refused)?;
+    Ok(writing.params)
+}
+
+fn refused(error: PushError) -> Fault {
+    let reason = match error {
+        PushError::TooLarge => Reason::HeadTooLarge,
+        PushError::BadName | PushError::BadValue => Reason::BadRequest,
+    };
+    Fault::with(reason, error.to_string())
 }
 
 fn write(
@@ -125,6 +158,12 @@ fn write(
         to.push("CONTENT_LENGTH", &text)?;
     }
     fields(exchange, own_cookie, to)?;
+    for (name, value) in to.said {
+        // The operator's word is the last.
+        if !is_own(to.env, &[], name.as_bytes()) {
+            to.params.push(name.as_bytes(), value)?;
+        }
+    }
     let mut value = Vec::new();
     for (name, template) in to.env {
         value.clear();
@@ -230,8 +269,9 @@ fn fields(
     if own.is_some() {
         skip.insert(Known::Cookie);
     }
-    let env = to.env;
-    push_fields(fields, skip, |name| !is_own(env, name), &mut to.params)?;
+    let (env, said) = (to.env, to.said);
+    let may = |name: &[u8]| !is_own(env, said, name);
+    push_fields(fields, skip, may, &mut to.params)?;
     if let Some(own) = own {
         let left = cookies_without(own.as_bytes(), fields).join(b"; ".as_slice());
         if !left.is_empty() {
