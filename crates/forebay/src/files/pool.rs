@@ -1,12 +1,21 @@
 //! Where the waiting for disks is done: a few threads per worker, and a bounded queue for them.
+//!
+//! Who finds no thread free waits for one; but a thread that has done its work goes on with what
+//! waits in its lane, without the worker: to be put to sleep and woken again for each piece costs
+//! more than a read of 64 KiB does.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::exchange::{Fault, Reason};
 
@@ -26,12 +35,35 @@ const QUEUE: usize = 1024;
 /// File systems that are told apart. Those that nobody uses just now are forgotten first.
 const LANES: usize = 64;
 
+/// A thread does so many pieces of work of one lane before those of others have their turn.
+const STREAK: usize = 8;
+
 /// A worker's way to the threads.
 pub struct Pool {
     threads: Arc<Semaphore>,
-    lanes: RefCell<FxHashMap<u64, Arc<Semaphore>>>,
+    lanes: RefCell<FxHashMap<u64, Arc<Lane>>>,
     waiting: Cell<usize>,
 }
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Work that waits; `None`: it has begun, or nobody wants it any more.
+type Slot = Arc<Mutex<Option<Job>>>;
+
+/// The threads that one file system may hold, and what waits for one of them.
+struct Lane {
+    threads: Arc<Semaphore>,
+    queue: Mutex<LaneQueue>,
+}
+
+struct LaneQueue {
+    slots: VecDeque<Slot>,
+    /// From so many on, those are taken out whose work is gone.
+    clean_at: usize,
+}
+
+/// What it takes to hold a thread.
+type Hold = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Default for Pool {
     fn default() -> Pool {
@@ -60,18 +92,39 @@ impl Pool {
     {
         let pool = self.clone();
         async move {
-            let place = Place::take(&pool);
-            let lane = permit(pool.lane(device)).await?;
-            let thread = permit(pool.threads.clone()).await?;
-            drop(place);
-            let job = tokio::task::spawn_blocking(move || {
-                let result = work();
-                // Here and not where the result is awaited: that future may be gone.
-                drop((lane, thread));
-                result
+            let (tell, mut told) = oneshot::channel();
+            let job: Job = Box::new(move || {
+                // Unwind safety: what a panic has left is dropped, and not looked at.
+                if !tell.is_closed()
+                    && let Ok(result) = catch_unwind(AssertUnwindSafe(work))
+                {
+                    let _ = tell.send(result);
+                }
             });
-            job.await
-                .map_err(|error| Fault::with(Reason::Internal, error.to_string()))
+            let lane = pool.lane(device);
+            match pool.try_hold(&lane) {
+                Some(hold) => spawn(job, lane, hold),
+                None => {
+                    // Woken when a thread is free, or when one that was has done this already.
+                    let _place = Place::take(&pool);
+                    let waits = Waits::new(lane.clone(), job);
+                    let mut hold = pin!(pool.hold(lane.clone()));
+                    let early = poll_fn(|cx| match Pin::new(&mut told).poll(cx) {
+                        Poll::Ready(told) => Poll::Ready(Ok(told)),
+                        Poll::Pending => hold.as_mut().poll(cx).map(Err),
+                    });
+                    match early.await {
+                        Ok(told) => return told.map_err(|_| failed()),
+                        Err(hold) => {
+                            let hold = hold?;
+                            if let Some(job) = waits.take() {
+                                spawn(job, lane, hold);
+                            }
+                        }
+                    }
+                }
+            }
+            told.await.map_err(|_| failed())
         }
     }
 
@@ -99,20 +152,78 @@ impl Pool {
         assert_eq!(self.waiting.get(), 0);
         let all = u32::try_from(THREADS).unwrap();
         drop(self.threads.acquire_many(all).await.unwrap());
-        let free = |lane: &Arc<Semaphore>| lane.available_permits() == LANE;
-        assert!(self.lanes.borrow().values().all(free));
+        for lane in self.lanes.borrow().values() {
+            assert_eq!(lane.threads.available_permits(), LANE);
+            assert!(lane.next().is_none());
+        }
     }
 
-    fn lane(&self, device: u64) -> Arc<Semaphore> {
+    fn lane(&self, device: u64) -> Arc<Lane> {
         let mut lanes = self.lanes.borrow_mut();
         if lanes.len() >= LANES && !lanes.contains_key(&device) {
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
         }
-        lanes
-            .entry(device)
-            .or_insert_with(|| Arc::new(Semaphore::new(LANE)))
-            .clone()
+        lanes.entry(device).or_default().clone()
     }
+
+    /// Holds a thread if one is free.
+    fn try_hold(&self, lane: &Lane) -> Option<Hold> {
+        let of_lane = lane.threads.clone().try_acquire_owned().ok()?;
+        Some((of_lane, self.threads.clone().try_acquire_owned().ok()?))
+    }
+
+    async fn hold(&self, lane: Arc<Lane>) -> Result<Hold, Fault> {
+        let of_lane = permit(lane.threads.clone()).await?;
+        Ok((of_lane, permit(self.threads.clone()).await?))
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Lane {
+        Lane {
+            threads: Arc::new(Semaphore::new(LANE)),
+            queue: Mutex::new(LaneQueue {
+                slots: VecDeque::new(),
+                clean_at: QUEUE,
+            }),
+        }
+    }
+}
+
+impl Lane {
+    fn push(&self, slot: Slot) {
+        let mut queue = self.queue.lock();
+        if queue.slots.len() >= queue.clean_at {
+            queue.slots.retain(|slot| slot.lock().is_some());
+            queue.clean_at = QUEUE.max(2 * queue.slots.len());
+        }
+        queue.slots.push_back(slot);
+    }
+
+    /// The work that has waited for longest.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.queue.lock();
+        std::iter::from_fn(|| queue.slots.pop_front()).find_map(|slot| slot.lock().take())
+    }
+}
+
+/// Does it on a thread, and then some of what waits in the same lane.
+fn spawn(job: Job, lane: Arc<Lane>, hold: Hold) {
+    drop(tokio::task::spawn_blocking(move || {
+        job();
+        for _ in 1..STREAK {
+            match lane.next() {
+                Some(job) => job(),
+                None => break,
+            }
+        }
+        // Here and not where the result is awaited: that future may be gone.
+        drop(hold);
+    }));
+}
+
+fn failed() -> Fault {
+    Fault::with(Reason::Internal, "work on a thread has failed")
 }
 
 async fn permit(semaphore: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
@@ -121,6 +232,27 @@ async fn permit(semaphore: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault
         .acquire_owned()
         .await
         .map_err(|_| Reason::Internal.into())
+}
+
+/// Work that waits in its lane, unless it is dropped.
+struct Waits(Slot);
+
+impl Waits {
+    fn new(lane: Arc<Lane>, job: Job) -> Waits {
+        let slot = Arc::new(Mutex::new(Some(job)));
+        lane.push(slot.clone());
+        Waits(slot)
+    }
+
+    fn take(&self) -> Option<Job> {
+        self.0.lock().take()
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.take();
+    }
 }
 
 /// One who waits for a thread.
