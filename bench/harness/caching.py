@@ -21,6 +21,7 @@ PAGE = mmap.PAGESIZE
 RESIDENT_LIMIT = 0.01
 CALM_SECONDS = 30
 MOST_FILLS = 20
+MISS_PACE = 15_000  # a second: all is to be written, also by who would rather serve than write
 PACE = 4000        # likewise, where latency is measured: no server waits for itself
 FILL_RATE = 3000   # a second: what comes faster than a disk writes is not kept
 
@@ -77,13 +78,13 @@ def calm(pids):
             return
 
 
-def _measure(bench, one, file, count, first, length):
+def _measure(bench, one, file, count, first, length, rate=None):
     """So many requests in order; the server's CPU time until all is done that they have caused.
     Returns how many of them the origin was asked."""
     pids = one.process.pids()
     reached, used = asked_of_origin(one.setup.origin_port), cpu_seconds(pids)
     report = bench.tools.load(one.port, file, 600, n=count, o=str(first), l=length,
-                              c=bench.options.connections)
+                              c=bench.options.connections, r=rate)
     calm(pids)
     used = cpu_seconds(pids) - used
     one.process.check()
@@ -123,10 +124,10 @@ def misses(bench, result, contestants, size):
         running = leave_out_wrong(bench, running, f"/{size}.bin", SIZES[size])
         file = bench.tools.requests(result.name, requests)
         for one in running:
-            ask_each(bench, one, requests[:each], result.name, SIZES[size])
+            ask_each(bench, one, requests[:each], result.name, SIZES[size], rate=MISS_PACE)
         for number, one in enumerate(in_turns(bench, running, rounds)):
             first = each * (1 + number // len(running))
-            asked = _measure(bench, one, file, each, first, SIZES[size])
+            asked = _measure(bench, one, file, each, first, SIZES[size], rate=MISS_PACE)
             one.row.blame({"errors": {"hit": each - asked}})
         for one in running:
             bench.keeper.stop(one.process)
@@ -145,9 +146,10 @@ def misses(bench, result, contestants, size):
         result.rows.append(one.row)
         result.figures[f"{one.row.label}: on disk of each object, bytes"] = one.row.extra["on disk"]
         result.figures[f"{one.row.label}: not kept over a restart"] = 1 - one.row.extra["kept"]
-    result.notes.append(f"{each} URLs in each round, each asked for once; CPU time up to when the "
-                        "server is idle again; kept: what 1,000 of all, drawn at random, were "
-                        "answered without the origin after a restart.")
+    result.notes.append(
+        f"{each} URLs in each round, each asked for once, {MISS_PACE:,} a second; CPU time up to "
+        "when the server is idle again; kept: what 1,000 of all, drawn at random, were answered "
+        "without the origin after a restart.")
     return result
 
 
@@ -203,6 +205,6 @@ def from_disk(bench, result, contestants, size):
     result.notes.append(
         f"{count} objects, each asked for twice in each round, in an order that is not that of the "
         "disk: as fast as can be, which gives the CPU time, and at a pace that all can keep, "
-        f"{PACE:,} a second, which gives p50 and p99 in ms, the least of all rounds. Before each time the "
-        "kernel forgets them, which is checked by mincore.")
+        f"{PACE:,} a second, which gives p50 and p99 in ms, the least of all rounds. Before each "
+        "time the kernel forgets them, which is checked by mincore.")
     return result

@@ -333,7 +333,7 @@ def _table():
             yield Case(f"cache-{size}{suffix}", f"hit in memory {words}, {about}", us,
                        CACHE_RIVAL[size], CACHES, _hits(size, **options))
     yield Case("cache-miss-1k", "misses 1 KiB, all distinct, kept on disk", us, "nginx",
-               ["forebay", "nginx"], _on_disk(caching.misses, "1k", 64))
+               ["forebay", "nginx"], _on_disk(caching.misses, "1k", 256))
     yield Case("cache-disk-64k", "hit on disk 64 KiB, not in memory, a browser's head", us, "nginx",
                ["forebay", "nginx", "nginx-aio"], _on_disk(caching.from_disk, "64k", 4))
     yield Case("cache-rules", "hit in memory 1 KiB, a browser's head: 100,000 purge rules in force",
