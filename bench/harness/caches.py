@@ -75,7 +75,7 @@ http {{
 
 
 def nginx_aio(setup, binaries):
-    """As its authors advise for caches larger than the memory: threads read, the worker does not."""
+    """As its authors advise for caches larger than the memory: threads read for it."""
     return nginx(setup, binaries, "aio threads; aio_write on;")
 
 

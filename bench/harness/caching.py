@@ -1,4 +1,4 @@
-"""How the cases measure that are about a cache's disk: misses that are written, hits that are read."""
+"""How the cases measure that are about a cache's disk: misses, written; hits, read."""
 
 import ctypes
 import mmap
@@ -69,7 +69,7 @@ def forget_pages(directory):
 
 
 def calm(pids):
-    """Waits until a server has done what it had put off: what it uses of a core is next to nothing."""
+    """Waits until a server has done what it had put off: it uses next to nothing of a core."""
     end = time.monotonic() + CALM_SECONDS
     while time.monotonic() < end:
         used = cpu_seconds(pids)
@@ -98,8 +98,8 @@ def _measure(bench, one, file, count, first, length, rate=None):
 
 
 def _fill(bench, one, requests, name, length):
-    """Asks for everything until the origin is asked for nothing more: a disk that is slower than the
-    origin may leave out some."""
+    """Asks for everything until the origin is asked for nothing more: a disk that is slower than
+    the origin may leave out some."""
     for _ in range(MOST_FILLS):
         reached = asked_of_origin(one.setup.origin_port)
         ask_each(bench, one, requests, name, length, rate=FILL_RATE)
