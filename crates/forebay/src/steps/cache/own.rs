@@ -19,7 +19,8 @@ const MIN_ASK: u64 = 64 * 1024;
 /// ... and so much by who is fast: of a distant origin it is more than comes in the time that a
 /// request takes.
 const MAX_ASK: u64 = 4 * 1024 * 1024;
-/// Who takes it in less than this asks for twice as much...
+/// Who takes it in less than this, twice, asks for twice as much: the first time it may have gone
+/// into the buffers of the kernel...
 const FAST_MS: u64 = 1_000;
 /// ... and who needs more than this, for half.
 const SLOW_MS: u64 = 8_000;
@@ -60,6 +61,8 @@ pub struct Own {
     tries: Tries,
     /// How much is asked for at once.
     ask_bytes: u64,
+    /// It took that in no time, once.
+    was_fast: bool,
     /// When it was asked last, and up to which byte.
     asked_ms: u64,
     until: u64,
@@ -92,6 +95,7 @@ impl Own {
             end,
             tries,
             ask_bytes: MIN_ASK,
+            was_fast: false,
             asked_ms: 0,
             until: at,
             part: Part::Held(Bytes::new(), None),
@@ -183,11 +187,14 @@ impl Own {
     }
 
     fn adapt(&mut self) {
-        match self.now_ms().saturating_sub(self.asked_ms) {
-            ..FAST_MS => self.ask_bytes = (self.ask_bytes * 2).min(MAX_ASK),
-            SLOW_MS.. => self.ask_bytes = (self.ask_bytes / 2).max(MIN_ASK),
-            _ => {}
+        let took_ms = self.now_ms().saturating_sub(self.asked_ms);
+        let is_fast = took_ms < FAST_MS;
+        if is_fast && self.was_fast {
+            self.ask_bytes = (self.ask_bytes * 2).min(MAX_ASK);
+        } else if took_ms >= SLOW_MS {
+            self.ask_bytes = (self.ask_bytes / 2).max(MIN_ASK);
         }
+        self.was_fast = is_fast && !self.was_fast;
     }
 }
 
