@@ -345,6 +345,40 @@ fn php_runs_by_fastcgi() {
     assert_eq!(client.get("/").expect(200).text(), "hello GET ");
 }
 
+/// The same, each request in a thread; `/burn` keeps its process busy until there is a file.
+const THREADS: &str = r#"
+import os, socket, threading
+listener = socket.socket(fileno=3)
+def burn():
+    while not os.path.exists("cool"): sum(range(10000))
+def serve(conn):
+    path = conn.recv(65536).split(b" ")[1]
+    if path == b"/burn": threading.Thread(target=burn).start()
+    body = b"pid=%d" % os.getpid()
+    conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    conn.close()
+while True:
+    conn, _ = listener.accept()
+    threading.Thread(target=serve, args=(conn,)).start()
+"#;
+
+#[test]
+fn a_busy_process_gets_little_and_recovers() {
+    let server = builder("count = 4, max_connections = 200", "proxy(app)")
+        .file("app/app.py", THREADS)
+        .start();
+    let client = server.client();
+    let share_of = |burning: u32| (0..40).filter(|_| pid(&client) == burning).count();
+    let response = client.get("/burn").expect(200);
+    let burning = pid_of(response.text());
+    wait::until("it gets less than a tenth", || share_of(burning) < 4);
+    server.file("app/cool", "");
+    let patience = std::time::Duration::from_secs(20);
+    wait::until_within(patience, "it gets its share again", || {
+        share_of(burning) >= 8
+    });
+}
+
 #[test]
 fn mistakes_are_named() {
     let check = |options: &str, expected: &str| {

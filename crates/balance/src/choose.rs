@@ -211,6 +211,8 @@ impl Pool {
             (Balance::RoundRobin, false) => Self::pass::<BY_TURN, false>,
             (Balance::RoundRobin, true) => Self::pass::<BY_TURN, true>,
             (Balance::First, _) => Self::pass::<BY_PLACE, false>,
+            (Balance::Score, _) if self.scores.any(ask.now) => Self::pass::<BY_SCORE, false>,
+            (Balance::Score, _) => Self::pass::<BY_TURN, false>,
             (Balance::Random | Balance::P2cEwma | Balance::Hash, _) => Self::pass::<BY_DRAW, false>,
         };
         let mut saw_tried = false;
@@ -287,12 +289,16 @@ impl Pool {
             let rank = match BY {
                 BY_LOAD => u128::from(u64::from(used) * stride) << 64,
                 // Of those that nothing leads to directly, each request still has its own.
+                BY_SCORE => {
+                    let points = self.scores.points(hot.number(), used, ask.now);
+                    u128::from(points.saturating_mul(stride)) << 64
+                }
                 BY_DRAW => u128::from(mix(self.identity(hot), ask.draw)) + 1,
                 // The first one there is.
                 _ => 0,
             };
             let rank = match BY {
-                BY_LOAD | BY_TURN => rank | u128::from(ahead_of(clock, turn)),
+                BY_LOAD | BY_TURN | BY_SCORE => rank | u128::from(ahead_of(clock, turn)),
                 _ => rank,
             };
             if rank >= least {
@@ -461,7 +467,7 @@ impl Pool {
         // policies have none.
         let has_turns = matches!(
             self.spec.balance,
-            Balance::LeastRequests | Balance::RoundRobin
+            Balance::LeastRequests | Balance::RoundRobin | Balance::Score
         );
         if self.hot.len() == 1 || !has_turns {
             return true;
@@ -524,6 +530,8 @@ const BY_TURN: u8 = 0;
 const BY_LOAD: u8 = 1;
 const BY_PLACE: u8 = 2;
 const BY_DRAW: u8 = 3;
+/// By what they report.
+const BY_SCORE: u8 = 9;
 
 /// How far a turn lies ahead of the clock: not at all if it is behind. The two wrap around; a turn
 /// is ahead by a few strides at most, so what looks further ahead is behind.

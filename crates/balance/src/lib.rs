@@ -32,6 +32,7 @@ mod permits;
 mod pool;
 mod queue;
 mod retry;
+mod score;
 mod spec;
 mod state;
 mod units;
@@ -48,6 +49,7 @@ pub use retry::{
     Attempt, Decision, Failure, GiveUp, MAX_RETRIES, RetryBudget, RetryOn, RetryPolicy,
     is_idempotent,
 };
+pub use score::Load;
 pub use spec::{
     Balance, Eject, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec,
 };

@@ -10,6 +10,7 @@ use crate::choose::{Ask, Best, Chosen, NoPeer};
 use crate::draw::Draw;
 use crate::groups::{GROUP, Group, groups};
 use crate::peer::{Cold, DOWN, EJECTED, GONE, Hot, OFF, STRIDE, WARMING};
+use crate::score::Scores;
 use crate::spec::{Balance, MAX_CONNECTIONS, MAX_PEERS, MAX_WEIGHT, PeerSpec, PoolError, PoolSpec};
 use crate::state::{is_serving, is_well};
 use crate::units::Tick;
@@ -23,6 +24,7 @@ pub struct Pool {
     /// Of a large one.
     pub(crate) groups: Box<[Group]>,
     pub(crate) draw: Draw,
+    pub(crate) scores: Scores,
     /// The turn that was taken last.
     pub(crate) clock: AtomicU64,
     /// How many peers have the flag `EJECTED`.
@@ -72,6 +74,11 @@ impl Pool {
             cold: spec.peers.iter().map(|_| Cold::default()).collect(),
             groups: groups(spec.peers.len()),
             draw: Draw::new(spec.balance, &spec.peers),
+            // The others need none.
+            scores: Scores::new(match spec.balance {
+                Balance::Score => spec.peers.len(),
+                _ => 0,
+            }),
             clock: AtomicU64::new(0),
             ejected: AtomicU32::new(0),
             warming: AtomicU32::new(0),

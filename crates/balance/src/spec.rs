@@ -23,17 +23,20 @@ pub enum Balance {
     Random,
     /// The first that can be used, in the order of the configuration.
     First,
+    /// The one that is the least busy by what they report.
+    Score,
 }
 
 impl Balance {
     /// Every policy that is built.
-    pub const ALL: [Balance; 6] = [
+    pub const ALL: [Balance; 7] = [
         Balance::LeastRequests,
         Balance::RoundRobin,
         Balance::P2cEwma,
         Balance::Hash,
         Balance::Random,
         Balance::First,
+        Balance::Score,
     ];
 
     /// As the configuration writes it.
@@ -45,6 +48,7 @@ impl Balance {
             Balance::Hash => "hash",
             Balance::Random => "random",
             Balance::First => "first",
+            Balance::Score => "score",
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use forebay_sys::process::{
     End, Ended, Ending, Identity, Launch, LaunchStep, Launcher, adopt_orphans, close_all_on_exec,
-    end_group, kill_all_children, next_ended, reap,
+    end_group, kill_all_children, next_ended, reap, tree_usage,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -204,4 +204,26 @@ fn a_group_ends_with_its_children_and_orphans_leave_no_zombie() {
     let own = std::process::id();
     let children = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap();
     assert_eq!(children, "");
+}
+
+#[test]
+fn what_a_tree_takes_is_that_of_its_children_too() {
+    let script = "python3 -c 'x = bytearray(40 << 20)\nwhile True: pass' & wait";
+    let shell = Shell {
+        environment: &[c"PATH=/usr/local/bin:/usr/bin:/bin"],
+        ..Shell::new(script)
+    };
+    let (pid, _output) = shell.start(&mut Launcher::default());
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let usage = tree_usage(pid);
+        if usage.memory_bytes > 40 << 20 && usage.cpu_us > 50_000 {
+            break;
+        }
+        assert!(Instant::now() < until, "{usage:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    end_group(pid, Ending::Kill);
+    let _ = ended(pid);
+    assert_eq!(tree_usage(pid).memory_bytes, 0);
 }

@@ -25,8 +25,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use forebay_balance::{Duty, Tick};
-use forebay_sys::process::{End, Identity, tree_memory};
+use forebay_balance::{Duty, Load, Tick};
+use forebay_sys::process::{End, Identity, Usage, tree_usage};
 use rustc_hash::FxHashSet;
 use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, LocalOptions};
@@ -41,7 +41,7 @@ use crate::upstream::{Protocol, Upstream};
 
 /// So often a pool is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// So often the memory of its processes is measured.
+/// So often it is measured what its processes take.
 const MEASURE: Duration = Duration::from_secs(1);
 /// A process that was not needed for so long is ended, if there are more than must be.
 const SPARE_TIME: Duration = Duration::from_secs(30);
@@ -254,8 +254,10 @@ struct Running {
     since: Instant,
     /// What its slot had had before it.
     requests_before: u64,
-    /// It is being killed, and this is why.
+    /// It is being killed.
     condemned: bool,
+    /// What it had taken when it was measured last.
+    usage: Usage,
 }
 
 fn now() -> Tick {
@@ -332,13 +334,14 @@ impl Keeper {
     /// Does what there is to be done.
     fn look(&mut self) {
         let now = Instant::now();
-        let measures = now.duration_since(self.measured) >= MEASURE;
-        if measures {
+        let since = now.duration_since(self.measured);
+        if since >= MEASURE {
             self.measured = now;
+            self.measure(since);
         }
         for number in 0..self.slots.len() {
             self.take_end(number, now);
-            self.enforce(number, measures);
+            self.enforce(number);
             self.let_go(number, now);
         }
         self.recycle(now);
@@ -401,8 +404,23 @@ impl Keeper {
         }
     }
 
+    /// Measures what they take, and tells the pool how busy they are.
+    fn measure(&mut self, since: Duration) {
+        let mut loads = Vec::with_capacity(self.slots.len());
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if let State::Running(running) | State::Leaving { running, .. } = &mut slot.state
+                && let Some(pid) = running.program.pid()
+            {
+                let usage = tree_usage(pid);
+                let before = std::mem::replace(&mut running.usage, usage);
+                loads.push((number, load(&before, &usage, since, self.spec.memory)));
+            }
+        }
+        self.upstream.pool.report_loads(&loads, MEASURE, now());
+    }
+
     /// Kills a process that has taken too long or too much.
-    fn enforce(&mut self, number: usize, measures: bool) {
+    fn enforce(&mut self, number: usize) {
         let overran = self
             .upstream
             .fleet
@@ -421,11 +439,8 @@ impl Keeper {
                 peer,
                 "a process took too long for a request: it is replaced"
             );
-        } else if measures && let Some(pid) = running.program.pid() {
-            let bytes = tree_memory(pid);
-            if bytes <= self.spec.memory {
-                return;
-            }
+        } else if running.usage.memory_bytes > self.spec.memory {
+            let bytes = running.usage.memory_bytes;
             tracing::warn!(
                 peer,
                 bytes,
@@ -559,6 +574,7 @@ impl Keeper {
         if let Some(fleet) = &self.upstream.fleet {
             // What is said of the one before is not about this one.
             let _ = fleet.take_overran(number);
+            self.upstream.pool.forget_load(number);
         }
         match self.program(number) {
             Ok(program) => {
@@ -568,6 +584,7 @@ impl Keeper {
                     since: Instant::now(),
                     requests_before: self.requests(number),
                     condemned: false,
+                    usage: Usage::default(),
                 });
                 self.duty(number, Duty::Serve);
             }
@@ -655,6 +672,27 @@ impl Keeper {
         tokio::task::spawn_local(log(output, program.watch(), label, lines));
         Ok(program)
     }
+}
+
+/// How busy a process was between two looks: all of a core, all of the memory it may hold, and as much
+/// as a plain disk does are 100 each.
+fn load(before: &Usage, after: &Usage, since: Duration, memory: u64) -> Load {
+    const DISK_BYTES: f32 = 100.0 * 1024.0 * 1024.0;
+    let seconds = since.as_secs_f32().max(0.001);
+    let of = |before: u64, after: u64| as_f32(after.saturating_sub(before)) / seconds;
+    Load {
+        cpu: of(before.cpu_us, after.cpu_us) / 10_000.0,
+        memory: 100.0 * as_f32(after.memory_bytes) / as_f32(memory.max(1)),
+        io: 100.0 * of(before.io_bytes, after.io_bytes) / DISK_BYTES,
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "of a share, seven digits are plenty"
+)]
+fn as_f32(number: u64) -> f32 {
+    number as f32
 }
 
 fn io_text(error: rustix::io::Errno) -> String {

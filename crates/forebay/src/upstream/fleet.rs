@@ -89,7 +89,21 @@ pub static DIRECTIVE: Directive = Directive::declaration(
         "Their environment, which holds nothing else but `PATH`.",
     )
     .default("{}"),
-    options::BALANCE,
+    Opt::new(
+        "balance",
+        Type::OneOf(&[
+            "score",
+            "least_requests",
+            "round_robin",
+            "p2c_ewma",
+            "hash",
+            "random",
+            "first",
+        ]),
+        "How a process is chosen: `score` is the least busy by its processor, memory and disk, measured \
+         once a second, children included; the others are those of `upstream`.",
+    )
+    .default(r#""score""#),
     options::BY,
     options::STICKY,
     Opt::new(
