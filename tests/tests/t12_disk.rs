@@ -77,6 +77,23 @@ fn parts_and_conditions_are_answered_from_the_disk() {
 }
 
 #[test]
+fn what_is_on_the_disk_is_told() {
+    let mut case = Case::start();
+    let target = "/1500000/many";
+    assert!(!case.is_stored("a", target));
+    case.server.stop();
+    case.server.start_again();
+    let url = format!("explain --live http://forebay.test{target}");
+    let said = case.server.command(&url).expect(0).stdout;
+    let expected = "1500000 bytes, 1 of 23 blocks are there, and on a disk\n";
+    assert!(said.contains(expected), "{said}");
+    assert!(said.contains("tags      many"), "{said}");
+    let missing = format!("explain --live http://forebay.test{target}?other");
+    let said = case.server.command(&missing);
+    assert!(said.stdout.contains("nothing is stored"), "{said:?}");
+}
+
+#[test]
 fn what_is_on_the_disk_stays_over_reloads() {
     let case = Case::start();
     assert!(!case.is_stored("a", "/1000/small"));

@@ -18,6 +18,8 @@ fn a_full_disk_costs_the_disk_and_nothing_else() {
     for target in &targets {
         assert!(!case.is_stored("a", target));
     }
+    case.server
+        .wait_stderr("`disk_size` is more than the 24 MB of the file system of ");
     case.server.wait_stderr("goes on without a disk");
     let expected = format!(
         "{}: cannot write: No space left",

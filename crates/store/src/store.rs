@@ -478,6 +478,8 @@ impl<M: Meta> Store<M> {
         // A larger one stays on the disk as it was: after a restart it is validated once more.
         if object.body.is_whole() {
             self.offer(&object);
+        } else if old.has(Mark::Offered) {
+            object.set(Mark::Offered);
         }
         // Its blocks stand in the queue under the old one's name, which is gone now.
         self.hold_all(&object);

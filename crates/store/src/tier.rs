@@ -225,6 +225,14 @@ impl<M: Meta> Store<M> {
         Some(filler.map(|filler| (filler, blocks)))
     }
 
+    /// Whether all of an object is on a disk, or on its way there, as far as is known.
+    pub fn is_on_disk(&self, object: &Object<M>) -> bool {
+        match self.blocks_on_disk(object) {
+            Some(blocks) => blocks.is_whole(),
+            None => self.disk.get().is_some() && object.has(Mark::Offered),
+        }
+    }
+
     /// How blocks of an object are read from a disk, if they are on one.
     pub fn blocks_on_disk(&self, object: &Object<M>) -> Option<Blocks> {
         object.body.on_disk()

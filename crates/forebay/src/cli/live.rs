@@ -89,6 +89,9 @@ impl Live {
                 self.blocks
             ),
         };
+        if self.on_disk {
+            text.push_str(", and on a disk");
+        }
         if self.filling {
             let _ = write!(
                 text,
@@ -109,14 +112,14 @@ mod tests {
         let json = r#"[{ "store": "default", "key": "http://a.test/x\nred", "coding": null,
             "status": 200, "age": 5, "ttl": -3, "lifetime": 2, "lifetime_by": "max-age (§5)",
             "stored_by": "public (§6)", "vary": ["accept-encoding:gzip"], "tags": ["a", "b"],
-            "etag": null, "bytes": 70000, "blocks": 1, "blocks_in_all": 2, "filling": true,
-            "readers": 3, "now": ["it is validated first: it is no longer fresh (§4)"] }]"#;
+            "etag": null, "bytes": 70000, "blocks": 1, "blocks_in_all": 2, "on_disk": true,
+            "filling": true, "readers": 3, "now": ["it is validated first: it is no longer fresh (§4)"] }]"#;
         let found: Vec<Live> = serde_json::from_str(json).expect("what the server says");
         let expected = "\
 http://a.test/x\\nred
   store     default
   status    200
-  body      70000 bytes, 1 of 2 blocks are there, more is being brought in for 3 readers
+  body      70000 bytes, 1 of 2 blocks are there, and on a disk, more is being brought in for 3 readers
   age       5 s, stale for 3 s
   lifetime  2 s: max-age (§5)
   stored    public (§6)

@@ -299,10 +299,11 @@ async fn cached(target: &str, commands: &Commands) -> (u16, &'static str, String
         let found = stores.flat_map(|kept| live::look(kept, &wanted, &caches.policies, now()));
         serde_json::to_string_pretty(&found.collect::<Vec<_>>())
     };
-    match crate::compute::run(look).await {
+    // It may wait for a disk.
+    match tokio::task::spawn_blocking(look).await {
         Ok(Ok(found)) => (200, JSON, format!("{found}\n")),
         Ok(Err(error)) => (500, TEXT, format!("{error}\n")),
-        Err(fault) => (503, TEXT, format!("{fault}\n")),
+        Err(error) => (500, TEXT, format!("{error}\n")),
     }
 }
 

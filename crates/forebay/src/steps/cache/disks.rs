@@ -17,7 +17,7 @@ use forebay_config::{Call, Code, Node, Report};
 use forebay_store::Store;
 use forebay_store::disk::{self, Admit, Disk, Layer, Notice, SystemFiles, What};
 use forebay_sys::process::Identity;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 
 use super::stored::Stored;
@@ -46,7 +46,7 @@ pub struct Spec {
 /// The directories of one store, from one configuration to the next as long as it says the same.
 pub struct Disks {
     spec: Option<Spec>,
-    state: Mutex<State>,
+    state: RwLock<State>,
     /// Those who had some of these directories.
     before: Mutex<Vec<Arc<Disks>>>,
 }
@@ -76,6 +76,23 @@ impl Spec {
 
     fn has_one_of(&self, other: &Spec) -> bool {
         self.dirs.iter().any(|dir| other.dirs.contains(dir))
+    }
+
+    /// A disk that is full is not used any more: that it will be can be told before.
+    fn check_room(&self, store: &str, dir: &Path) {
+        // A directory that is not there yet is made where the one above it is.
+        let there = dir.ancestors().find(|dir| dir.is_dir());
+        let Some(Ok(found)) = there.map(rustix::fs::statvfs) else {
+            return;
+        };
+        let bytes = found.f_blocks.saturating_mul(found.f_frsize);
+        if bytes < self.size_bytes {
+            tracing::warn!(
+                "cache store {store}: `disk_size` is more than the {} MB of the file system of {}",
+                bytes >> 20,
+                dir.display()
+            );
+        }
     }
 
     fn options(&self, memory_bytes: u64) -> disk::Options {
@@ -151,7 +168,7 @@ impl Disks {
         }
         Arc::new(Disks {
             spec,
-            state: Mutex::new(State::Declared),
+            state: RwLock::new(State::Declared),
             before: Mutex::new(before),
         })
     }
@@ -177,11 +194,12 @@ impl Disks {
         let Some(spec) = &self.spec else {
             return;
         };
-        let mut state = self.state.lock();
+        let mut state = self.state.write();
         if !matches!(*state, State::Declared) {
             return;
         }
         self.close_before();
+        spec.dirs.iter().for_each(|dir| spec.check_room(name, dir));
         let layer: Arc<dyn Layer> = Arc::new(SystemFiles);
         let (disk, opened) = Disk::open(&layer, &spec.dirs, &spec.options(memory_bytes));
         opened.notices.iter().for_each(|notice| tell(name, notice));
@@ -199,7 +217,7 @@ impl Disks {
     /// Writes what waits, saves the index, and leaves the directories to others. Waits for the
     /// disks.
     pub fn close(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.state.write();
         self.close_before();
         if let State::Open(disk, _) = std::mem::replace(&mut *state, State::Closed) {
             disk.close();
@@ -242,7 +260,7 @@ impl Disks {
     /// What they hold, if they are open.
     pub fn usage(&self) -> Option<disk::Usage> {
         // Being opened, they are not waited for.
-        match &*self.state.try_lock()? {
+        match &*self.state.try_read()? {
             State::Open(disk, failed) => {
                 let mut usage = disk.usage();
                 usage.errors.extend_from_slice(failed);

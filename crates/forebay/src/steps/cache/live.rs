@@ -7,6 +7,7 @@ use forebay_cache_policy::{
 };
 use forebay_fields::{Fields, Known};
 use forebay_store::BLOCK_BYTES;
+use forebay_store::disk::Got;
 use forebay_store::key::url_of;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub struct Live {
     pub blocks: usize,
     /// Blocks that it has; null while that is not known.
     pub blocks_in_all: Option<u64>,
+    /// All of them are on a disk.
+    #[serde(default)]
+    pub on_disk: bool,
     /// More of it is being brought in.
     pub filling: bool,
     /// How many follow it at the moment.
@@ -58,13 +62,22 @@ pub struct Live {
 /// At most so many are told of.
 const MOST: usize = 100;
 
-/// Looks through a store. Takes a while with many objects.
+/// Looks through a store. Takes a while with many objects, and may wait for a disk: what is only
+/// there comes into memory, as if it had been asked for.
 pub fn look(
     kept: &stores::Kept,
     wanted: &[Vec<u8>],
     policies: &[(Arc<str>, Policy)],
     now: Time,
 ) -> Vec<Live> {
+    for url in wanted {
+        let store = &kept.store;
+        if let Got::Here(found) = store.look_on_disk(url, true) {
+            for one in found {
+                store.take_up(store.hash(url), url, one);
+            }
+        }
+    }
     let is_wanted = |key: &[u8]| wanted.iter().any(|url| **url == *url_of(key));
     let mut found = kept.store.find(is_wanted, MOST);
     found.retain(|object| kept.store.is_alive(object));
@@ -116,6 +129,7 @@ fn tell(kept: &stores::Kept, object: &Kept, policies: &[&Policy], now: Time) -> 
             false => body.resident_blocks(),
         },
         blocks_in_all,
+        on_disk: kept.store.is_on_disk(object),
         filling: body.is_filling(),
         readers: body.readers(),
         now: said,
