@@ -13,6 +13,8 @@
 //! A block never changes once it is there, and is read without a lock. A body of one block, which
 //! most are, is one piece of memory and no row.
 
+mod work;
+
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
@@ -21,9 +23,11 @@ use std::task::{Context, Poll, Waker};
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
+use self::work::{Run, Work};
 use crate::disk::Blocks;
+
+pub(crate) use self::work::Place;
 
 /// How long every block is but the last.
 pub const BLOCK_BYTES: u64 = 64 * 1024;
@@ -42,9 +46,6 @@ pub const MAX_FILLS: usize = 4;
 /// A reader that wants what a fill will bring only after so much else is far from it: another fill
 /// may bring that.
 pub const FAR_BYTES: u64 = 1024 * 1024;
-
-/// So many fills that have failed are remembered, for those who waited for them.
-const MAX_FAILED: usize = 2 * MAX_FILLS;
 
 /// A body, or what is there of it.
 pub(crate) struct Body {
@@ -74,53 +75,6 @@ pub(crate) struct Body {
 pub(crate) struct Slot {
     block: ArcSwapOption<Bytes>,
     uses: AtomicU8,
-}
-
-/// A fill's work, and those who wait for it.
-#[derive(Default)]
-struct Work {
-    runs: SmallVec<[Run; 1]>,
-    next_run: u32,
-    /// Complete blocks from the beginning of a body whose length is not known; `None`: gone again,
-    /// since only a window is kept.
-    early: Vec<Option<Bytes>>,
-    /// Readers, each once: they are all woken together, and that begins another round.
-    waiting: Vec<Waker>,
-    /// The fill that waits for readers, or for none to be left.
-    filler: Vec<Waker>,
-    /// How far the fastest reader is.
-    fastest: u64,
-    /// Of a window, the first block that may still be there.
-    kept_from: u64,
-    /// The fills that have failed last. Who has not waited for one of them may try another.
-    failed: SmallVec<[u32; MAX_FAILED]>,
-}
-
-/// A run of bytes that is being brought in.
-struct Run {
-    id: u32,
-    /// The first byte of the block that is being filled.
-    block_at: u64,
-    /// What is there of that block.
-    pieces: Vec<Bytes>,
-    pieces_bytes: u64,
-    /// The first byte that this fill was to bring.
-    start: u64,
-    /// One past the last byte that this fill brings; `UNKNOWN` where that is the end.
-    end: u64,
-    /// What `end` was before another fill took a part of it over.
-    asked_end: u64,
-}
-
-/// Where a reader waits.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Place {
-    /// In which round, and its place among those who wait.
-    round: Option<(u64, usize)>,
-    /// For which fill.
-    run: Option<u32>,
-    /// It knows that it is far ahead of that.
-    knows_far: bool,
 }
 
 /// What a look at a body brings.
@@ -165,25 +119,6 @@ pub(crate) struct Landed {
     /// The number of a block that is complete now, and how long it is.
     pub(crate) block: u64,
     pub(crate) len_bytes: u64,
-}
-
-impl Run {
-    fn at(&self) -> u64 {
-        self.block_at + self.pieces_bytes
-    }
-
-    fn covers(&self, at: u64) -> bool {
-        at >= self.block_at && at < self.end
-    }
-
-    fn is_far(&self, at: u64) -> bool {
-        at > self.at() + FAR_BYTES
-    }
-
-    /// All that is left to it has come, and what else was asked for is brought by another.
-    fn has_enough(&self) -> bool {
-        self.end < self.asked_end && self.at() >= self.end
-    }
 }
 
 impl Body {
@@ -728,73 +663,6 @@ impl Slot {
 
     pub(crate) fn set_uses(&self, uses: u8) {
         self.uses.store(uses, Relaxed);
-    }
-}
-
-impl Work {
-    fn wait(&mut self, place: &mut Place, now: u64, cx: &mut Context<'_>) {
-        match place.round {
-            // It is polled again, for another reason than this.
-            Some((round, at)) if round == now => {
-                if let Some(waker) = self.waiting.get_mut(at) {
-                    waker.clone_from(cx.waker());
-                }
-            }
-            _ => {
-                place.round = Some((now, self.waiting.len()));
-                self.waiting.push(cx.waker().clone());
-            }
-        }
-    }
-
-    /// Those who fill: as many as there are fills, and each may have come several times.
-    fn watch(&mut self, cx: &mut Context<'_>) {
-        if !self.filler.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.filler.push(cx.waker().clone());
-        }
-    }
-
-    fn note_failed(&mut self, run: u32) {
-        if self.failed.len() == MAX_FAILED {
-            self.failed.remove(0);
-        }
-        self.failed.push(run);
-    }
-
-    fn look(&self, at: u64, place: &mut Place, windowed: bool) -> Look {
-        let early = usize::try_from(at / BLOCK_BYTES).ok();
-        if let Some(Some(block)) = early.and_then(|number| self.early.get(number)) {
-            // A block's offset is less than its length, which is that of every early block.
-            let within = usize::try_from(at % BLOCK_BYTES).unwrap_or(usize::MAX);
-            return Look::Data(block.slice(within.min(block.len())..));
-        }
-        let Some(run) = self.runs.iter().find(|run| run.covers(at)) else {
-            return match place.run.take() {
-                Some(run) if self.failed.contains(&run) => Look::Failed,
-                _ => Look::Absent,
-            };
-        };
-        if run.is_far(at) {
-            if windowed {
-                // It would only make the fill leave the others behind.
-                return Look::Absent;
-            }
-            if !place.knows_far {
-                place.knows_far = true;
-                return Look::Far;
-            }
-        }
-        let mut skip = at - run.block_at;
-        for piece in &run.pieces {
-            let len = piece.len() as u64;
-            if skip < len {
-                // Less than its length, which is a usize.
-                return Look::Data(piece.slice(usize::try_from(skip).unwrap_or(0)..));
-            }
-            skip -= len;
-        }
-        place.run = Some(run.id);
-        Look::Wait
     }
 }
 
