@@ -180,11 +180,11 @@ fn finish(mut fields: Fields) -> Result<CgiHead, CgiError> {
         Known::ContentLength,
     ] {
         let mut all = fields.all(name);
-        let first = all.next();
+        let (first, others) = (all.next(), all.clone().count());
         if all.any(|other| Some(other) != first) {
             return Err(CgiError::Repeated);
         }
-        if let Some(first) = first.map(<[u8]>::to_vec) {
+        if let Some(first) = first.filter(|_| others > 0).map(<[u8]>::to_vec) {
             // Equal ones are reduced to one.
             fields.set(name, first).map_err(|_| CgiError::TooLarge)?;
         }

@@ -1,6 +1,6 @@
 //! The variables of a request that are made of its fields and its path (RFC 3875 §4.1).
 
-use forebay_fields::{Fields, Known, KnownSet};
+use forebay_fields::{Field, Fields, Known, KnownSet};
 
 use crate::params::{ParamsBuilder, PushError};
 
@@ -21,23 +21,28 @@ pub fn push_fields(
     params: &mut ParamsBuilder,
 ) -> Result<(), PushError> {
     let skip = skip.union(NOT_PASSED);
-    let mut variable = b"HTTP_".to_vec();
-    for (at, field) in fields.iter().enumerate() {
-        let plain = field
-            .name
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-        let own = field.known.is_some_and(|known| skip.contains(known));
-        let mut before = fields.iter().take(at);
-        if !plain || own || before.any(|one| one.name.eq_ignore_ascii_case(field.name)) {
+    let all: Vec<Field<'_>> = fields.iter().collect();
+    let mut variable = Vec::with_capacity(64);
+    for (at, field) in all.iter().enumerate() {
+        let is_passed = match field.known {
+            Some(known) => !skip.contains(known),
+            None => is_plain(field.name),
+        };
+        let (before, after) = (all.iter().take(at), all.iter().skip(at + 1));
+        if !is_passed || before.into_iter().any(|one| is_same(one, field)) {
             continue;
         }
-        variable.truncate(5);
+        variable.clear();
+        variable.extend_from_slice(b"HTTP_");
         variable.extend(field.name.iter().map(|&b| match b {
             b'-' => b'_',
             b => b.to_ascii_uppercase(),
         }));
         if !wanted(&variable) {
+            continue;
+        }
+        if !after.into_iter().any(|one| is_same(one, field)) {
+            params.push(&variable, field.value)?;
             continue;
         }
         // RFC 6265 §5.4: cookies have a separator of their own.
@@ -46,9 +51,22 @@ pub fn push_fields(
         } else {
             b", "
         };
-        params.push_joined(&variable, fields.all(field.name), separator)?;
+        let values = all.iter().filter(|one| is_same(one, field));
+        params.push_joined(&variable, values.map(|one| one.value), separator)?;
     }
     Ok(())
+}
+
+/// Whether a name can be told from all others as a variable.
+fn is_plain(name: &[u8]) -> bool {
+    name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+}
+
+/// Whether two fields have one name.
+fn is_same(one: &Field<'_>, other: &Field<'_>) -> bool {
+    one.known == other.known
+        && one.name.len() == other.name.len()
+        && (one.known.is_some() || one.name.eq_ignore_ascii_case(other.name))
 }
 
 const NOT_PASSED: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::of(&[

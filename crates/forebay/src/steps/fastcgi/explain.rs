@@ -8,7 +8,7 @@ use std::path::Path;
 use forebay_fastcgi::{Limits, Params};
 use forebay_sys::files::Root;
 
-use super::find::{Found, LINKS, Script};
+use super::find::{Found, LINKS};
 use super::params::{self, Placed};
 use super::{FastCgi, root_path};
 use crate::exchange::{Exchange, Flow, Reason};
@@ -47,7 +47,7 @@ impl FastCgi {
             Err(fault) => return Told::Fails(fault),
         };
         self.passing.tell_peers(exchange, notes);
-        let placed = script.as_ref().map(|script: &Script| Placed {
+        let placed = script.as_ref().map(|script| Placed {
             root: root.strip_suffix(b"/").unwrap_or(&root),
             script,
             query: self.scripts.as_ref().and_then(|(_, scripts)| {

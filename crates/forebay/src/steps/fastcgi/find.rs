@@ -15,6 +15,7 @@ use forebay_sys::files::{Facts, Kind, Links};
 
 use crate::exchange::{Exchange, expand_url};
 use crate::files::{Disk, Opened};
+use crate::snapshot::resource_id;
 use crate::steps::files::find::is_absent;
 use crate::steps::files::path::{self, Hide};
 
@@ -37,6 +38,10 @@ pub struct Try {
 
 /// How scripts are looked for.
 pub struct Scripts {
+    /// Tells what was found for it from what was found for others.
+    id: u64,
+    /// Where the tries lead depends on the request's path alone.
+    by_path: bool,
     tries: Box<[Try]>,
     patterns: Box<[Match]>,
     hide: Hide,
@@ -54,10 +59,10 @@ pub struct Script {
 }
 
 /// What looking comes to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// This runs.
-    Script(Script),
+    Script(Arc<Script>),
     /// A directory that was asked for without its slash.
     Directory,
     /// Nothing that runs.
@@ -110,12 +115,28 @@ pub type Paths = Vec<(usize, Vec<u8>)>;
 impl Scripts {
     /// These tries for files with such names.
     pub fn new(tries: Vec<Try>, patterns: Vec<Match>) -> Scripts {
+        let by_path = |one: &Try| {
+            let mut variables = one.path.variables();
+            variables.all(|variable| matches!(variable, Variable::Path))
+        };
         Scripts {
+            id: resource_id(),
+            by_path: tries.iter().all(by_path),
             tries: tries.into(),
             patterns: patterns.into(),
             // Names that begin with a dot, and what is no name.
             hide: Hide::new([]),
         }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether the request's path alone decides where the tries lead.
+    pub fn go_by_path(&self) -> bool {
+        self.by_path
     }
 
     /// The tries.
@@ -161,11 +182,11 @@ impl Scripts {
                 if attempt.is_index && !as_directory {
                     return Ok(Found::Directory);
                 }
-                return Ok(Found::Script(Script {
+                return Ok(Found::Script(Arc::new(Script {
                     number: *number,
                     name: name.to_vec(),
                     path_info: path_info.to_vec(),
-                }));
+                })));
             }
         }
         Ok(Found::Nothing)
@@ -285,7 +306,7 @@ mod tests {
             Found::Directory => "directory".to_owned(),
             Found::Script(script) => {
                 let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("a text");
-                let (name, rest) = (text(script.name), text(script.path_info));
+                let (name, rest) = (text(script.name.clone()), text(script.path_info.clone()));
                 format!("{} {name} {rest}", script.number)
                     .trim_end()
                     .to_owned()

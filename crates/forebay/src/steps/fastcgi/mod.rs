@@ -13,11 +13,11 @@ pub mod auth;
 pub mod explain;
 pub mod find;
 pub mod params;
+mod search;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, LazyLock};
 
@@ -30,15 +30,15 @@ use forebay_fastcgi::{CgiHead, Kind, ParamsBuilder, Role};
 use forebay_fields::Known;
 use forebay_http1::Method;
 
-use self::find::{Found, Script, Scripts, Search, Try};
+use self::find::{Found, Scripts, Try};
 use self::params::Placed;
+use self::search::{look, look_inside};
 use crate::control::build::Builder;
 use crate::exchange::step::{Rest, run_aside};
 use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step};
 use crate::explain::{Notes, Told};
-use crate::files::Roots;
 use crate::snapshot::resource_id;
-use crate::steps::files::{directory, find as lookup, path};
+use crate::steps::files::{directory, path};
 use crate::steps::proxy::pass::{Failed, Passing, Speaker};
 use crate::steps::proxy::{gather, loops, options};
 use crate::trace::Offered;
@@ -208,7 +208,8 @@ impl FastCgi {
                 return Ok(Flow::Next);
             };
             root = path;
-            match look(exchange, &root, scripts).await? {
+            let fixed = matches!(root, Cow::Borrowed(_));
+            match look(exchange, &root, fixed, scripts).await? {
                 Found::Script(found) => script = Some((scripts, found)),
                 Found::Nothing => return Ok(Flow::Next),
                 Found::Directory => match directory(exchange) {
@@ -265,61 +266,6 @@ pub fn root_path<'a>(template: &'a PathTemplate, exchange: &Exchange) -> Option<
     let start = path.len();
     let named = path::expand(&template.rest, exchange, &mut path);
     (named && path::is_plain(&path[start..])).then_some(path.into())
-}
-
-async fn look(exchange: &Exchange, root: &[u8], scripts: &Arc<Scripts>) -> Result<Found, Fault> {
-    let as_directory = exchange.request.path().ends_with('/');
-    search(exchange, root, scripts, as_directory).await
-}
-
-/// The script that stands for a directory which was asked for without its slash.
-async fn look_inside(
-    exchange: &Exchange,
-    root: &[u8],
-    scripts: &Arc<Scripts>,
-) -> Result<Option<Script>, Fault> {
-    Ok(match search(exchange, root, scripts, true).await? {
-        Found::Script(script) => Some(script),
-        Found::Directory | Found::Nothing => None,
-    })
-}
-
-/// Looks for the script: on the worker, or where waiting is allowed.
-async fn search(
-    exchange: &Exchange,
-    root: &[u8],
-    scripts: &Arc<Scripts>,
-    as_directory: bool,
-) -> Result<Found, Fault> {
-    let worker = exchange.worker.clone();
-    let search = |opened| Search {
-        scripts: scripts.clone(),
-        paths: scripts.paths(exchange),
-        as_directory,
-        opened,
-        disk: worker.files.disk.clone(),
-    };
-    let opened = match worker.files.roots.now(root, worker.now_ms()) {
-        Ok(opened) if opened.is_local => match search(opened.clone()).run_now() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(opened),
-            found => return found.map_err(|error| lookup::fault(&error)),
-        },
-        _ => Roots::wait(&worker.files, root, worker.now_ms()).await?,
-    };
-    let opened = match opened {
-        Ok(opened) => opened,
-        // As `files` does: there is nothing in a directory that is not there.
-        Err(error) if lookup::is_absent(&error) => return Ok(Found::Nothing),
-        Err(error) => return Err(lookup::fault(&error)),
-    };
-    let device = opened.device;
-    let search = search(opened);
-    let found = worker
-        .files
-        .pool
-        .run_or_refuse(device, move || search.run())
-        .await?;
-    found.map_err(|error| lookup::fault(&error))
 }
 
 /// Goes on with another path of this server, from its site's top (RFC 3875 §6.2.2).

@@ -63,6 +63,14 @@ impl Writing<'_> {
         self.params.push(name.as_bytes(), value)
     }
 
+    /// The same of a value in parts.
+    fn push_parts(&mut self, name: &str, parts: &[&[u8]]) -> Result<(), PushError> {
+        if self.is_own(name.as_bytes()) {
+            return Ok(());
+        }
+        self.params.push_parts(name.as_bytes(), parts)
+    }
+
     fn is_own(&self, name: &[u8]) -> bool {
         is_own(self.env, self.said, name)
     }
@@ -176,17 +184,14 @@ fn write(
 fn script(exchange: &Exchange, placed: &Placed<'_>, to: &mut Writing<'_>) -> Result<(), PushError> {
     let Placed { root, script, .. } = placed;
     let prefix = exchange.request.prefix.as_deref().unwrap_or("");
-    let filename = [root, b"/".as_slice(), &script.name].concat();
-    to.push("SCRIPT_FILENAME", &filename)?;
-    let name = [prefix.as_bytes(), b"/", &script.name].concat();
-    to.push("SCRIPT_NAME", &name)?;
-    let uri = [name, script.path_info.clone()].concat();
-    to.push("DOCUMENT_URI", &uri)?;
+    let (prefix, name, path_info) = (prefix.as_bytes(), &*script.name, &*script.path_info);
+    to.push_parts("SCRIPT_FILENAME", &[root, b"/", name])?;
+    to.push_parts("SCRIPT_NAME", &[prefix, b"/", name])?;
+    to.push_parts("DOCUMENT_URI", &[prefix, b"/", name, path_info])?;
     to.push("DOCUMENT_ROOT", root)?;
-    if !script.path_info.is_empty() {
-        to.push("PATH_INFO", &script.path_info)?;
-        let translated = [root, script.path_info.as_slice()].concat();
-        to.push("PATH_TRANSLATED", &translated)?;
+    if !path_info.is_empty() {
+        to.push("PATH_INFO", path_info)?;
+        to.push_parts("PATH_TRANSLATED", &[root, path_info])?;
     }
     Ok(())
 }
@@ -198,7 +203,7 @@ fn whole_path(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError
     to.push("SCRIPT_NAME", prefix.as_bytes())?;
     let path = decoded(request.path());
     to.push("PATH_INFO", &path)?;
-    to.push("DOCUMENT_URI", &[prefix.as_bytes(), &path].concat())
+    to.push_parts("DOCUMENT_URI", &[prefix.as_bytes(), &path])
 }
 
 /// RFC 3875 §4.1.5: decoded. A path is in its one form already: `..` and NUL are not in it.
