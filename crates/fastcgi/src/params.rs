@@ -186,7 +186,16 @@ impl ParamsBuilder {
     /// # Errors
     /// The name or the value cannot be passed, or there are too many bytes; nothing was added.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), PushError> {
-        self.push_joined(name, std::iter::once(value), b"")
+        if !is_name(name) {
+            return Err(PushError::BadName);
+        }
+        if value.contains(&0) {
+            return Err(PushError::BadValue);
+        }
+        self.make_room(name.len(), value.len())?;
+        self.block.extend_from_slice(name);
+        self.block.extend_from_slice(value);
+        Ok(())
     }
 
     /// Adds one whose value is made of these parts.
@@ -204,11 +213,7 @@ impl ParamsBuilder {
         values: impl Iterator<Item = &'v [u8]> + Clone,
         separator: &[u8],
     ) -> Result<(), PushError> {
-        // Without a way out in the middle: names are short, and many are looked at.
-        let odd = name
-            .iter()
-            .fold(false, |odd, &b| odd | (b == b'=') | (b == 0));
-        if name.is_empty() || odd {
+        if !is_name(name) {
             return Err(PushError::BadName);
         }
         let mut value_len = 0_usize;
@@ -219,15 +224,7 @@ impl ParamsBuilder {
             let between = if at == 0 { 0 } else { separator.len() };
             value_len = value_len.saturating_add(between + value.len());
         }
-        let len = name.len().saturating_add(value_len).saturating_add(8);
-        if name.len().max(value_len) > LONGEST
-            || self.block.len().saturating_add(len) > self.max_bytes
-        {
-            return Err(PushError::TooLarge);
-        }
-        self.block.reserve(len);
-        write_len(&mut self.block, name.len());
-        write_len(&mut self.block, value_len);
+        self.make_room(name.len(), value_len)?;
         self.block.extend_from_slice(name);
         for (at, value) in values.enumerate() {
             if at > 0 {
@@ -237,6 +234,27 @@ impl ParamsBuilder {
         }
         Ok(())
     }
+
+    /// Writes the lengths of a pair, if there is room for it.
+    fn make_room(&mut self, name_len: usize, value_len: usize) -> Result<(), PushError> {
+        let len = name_len.saturating_add(value_len).saturating_add(8);
+        if name_len.max(value_len) > LONGEST
+            || self.block.len().saturating_add(len) > self.max_bytes
+        {
+            return Err(PushError::TooLarge);
+        }
+        self.block.reserve(len);
+        write_len(&mut self.block, name_len);
+        write_len(&mut self.block, value_len);
+        Ok(())
+    }
+}
+
+/// Whether it can stand in front of the first `=` of a variable. Without a way out in the middle:
+/// names are short, and many are looked at.
+fn is_name(name: &[u8]) -> bool {
+    let odd = |odd, &byte: &u8| odd | (byte == b'=') | (byte == 0);
+    !name.is_empty() && !name.iter().fold(false, odd)
 }
 
 /// `len` is at most [`LONGEST`].
