@@ -501,10 +501,6 @@ fn mistakes_are_said() {
             "has no `path`",
         ),
         (
-            r#"site { "*", fastcgi "unix:/a" { trace = true } }"#,
-            "no option `trace`",
-        ),
-        (
             r#"site { "*", fastcgi "unix:/a" { hedge = "1s" } }"#,
             "no option `hedge`",
         ),

@@ -22,8 +22,11 @@ const MAX_PATH: usize = 256;
 #[derive(Default)]
 struct Memory {
     // By a keyed hash: remotes choose the paths.
-    places: RefCell<HashMap<Box<[u8]>, (u64, Found)>>,
+    places: RefCell<HashMap<Box<[u8]>, Looked>>,
 }
+
+/// When it was looked for, and what came of it.
+type Looked = (u64, Found);
 
 impl Memory {
     fn get(&self, key: &[u8], now_ms: u64) -> Option<Found> {
