@@ -149,8 +149,8 @@ enum For {
 enum Next {
     /// The piece with this number.
     Piece(u64),
-    /// Whichever begins at a border next.
-    Border,
+    /// Whichever begins at a border next; it waits for that since so many bytes had come.
+    Border(u64),
 }
 
 #[derive(Clone)]
@@ -405,7 +405,7 @@ impl<E> State<E> {
     fn newest(&self) -> Next {
         match self.newest_border {
             Some(number) if number >= self.first => Next::Piece(number),
-            _ => Next::Border,
+            _ => Next::Border(self.at),
         }
     }
 
@@ -414,7 +414,8 @@ impl<E> State<E> {
         match next {
             Next::Piece(number) if number < self.first => 0,
             Next::Piece(number) => self.piece(number).map_or(self.at, |piece| piece.at),
-            Next::Border => self.at,
+            // What it waits for may never come: others are not left behind for that.
+            Next::Border(since) => self.at.min(since + SINCE_BORDER_BYTES),
         }
     }
 
@@ -448,7 +449,7 @@ impl<E> State<E> {
         if self.next_is_border {
             self.newest_border = Some(number);
             for (_, place) in &mut self.readers {
-                if place.next == Next::Border {
+                if let Next::Border(_) = place.next {
                     place.next = Next::Piece(number);
                 }
             }
@@ -577,7 +578,7 @@ impl<H, E: Clone> LiveReader<H, E> {
         let next = place.next;
         let there = match next {
             Next::Piece(number) => state.piece(number).map(|piece| piece.bytes.clone()),
-            Next::Border => None,
+            Next::Border(_) => None,
         };
         let Some(place) = state.readers.get_mut(self.place) else {
             return Poll::Ready(Heard::Lost);

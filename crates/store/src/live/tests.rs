@@ -183,6 +183,28 @@ fn the_filler_is_woken_when_there_is_room_and_not_before() {
 }
 
 #[test]
+fn who_waits_for_what_never_begins_leaves_nobody_behind() {
+    let lives = lives();
+    let (filler, mut first) = begin(&lives, Borders::EmptyLines, TooSlow::Cut);
+    for _ in 0..20 {
+        push_bytes(&filler, 100_000);
+        drain(&mut first);
+    }
+    // Nothing that it could begin with is kept.
+    let mut second = join(&lives, TooSlow::Cut);
+    let mut pushed = 0;
+    while poll(|cx| filler.poll_room(cx)).is_ready() {
+        push_bytes(&filler, 100_000);
+        pushed += 100_000;
+        assert!(pushed < 2 * SINCE_BORDER_BYTES);
+    }
+    assert_eq!(next(&mut second), Poll::Pending);
+    assert_eq!(drain(&mut first) as u64, pushed, "it is not cut");
+    push(&filler, "\n\ndata: 1\n\n");
+    assert_eq!(next(&mut second), data("data: 1\n\n"));
+}
+
+#[test]
 fn who_skips_goes_on_at_the_newest_border() {
     let lives = lives();
     let (filler, mut slow) = begin(&lives, Borders::EmptyLines, TooSlow::Skip);
