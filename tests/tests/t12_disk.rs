@@ -295,3 +295,36 @@ fn more_than_may_be_written_is_not() {
     let line = "forebay_cache_disk_refused_total{store=\"default\",reason=\"rate\"}";
     assert!(text.contains(line), "{text}");
 }
+
+#[test]
+fn several_disks_share_what_is_stored_and_one_that_was_away_is_not_believed() {
+    let store = r#"cache_store {
+        memory = "8MB", disk = { "@dir@/one", "@dir@/two" }, disk_size = "64MB",
+    }"#;
+    let mut case = Case::with(&format!("{store} {SITE}"));
+    let targets: Vec<String> = (0..30).map(|n| format!("/70000/{n}")).collect();
+    let stored = |case: &Case| targets.iter().filter(|t| case.is_stored("a", t)).count();
+    assert_eq!(stored(&case), 0);
+    case.written(30);
+    case.server.stop();
+    case.server.start_again();
+    assert_eq!(stored(&case), 30);
+    case.server.stop();
+    let (there, away) = (
+        case.server.dir().join("two"),
+        case.server.dir().join("away"),
+    );
+    std::fs::rename(&there, &away).expect("taken out");
+    case.server.start_again();
+    let left = stored(&case);
+    assert!((1..30).contains(&left), "{left} on the other one");
+    let _ = case.server.command("purge --all").expect(0);
+    case.server.stop();
+    std::fs::remove_dir_all(&there).expect("removed");
+    std::fs::rename(&away, &there).expect("put back");
+    case.server.start_again();
+    case.server
+        .wait_stderr("the store was in use without it, so it may have missed purges");
+    assert_eq!(stored(&case), 0);
+    assert_eq!(stored(&case), 30);
+}
