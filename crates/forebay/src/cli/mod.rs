@@ -14,6 +14,7 @@ mod live;
 mod log;
 mod lua;
 mod man;
+mod php;
 mod proxy;
 mod purge;
 mod reference;
@@ -50,6 +51,7 @@ const EXAMPLES: &str = "\
 Examples:
   forebay serve ./public                  a directory, on http://127.0.0.1:8080/
   forebay proxy http://127.0.0.1:3000     an application, on the same address
+  forebay php /srv/blog                   a PHP site, with PHP processes of its own
   forebay check forebay.lua               every mistake of a configuration
   forebay explain forebay.lua /a/b        what it does with a request, and why
   forebay run forebay.lua                 run it
@@ -62,6 +64,7 @@ enum Command {
     Run(run::Args),
     Serve(serve::Args),
     Proxy(proxy::Args),
+    Php(php::Args),
     Check(check::Args),
     Explain(explain::Args),
     Reload(reload::Args),
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Some(Command::Run(args)) => args.run(),
         Some(Command::Serve(args)) => args.run(),
         Some(Command::Proxy(args)) => args.run(),
+        Some(Command::Php(args)) => args.run(),
         Some(Command::Check(args)) => args.run(),
         Some(Command::Explain(args)) => args.run(),
         Some(Command::Reload(args)) => args.run(),
