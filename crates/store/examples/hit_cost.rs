@@ -1,5 +1,5 @@
 //! What finding and reading a stored object costs, by how many there are and how long they are:
-//! `cargo run --release -p forebay-store --example hit_cost`
+//! `cargo run --release -p forebay-store --example hit_cost [HITS [CASE]]`
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
 #[path = "../tests/common/mod.rs"]
@@ -41,7 +41,11 @@ fn main() {
         ("64 KiB, one of 1", 1, 64 * 1024),
         ("64 KiB, Zipf 0.9 of 10,000", 10_000, 64 * 1024),
     ];
-    for (name, objects, len) in cases {
+    let only: Option<usize> = std::env::args().nth(2).and_then(|only| only.parse().ok());
+    for (number, (name, objects, len)) in cases.into_iter().enumerate() {
+        if only.is_some_and(|only| only != number) {
+            continue;
+        }
         let store = common::store(4 << 30);
         let key = |number: u32| format!("http://www.example.com/images/{number:08}.png");
         for number in 0..objects {

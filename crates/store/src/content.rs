@@ -4,8 +4,8 @@
 //! knew of its blocks, fills and readers is given back. Every other one is a [`Body`].
 //!
 //! ```text
-//!   a fill brings it: body ──▶ it is whole, and short: short
-//!                       └────▶ it is longer: body, for good
+//!   coming ──┬─▶ short: all of it is there
+//!            └─▶ long:  a body, for good; at once where it is known how long it is
 //! ```
 
 use std::sync::{Arc, OnceLock};
@@ -24,24 +24,38 @@ pub const SHORT_BYTES: usize = 8 * 1024;
 
 /// The bytes of an object.
 pub struct Content {
-    short: OnceLock<Box<[u8]>>,
-    /// `None` only where `short` is there.
-    body: ArcSwapOption<Body>,
+    settled: OnceLock<Settled>,
+    /// `None` only where it is settled.
+    coming: ArcSwapOption<Body>,
 }
+
+/// What is never another any more.
+enum Settled {
+    Short(Box<[u8]>),
+    Long(Arc<Body>),
+}
+
+// Every object has one.
+const _: () = assert!(size_of::<Content>() <= 4 * size_of::<usize>());
 
 /// How the bytes of an object are at the moment. Held only while it is looked at.
 pub struct View<'o>(Seen<'o>);
 
 enum Seen<'o> {
     Short(&'o [u8]),
-    Body(Guard<Option<Arc<Body>>>),
+    Long(&'o Arc<Body>),
+    Coming(Guard<Option<Arc<Body>>>),
 }
 
 impl From<Arc<Body>> for Content {
     fn from(body: Arc<Body>) -> Content {
+        let (settled, coming) = match is_long(&body) {
+            true => (OnceLock::from(Settled::Long(body)), None),
+            false => (OnceLock::new(), Some(body)),
+        };
         Content {
-            short: OnceLock::new(),
-            body: ArcSwapOption::new(Some(body)),
+            settled,
+            coming: ArcSwapOption::new(coming),
         }
     }
 }
@@ -49,8 +63,28 @@ impl From<Arc<Body>> for Content {
 impl From<Box<[u8]>> for Content {
     fn from(short: Box<[u8]>) -> Content {
         Content {
-            short: OnceLock::from(short),
-            body: ArcSwapOption::empty(),
+            settled: OnceLock::from(Settled::Short(short)),
+            coming: ArcSwapOption::empty(),
+        }
+    }
+}
+
+impl<'o> From<&'o Settled> for Seen<'o> {
+    fn from(settled: &'o Settled) -> Seen<'o> {
+        match settled {
+            Settled::Short(short) => Seen::Short(short),
+            Settled::Long(body) => Seen::Long(body),
+        }
+    }
+}
+
+impl Seen<'_> {
+    /// What knows of its blocks; `None`: it is short, and whole.
+    fn body(&self) -> Option<&Arc<Body>> {
+        match self {
+            Seen::Short(_) => None,
+            Seen::Long(body) => Some(body),
+            Seen::Coming(body) => body.as_ref(),
         }
     }
 }
@@ -66,55 +100,59 @@ impl Content {
 
     /// The same, for another head: what is still to come, comes for both.
     pub(crate) fn share(&self) -> Content {
-        match self.view().0 {
-            Seen::Short(short) => Content::from(Box::<[u8]>::from(short)),
-            Seen::Body(body) => Content {
-                short: OnceLock::new(),
-                body: ArcSwapOption::new(body.clone()),
-            },
+        let seen = self.seen();
+        match (&seen, seen.body()) {
+            (_, Some(body)) => Content::from(body.clone()),
+            (Seen::Short(short), _) => Content::from(Box::<[u8]>::from(*short)),
+            _ => Content::from(Box::<[u8]>::default()),
+        }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        if let Some(settled) = self.settled.get() {
+            return settled.into();
+        }
+        match self.coming.load() {
+            // It was settled between the two.
+            coming if coming.is_none() => self.settled.get().map_or(Seen::Short(&[]), Seen::from),
+            coming => Seen::Coming(coming),
         }
     }
 
     /// How it is now.
     pub fn view(&self) -> View<'_> {
-        View(match self.short.get() {
-            Some(short) => Seen::Short(short),
-            None => match self.body.load() {
-                // It has become short between the two.
-                body if body.is_none() => Seen::Short(self.short.get().map_or(&[], |short| short)),
-                body => Seen::Body(body),
-            },
-        })
+        View(self.seen())
     }
 
-    /// What knows of its blocks; `None`: it is short, and whole.
+    /// See [`Seen::body`].
     pub(crate) fn body(&self) -> Option<Arc<Body>> {
-        match self.view().0 {
-            Seen::Short(_) => None,
-            Seen::Body(body) => body.clone(),
-        }
+        self.seen().body().cloned()
     }
 
-    /// Keeps no more of what is short and whole than its bytes.
-    pub(crate) fn fold(&self) {
-        let short: Option<Box<[u8]>> = match self.view().0 {
-            Seen::Short(_) => None,
-            Seen::Body(body) => {
-                let whole = body.as_ref().and_then(|body| body.whole());
-                let whole = whole.filter(|whole| whole.len() <= SHORT_BYTES);
-                whole.map(|whole| (&**whole).into())
-            }
+    /// Settles what it is, if that is known: of what is short and whole only the bytes are kept.
+    pub(crate) fn settle(&self) {
+        let settled = {
+            let Seen::Coming(coming) = self.seen() else {
+                return;
+            };
+            coming.as_ref().and_then(|body| match body.whole() {
+                Some(whole) if whole.len() <= SHORT_BYTES => {
+                    Some(Settled::Short((&**whole).into()))
+                }
+                _ if is_long(body) => Some(Settled::Long(body.clone())),
+                _ => None,
+            })
         };
-        if let Some(short) = short {
+        if let Some(settled) = settled {
             // Whoever is the second to come has the same bytes.
-            let _ = self.short.set(short);
-            self.body.store(None);
+            let _ = self.settled.set(settled);
+            self.coming.store(None);
         }
     }
 
     /// Whether its bytes are all there is of it.
     pub(crate) fn is_short(&self) -> bool {
-        self.short.get().is_some()
+        matches!(self.settled.get(), Some(Settled::Short(_)))
     }
 
     /// How many blocks there are, where they are several.
@@ -124,11 +162,8 @@ impl Content {
 
     /// Whether these are the very same blocks as the other's.
     pub(crate) fn is_shared_with(&self, other: &Content) -> bool {
-        match (self.view().0, other.view().0) {
-            (Seen::Body(one), Seen::Body(other)) => match (&*one, &*other) {
-                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-                _ => false,
-            },
+        match (self.seen().body(), other.seen().body()) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -152,17 +187,17 @@ impl Content {
 
     /// How long it is, if it is one block and there.
     pub(crate) fn whole_bytes(&self) -> Option<usize> {
-        match self.view().0 {
+        match self.seen() {
             Seen::Short(short) => Some(short.len()),
-            Seen::Body(body) => body.as_ref()?.whole().map(Bytes::len),
+            seen => seen.body()?.whole().map(Bytes::len),
         }
     }
 
     /// One block of it, if that is in memory.
     pub fn block(&self, number: u64) -> Option<Bytes> {
-        match self.view().0 {
+        match self.seen() {
             Seen::Short(short) => (number == 0).then(|| Bytes::copy_from_slice(short)),
-            Seen::Body(body) => body.as_ref()?.block(number),
+            seen => seen.body()?.block(number),
         }
     }
 
@@ -197,9 +232,9 @@ impl Content {
     }
 
     fn with<R>(&self, short: R, ask: impl FnOnce(&Body) -> R) -> R {
-        match self.view().0 {
-            Seen::Short(_) => short,
-            Seen::Body(body) => body.as_deref().map_or(short, ask),
+        match self.seen().body() {
+            Some(body) => ask(body),
+            None => short,
         }
     }
 
@@ -225,18 +260,16 @@ impl Content {
 
     /// See [`Body::look`].
     pub(crate) fn look(&self, at: u64, place: &mut Place, cx: &mut Context<'_>) -> Look {
-        match self.view().0 {
-            Seen::Short(short) => {
-                let rest = usize::try_from(at).ok().and_then(|at| short.get(at..));
-                match rest {
-                    None | Some([]) => Look::End,
-                    Some(rest) => Look::Data(Bytes::copy_from_slice(rest)),
-                }
-            }
-            Seen::Body(body) => match body.as_deref() {
-                Some(body) => body.look(at, place, cx),
-                None => Look::Absent,
-            },
+        let seen = self.seen();
+        if let Some(body) = seen.body() {
+            return body.look(at, place, cx);
+        }
+        let Seen::Short(short) = seen else {
+            return Look::Absent;
+        };
+        match usize::try_from(at).ok().and_then(|at| short.get(at..)) {
+            None | Some([]) => Look::End,
+            Some(rest) => Look::Data(Bytes::copy_from_slice(rest)),
         }
     }
 
@@ -264,21 +297,22 @@ impl Content {
     }
 }
 
+fn is_long(body: &Body) -> bool {
+    body.len_bytes() > Some(SHORT_BYTES as u64)
+}
+
 impl View<'_> {
     /// How long it is, once that is known.
     pub fn len_bytes(&self) -> Option<u64> {
         match &self.0 {
             Seen::Short(short) => Some(short.len() as u64),
-            Seen::Body(body) => body.as_ref()?.len_bytes(),
+            seen => seen.body()?.len_bytes(),
         }
     }
 
     /// Whether it is one block and there.
     pub fn is_whole(&self) -> bool {
-        match &self.0 {
-            Seen::Short(_) => true,
-            Seen::Body(body) => body.as_ref().is_some_and(|body| body.whole().is_some()),
-        }
+        self.0.body().is_none_or(|body| body.whole().is_some())
     }
 
     /// A part of what is one block and there, or all of it from `start` on. What is little is
@@ -289,16 +323,14 @@ impl View<'_> {
             let end = end.map_or(len, |end| place(end, len));
             place(start, end)..end
         };
-        match &self.0 {
-            Seen::Short(short) => Some(Bytes::copy_from_slice(&short[range(short.len())])),
-            Seen::Body(body) => {
-                let whole = body.as_ref()?.whole()?;
-                let range = range(whole.len());
-                Some(match range.len() {
-                    ..=SHORT_BYTES => Bytes::copy_from_slice(&whole[range]),
-                    _ => whole.slice(range),
-                })
-            }
+        if let Seen::Short(short) = &self.0 {
+            return Some(Bytes::copy_from_slice(&short[range(short.len())]));
         }
+        let whole = self.0.body()?.whole()?;
+        let range = range(whole.len());
+        Some(match range.len() {
+            ..=SHORT_BYTES => Bytes::copy_from_slice(&whole[range]),
+            _ => whole.slice(range),
+        })
     }
 }

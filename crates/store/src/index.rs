@@ -152,13 +152,11 @@ impl<T: Node> Shard<T> {
     /// The bucket of a hash, among so many.
     fn number(place: u32, buckets: usize) -> usize {
         let place = (place >> SHARD_BITS) as usize;
-        let all = buckets.next_power_of_two();
-        let number = place & (all - 1);
-        // Not split off yet.
-        if number >= buckets {
-            number - all / 2
-        } else {
-            number
+        let all = usize::MAX >> buckets.leading_zeros();
+        match place & all {
+            // Not split off yet.
+            number if number >= buckets => place & (all >> 1),
+            number => number,
         }
     }
 
@@ -167,15 +165,9 @@ impl<T: Node> Shard<T> {
     }
 
     fn bucket(&self, number: usize) -> Option<&ArcSwapOption<T>> {
-        let segment = match number / FIRST {
-            0 => 0,
-            rest => rest.ilog2() as usize + 1,
-        };
-        let start = if segment == 0 {
-            0
-        } else {
-            FIRST << (segment - 1)
-        };
+        let segment = ((number | (FIRST - 1)).ilog2() + 1 - FIRST.ilog2()) as usize;
+        // Of the first one it is 0.
+        let start = ((FIRST / 2) << segment) & !(FIRST / 2);
         self.segments.get(segment)?.get()?.get(number - start)
     }
 
@@ -262,14 +254,30 @@ impl<T: Node> Writer<'_, T> {
     }
 
     /// Puts something in that is in no index. Nothing that readers stand on is changed by it.
+    ///
+    /// Behind the others of its bucket, but before what has the same hash: what has been there for
+    /// long is what is asked for most.
     pub(crate) fn insert(&self, node: Arc<T>) {
         let shard = self.shard;
         let buckets = shard.buckets.load(Relaxed);
         let Some(bucket) = shard.bucket(Shard::<T>::number(node.place(), buckets)) else {
             return;
         };
-        node.next().store(bucket.load_full());
-        bucket.store(Some(node));
+        let mut before = None;
+        let mut here = bucket.load();
+        while let Some(one) = &*here
+            && one.place() != node.place()
+        {
+            let next = one.next().load();
+            before = Some(std::mem::replace(&mut here, next));
+        }
+        if here.is_some() {
+            node.next().store(here.clone());
+        }
+        match before.as_ref().and_then(|before| before.as_ref()) {
+            Some(before) => before.next().store(Some(node)),
+            None => bucket.store(Some(node)),
+        }
         if shard.len.fetch_add(1, Relaxed) >= buckets {
             shard.split();
         }

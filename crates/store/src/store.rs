@@ -565,12 +565,10 @@ impl<M: Meta> Store<M> {
     /// Counts a unit of memory, and throws out what has to go for it.
     fn hold(&self, object: &Arc<Object<M>>, block: u32, len: usize) {
         let object = &self.holder(object);
-        if block == WHOLE {
-            if object.set(Mark::Queued) {
-                return;
-            }
-            object.body.fold();
+        if block == WHOLE && object.set(Mark::Queued) {
+            return;
         }
+        object.body.settle();
         let held = Held::new(object, block, len);
         let mut out: SmallVec<[Held<M>; 4]> = SmallVec::new();
         let mut queue = self.shard_of(object.place).queue.lock();
