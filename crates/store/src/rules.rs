@@ -9,6 +9,13 @@
 //! A hit compares two numbers: that of the newest rule and that under which the object was last
 //! judged. Only where they differ is it judged anew: by a few look-ups in tables, however many rules
 //! there are.
+//!
+//! Rules are let go when nothing is older than they are; sweeps see to that. Should they come faster
+//! than sweeps, their memory has a limit all the same: then rules about one host become one about all
+//! of it, and if that is not enough, all rules one about everything (`widen.rs`). So more is purged
+//! than was meant, never less.
+
+mod widen;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -19,6 +26,7 @@ use rustc_hash::FxHashMap;
 
 use crate::disk::Written;
 use crate::key::host_of;
+use crate::room::room;
 
 /// What a purge is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +54,13 @@ pub enum Verdict {
     Dead,
 }
 
+/// Memory for rules: some 250,000 about URLs of common length.
+const MAX_BYTES: usize = 32 << 20;
+
+/// So many lengths of prefixes are looked up at most: where there are more, prefixes are cut to
+/// shorter ones.
+const MAX_PREFIX_LENS: usize = 64;
+
 /// The youngest rules about one thing; 0: none.
 #[derive(Clone, Copy, Default)]
 struct Marks {
@@ -53,9 +68,13 @@ struct Marks {
     soft: u64,
 }
 
-#[derive(Default)]
 struct Tables {
     newest: u64,
+    /// What the tables take, and may take.
+    bytes: usize,
+    max_bytes: usize,
+    /// How often rules had to become wider ones.
+    widened: u64,
     /// The number of a rule that is not in force yet.
     reserved: Option<u64>,
     all: Marks,
@@ -68,11 +87,16 @@ struct Tables {
 }
 
 /// All rules in force.
-#[derive(Default)]
 pub struct Rules {
     /// The number of the newest rule, outside of the lock: this is all that most hits look at.
     newest: AtomicU64,
     tables: RwLock<Tables>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules::bounded(MAX_BYTES)
+    }
 }
 
 impl Marks {
@@ -93,12 +117,42 @@ impl Marks {
         }
     }
 
+    fn merge(&mut self, other: Marks) {
+        self.hard = self.hard.max(other.hard);
+        self.soft = self.soft.max(other.soft);
+    }
+
     fn is_over(self, oldest: u64) -> bool {
         self.hard <= oldest && self.soft <= oldest
     }
 }
 
 impl Rules {
+    fn bounded(max_bytes: usize) -> Rules {
+        let tables = Tables {
+            newest: 0,
+            bytes: 0,
+            max_bytes,
+            widened: 0,
+            reserved: None,
+            all: Marks::default(),
+            urls: FxHashMap::default(),
+            prefixes: FxHashMap::default(),
+            prefix_lens: BTreeSet::new(),
+            hosts: FxHashMap::default(),
+            tags: FxHashMap::default(),
+        };
+        Rules {
+            newest: AtomicU64::new(0),
+            tables: RwLock::new(tables),
+        }
+    }
+
+    /// How often there were too many rules, and they became wider ones.
+    pub fn widened(&self) -> u64 {
+        self.tables.read().widened
+    }
+
     /// The number of the newest rule.
     pub fn newest(&self) -> u64 {
         self.newest.load(Acquire)
@@ -238,6 +292,7 @@ impl Rules {
         }
         prefix_lens.clear();
         prefix_lens.extend(prefixes.keys().map(|prefix| prefix.len()));
+        tables.count();
     }
 }
 
@@ -246,16 +301,37 @@ impl Tables {
         self.newest = self.newest.max(number);
         let (table, what) = match rule {
             Rule::All => return self.all.note(number, soft),
-            Rule::Url(url) => (&mut self.urls, url),
-            Rule::Host(host) => (&mut self.hosts, host),
-            Rule::Tag(tag) => (&mut self.tags, tag),
+            Rule::Url(url) => (&mut self.urls, &**url),
+            Rule::Host(host) => (&mut self.hosts, &**host),
+            Rule::Tag(tag) => (&mut self.tags, &**tag),
             Rule::Prefix(prefix) => {
-                self.prefix_lens.insert(prefix.len());
-                (&mut self.prefixes, prefix)
+                let len = self.fitting_len(prefix.len());
+                (&mut self.prefixes, &prefix[..len])
             }
         };
-        table.entry(what.clone()).or_default().note(number, soft);
+        if let Some(marks) = table.get_mut(what) {
+            return marks.note(number, soft);
+        }
+        let mut marks = Marks::default();
+        marks.note(number, soft);
+        table.insert(what.into(), marks);
+        self.bytes += cost(what);
+        if self.bytes > self.max_bytes {
+            self.widen();
+        }
     }
+
+    /// Counts what the tables take anew.
+    fn count(&mut self) {
+        let tables = [&self.urls, &self.prefixes, &self.hosts, &self.tags];
+        let keys = tables.into_iter().flat_map(FxHashMap::keys);
+        self.bytes = keys.map(|key| cost(key)).sum();
+    }
+}
+
+/// What a rule takes: its text, and its place in a table, of which half may be free.
+fn cost(text: &[u8]) -> usize {
+    room(text.len()) + 2 * (size_of::<Box<[u8]>>() + size_of::<Marks>())
 }
 
 #[cfg(test)]
@@ -306,6 +382,98 @@ mod tests {
         }
         assert_eq!(judged(&rules, 0), Verdict::Alive);
         assert_eq!(rules.len(), others.len());
+    }
+
+    /// URLs of ten lengths; every one of `hosts` has the same share of them.
+    fn url(number: u64, hosts: u64) -> Box<[u8]> {
+        let host = number % hosts;
+        format!(
+            "https://h{host}.example/{number:0$}",
+            10 + usize::try_from(number % 10).unwrap()
+        )
+        .into_bytes()
+        .into()
+    }
+
+    #[test]
+    fn a_flood_of_rules_has_a_bound() {
+        for hosts in [1, 7, 1_000_000] {
+            let rules = Rules::bounded(100_000);
+            let mut most = 0;
+            for number in 0..20_000 {
+                let asked_at = rules.newest();
+                let url = url(number, hosts);
+                assert_eq!(rules.judge(asked_at, &url, []), Verdict::Alive);
+                let rule = match number % 3 {
+                    0 => Rule::Prefix(url.clone()),
+                    _ => Rule::Url(url.clone()),
+                };
+                rules.add(&rule, number % 2 == 0);
+                // Whatever became of the rule, it holds for what is older.
+                let verdict = rules.judge(asked_at, &url, []);
+                let wanted = if number % 2 == 0 {
+                    Verdict::Stale
+                } else {
+                    Verdict::Dead
+                };
+                assert!(verdict >= wanted, "{number} of {hosts}: {verdict:?}");
+                assert_eq!(rules.judge(rules.newest(), &url, []), Verdict::Alive);
+                let tables = rules.tables.read();
+                most = most.max(tables.bytes);
+            }
+            assert!(most <= 100_000 && most > 50_000, "{hosts}: {most}");
+            assert!(rules.widened() > 0);
+            // What was purged first is dead still: older than everything.
+            assert!((0..20_000).all(|n| rules.judge(0, &url(n, hosts), []) > Verdict::Alive));
+            let other = rules.judge(0, b"https://other.example/", []);
+            // Where they were about few hosts, no other has been met.
+            assert_eq!(other == Verdict::Alive, hosts < 10, "{hosts}: {other:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_by_hosts_is_said_of_all() {
+        let rules = Rules::bounded(10_000);
+        for number in 0..1000 {
+            rules.add(
+                &Rule::Tag(format!("tag-{number}").into_bytes().into()),
+                true,
+            );
+        }
+        assert!(rules.len() < 150, "{}", rules.len());
+        assert!(rules.widened() > 0);
+        assert_eq!(rules.judge(0, URL, [&b"tag-1"[..]]), Verdict::Stale);
+        assert_eq!(
+            rules.judge(rules.newest(), URL, [&b"tag-1"[..]]),
+            Verdict::Alive
+        );
+        // They go as others do.
+        rules.forget(rules.newest());
+        assert!(rules.is_empty() && rules.tables.read().bytes == 0);
+    }
+
+    #[test]
+    fn prefixes_have_few_lengths() {
+        let rules = Rules::default();
+        let text = |len: usize| {
+            let mut text = b"https://a.example/".to_vec();
+            text.resize(len, b'x');
+            text
+        };
+        for len in (20..2000).rev().chain(20..2000) {
+            let before = rules.newest();
+            rules.add(&Rule::Prefix(text(len).into()), false);
+            assert_eq!(
+                rules.judge(before, &text(len + 5), []),
+                Verdict::Dead,
+                "{len}"
+            );
+        }
+        for len in 25..2000 {
+            assert_eq!(rules.judge(0, &text(len), []), Verdict::Dead, "{len}");
+        }
+        let tables = rules.tables.read();
+        assert!(tables.prefix_lens.len() <= MAX_PREFIX_LENS && tables.widened > 0);
     }
 
     #[test]

@@ -122,6 +122,8 @@ pub struct Usage {
     pub fills: usize,
     /// Purge rules in force.
     pub rules: usize,
+    /// How often there were too many of them, and they became fewer and wider ones.
+    pub rules_widened: u64,
 }
 
 /// What a sweep came to.
@@ -184,6 +186,7 @@ impl<M: Meta> Store<M> {
             flights: self.shards.iter().map(flights).sum(),
             fills: self.fills.load(Relaxed),
             rules: self.rules.len(),
+            rules_widened: self.rules.widened(),
         }
     }
 

@@ -106,6 +106,7 @@ impl Kept {
             "asking": usage.flights,
             "fills": usage.fills,
             "purge_rules": usage.rules,
+            "purge_rules_widened": usage.rules_widened,
             "disk": self.disks.status(),
             "live_streams": live.streams,
             "live_readers": live.readers,

@@ -282,6 +282,10 @@ fn stores(text: &mut Text, snapshot: &Snapshot) {
         "Purges that something old may still be about.",
         &|u| u.rules as u64,
     );
+    let help = "How often there were too many purges, and they became fewer and wider ones.";
+    each(Kind::Counter, "purge_rules_widened", help, &|u| {
+        u.rules_widened
+    });
     disks(text, snapshot);
 }
 
