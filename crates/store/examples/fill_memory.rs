@@ -1,5 +1,9 @@
 //! What the process takes when a budget of 1 GiB is filled, and filled again and again:
 //! `cargo run --release -p forebay-store --example fill_memory`
+//!
+//! For objects of 1 KiB also what each takes of all of it beyond the bytes that came from the origin,
+//! those of the body and the head's lines: its key, what the store keeps, the index, queues and
+//! ghosts, and whatever the allocator rounds up and holds back.
 
 use std::sync::Arc;
 
@@ -149,7 +153,7 @@ fn main() {
         print!("{name:4} round {round}: {objects} objects, {share:.3} of the budget");
         if *name == "1k" {
             let beyond = took / objects - 1024 - head;
-            print!(", {beyond} B each beside body and head ({head} B)");
+            print!(", {beyond} B each beyond the origin's own bytes: 1024 B, head of {head} B");
         }
         println!();
         next = fill(&store, len, 2.0, next);

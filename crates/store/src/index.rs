@@ -52,6 +52,9 @@ const FIRST: usize = 16;
 const SEGMENTS: usize = 24;
 const MAX_BUCKETS: usize = FIRST << (SEGMENTS - 1);
 
+/// So many buckets are looked through while writers wait.
+const AT_ONCE: usize = 64;
+
 struct Shard<T> {
     writer: Mutex<()>,
     /// Odd while something is moved or removed.
@@ -125,16 +128,18 @@ impl<T: Node> Index<T> {
 
     /// Shows everything that is there from now on to the end; what comes or goes meanwhile, perhaps.
     pub(crate) fn each(&self, mut see: impl FnMut(Arc<T>)) {
+        let mut there = Vec::new();
         for shard in &self.shards {
-            let mut bucket = 0;
+            let mut next = 0;
             // Things are only moved to buckets that were not there before, so none is missed.
-            while bucket < shard.buckets.load(Acquire) {
-                let there = {
+            while next < shard.buckets.load(Acquire) {
+                {
                     let _writer = shard.writer.lock();
-                    shard.chain(bucket)
-                };
-                there.into_iter().for_each(&mut see);
-                bucket += 1;
+                    let end = (next + AT_ONCE).min(shard.buckets.load(Relaxed));
+                    (next..end).for_each(|bucket| there.extend(shard.chain(bucket)));
+                    next = end;
+                }
+                there.drain(..).for_each(&mut see);
             }
         }
     }
