@@ -4,9 +4,11 @@
 //! "idle" is the case in which all peers are equal and every turn is looked at.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use forebay_balance::{Ask, Balance, PeerSpec, Pool, PoolSpec, RetryBudget, Share, Tick, Tried};
+use forebay_balance::{
+    Ask, Balance, Load, PeerSpec, Pool, PoolSpec, RetryBudget, Share, Tick, Tried,
+};
 
 fn main() {
     println!(
@@ -65,6 +67,14 @@ fn cost(balance: Balance, peers: usize, load: u64, tried: Tried) -> f64 {
         if random >> 32 & 1 == 0 && pool.view(peer, Tick::default()).in_flight > 0 {
             pool.release(peer);
         }
+    }
+    if balance == Balance::Score {
+        let load = |peer: usize| Load {
+            cpu: u16::try_from(peer * 37 % 100).map_or(0.0, f32::from),
+            ..Load::default()
+        };
+        let loads: Vec<_> = (0..peers).map(|peer| (peer, load(peer))).collect();
+        pool.report_loads(&loads, Duration::from_secs(1), Tick::default());
     }
     // In service, what ends is not what has just begun: so another peer's permit is given back.
     let mut held = vec![None; if load == 0 { 1 } else { 4_096.min(peers * 4) }];

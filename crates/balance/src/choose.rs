@@ -335,6 +335,7 @@ impl Pool {
         match self.spec.balance {
             Balance::LeastRequests => self.best_by::<BY_LOAD>(ask),
             Balance::RoundRobin => self.best_by::<BY_TURN>(ask),
+            Balance::Score if self.scores.any(ask.now) => self.best_by::<BY_SCORE>(ask),
             _ => None,
         }
     }
@@ -370,10 +371,13 @@ impl Pool {
         if flags & (PRIMARY | WARMING) != 0 || used >= hot.permits.limit() || is_tried {
             return None;
         }
-        let load = if BY == BY_LOAD {
-            u128::from(u64::from(used) * hot.stride) << 64
-        } else {
-            0
+        let load = match BY {
+            BY_LOAD => u128::from(u64::from(used) * hot.stride) << 64,
+            BY_SCORE => {
+                let points = self.scores.points(hot.number(), used, ask.now);
+                u128::from(points.saturating_mul(hot.stride)) << 64
+            }
+            _ => 0,
         };
         Some(Best {
             peer: hot.number(),

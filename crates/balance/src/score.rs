@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use crate::groups::GROUP;
 use crate::pool::Pool;
 use crate::units::Tick;
 
@@ -153,6 +154,10 @@ impl Pool {
                 .mean
                 .store(u32::try_from(mean).unwrap_or(u32::MAX), Relaxed);
             self.scores.until.fetch_max(until.as_millis(), Relaxed);
+            // Those without a report count as the average does, so all have changed.
+            (0..self.len())
+                .step_by(GROUP)
+                .for_each(|peer| self.changed(peer));
         }
     }
 
@@ -160,6 +165,7 @@ impl Pool {
     pub fn forget_load(&self, peer: usize) {
         if let Some(word) = self.scores.words.get(peer) {
             word.store(0, Relaxed);
+            self.changed(peer);
         }
     }
 

@@ -150,3 +150,21 @@ fn what_was_in_flight_at_the_report_is_in_the_report() {
     pool.report_loads(&[(0, cpu(10.0)), (1, cpu(14.0))], PERIOD, at(0));
     assert_eq!(in_turn(&pool, 4, at(1)), [4, 0]);
 }
+
+#[test]
+fn a_large_pool_chooses_as_a_small_one_does() {
+    let large = pool(1_000);
+    let load = |peer: usize| cpu([60.0, 40.0, 80.0][peer % 3]);
+    let loads: Vec<_> = (0..1_000).map(|peer| (peer, load(peer))).collect();
+    large.report_loads(&loads, PERIOD, at(0));
+    let chosen = in_turn(&large, 333, at(1));
+    let expected: Vec<usize> = (0..1_000).map(|peer| usize::from(peer % 3 == 1)).collect();
+    assert_eq!(chosen, expected);
+    // What is reported next counts at once.
+    large.report_loads(&[(700, cpu(0.0))], PERIOD, at(1_000));
+    large.report_loads(&[(700, cpu(0.0))], PERIOD, at(1_500));
+    assert_eq!(in_turn(&large, 10, at(1_501))[700], 10);
+    // Nothing is left of it when it is too old.
+    let chosen = in_turn(&large, 1_000, at(10_000));
+    assert!(chosen.iter().all(|count| *count <= 2), "{chosen:?}");
+}
