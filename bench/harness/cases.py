@@ -78,6 +78,8 @@ def _hits(size, *, browser=False, count=1):
             contestant.cork = size == "1k"
             # Half as much again, for heads and for what does not fit side by side.
             contestant.cache_mb = max(64, number * (SIZES[size] + 1024) * 3 // 2 >> 20)
+            # With many there is a disk behind the memory, as one would have it.
+            contestant.disk_mb = 4096 if number > 1 else 0
         return runners.cpu(bench, result, contestants, loads, max_age=86400)
     return run
 

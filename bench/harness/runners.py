@@ -14,6 +14,7 @@ from .tools import HOST, merge, quantile, request, wait_listening, wait_ready
 
 WARM_SECONDS = 0.25
 SETTLE_SECONDS = 15
+WRITE_SECONDS = 3   # for what is still to be written to disks before hits are measured
 SIZES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20, "10m": 10 << 20}
 
 
@@ -246,6 +247,8 @@ def cpu(bench, result, contestants, loads, *, max_age=None):
         for one in running:
             ask_each(bench, one, loads.prepare.get(one.row.label, []), result.name)
             ask_each(bench, one, loads.requests if loads.fill else [], result.name, loads.length)
+        if any(one.contestant.disk_mb for one in running):
+            time.sleep(WRITE_SECONDS)
         before = {one.row.label: pss_bytes(one.process.pids()) for one in running}
         for one in list(running):
             try:
