@@ -154,6 +154,32 @@ fn memory_has_a_bound() {
 }
 
 #[test]
+fn what_comes_under_a_renewed_head_is_counted() {
+    for len in [1000, 4 * BLOCK_BYTES] {
+        let store = store(64 * MB);
+        let hash = store.hash(KEY);
+        let (object, mut filler) = store.publish(hash, KEY, 0, head(0, ""), Some(len), false);
+        filler.push(&bytes(0..len / 2));
+        // A 304 comes while the body does.
+        let renewed = store.refresh(&object, 0, head(0, "new"));
+        filler.push(&bytes(len / 2..len));
+        assert!(filler.finish());
+        drop(object);
+        // What is counted for the one that is gone is not any more.
+        store.sweep();
+        let held = store.usage().bytes;
+        assert!(held >= len && held < len + 16 * 1024, "{held} of {len}");
+        assert!(renewed.body.is_complete());
+        store.set_memory(1024);
+        assert_eq!(
+            (store.usage().bytes, store.usage().objects),
+            (0, 0),
+            "{len}"
+        );
+    }
+}
+
+#[test]
 fn variants_are_bounded() {
     let store = store(64 * MB);
     let hash = store.hash(KEY);
