@@ -171,11 +171,7 @@ fn what_comes_under_a_renewed_head_is_counted() {
         assert!(held >= len && held < len + 16 * 1024, "{held} of {len}");
         assert!(renewed.body.is_complete());
         store.set_memory(1024);
-        assert_eq!(
-            (store.usage().bytes, store.usage().objects),
-            (0, 0),
-            "{len}"
-        );
+        assert_eq!(store.usage().objects, 0, "{len}: it can be thrown out");
     }
 }
 
