@@ -13,6 +13,7 @@
 //! slot serves, drains or rests.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ use bytes::BytesMut;
 use forebay_balance::{Duty, Load, Tick};
 use forebay_sys::process::{End, Identity, Usage, tree_usage};
 use rustc_hash::FxHashSet;
+use rustix::fs::{FlockOperation, flock};
 use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -149,10 +151,25 @@ fn bind(fleet: &Fleet, spec: Option<&fleet::Spec>) -> io::Result<Vec<UnixListene
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => {
             made?;
+            lock(dir)?;
             sweep(dir);
         }
     }
     fleet.sockets.iter().map(UnixListener::bind).collect()
+}
+
+/// What says of such a directory that its server is alive: a process id would not, to who has process
+/// ids of his own, as in a container that shares the directory for temporary files.
+const LOCK: &str = "lock";
+
+/// Holds the lock of our own directory as long as this process lives.
+fn lock(dir: &Path) -> io::Result<()> {
+    static HELD: OnceLock<File> = OnceLock::new();
+    let file = File::create(dir.join(LOCK))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    // It is made once.
+    let _ = HELD.set(file);
+    Ok(())
 }
 
 /// Removes what servers that were killed have left behind.
@@ -160,13 +177,19 @@ fn sweep(own: &Path) {
     let others = own.parent().and_then(|dir| std::fs::read_dir(dir).ok());
     for other in others.into_iter().flatten().flatten() {
         let name = other.file_name();
-        let pid = name.to_str().and_then(|name| {
-            let rest = name.strip_prefix("forebay-")?;
-            rest.split_once('-')?.0.parse::<u32>().ok()
+        let is_one = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("forebay-"));
+        if !is_one || other.path() == own {
+            continue;
+        }
+        // Without a lock it is none of ours, or just being made; somebody else's does not let itself be
+        // opened.
+        let held = File::open(other.path().join(LOCK)).and_then(|file| {
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(file)
         });
-        let is_gone = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-        // Somebody else's is not ours to remove, and would not let itself be.
-        if is_gone && other.path() != own {
+        if held.is_ok() {
             let _ = std::fs::remove_dir_all(other.path());
         }
     }
