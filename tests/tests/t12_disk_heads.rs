@@ -4,6 +4,14 @@ use forebay_tests::disk::STORE;
 use forebay_tests::reading::STALE;
 use forebay_tests::{Asset, Request, Server, Shelf, wait};
 
+fn written(server: &Server) {
+    wait::until("it to be written", || {
+        let metrics = server.admin().get("/metrics").expect(200);
+        let text = String::from_utf8_lossy(&metrics.body).into_owned();
+        text.contains("forebay_cache_disk_objects{store=\"default\"} 1\n")
+    });
+}
+
 #[test]
 fn what_a_304_renews_has_its_body_on_the_disk() {
     // Of one block: the new head is written, too. Of several: after a restart it is validated anew.
@@ -22,11 +30,14 @@ fn what_a_304_renews_has_its_body_on_the_disk() {
             said
         };
         get(&server);
+        // What is replaced before it is written as a whole is not.
+        written(&server);
         shelf.edit(|asset| asset.fields = "Cache-Control: max-age=600\r\n".into());
         let said = get(&server);
         assert!(said.contains("fwd=stale; fwd-status=304"), "{len}: {said}");
         let said = get(&server);
         assert!(said.contains("; hit"), "{len}: {said}");
+        written(&server);
         server.stop();
         server.start_again();
         let before = origin.requests().len();

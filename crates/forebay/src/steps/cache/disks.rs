@@ -11,7 +11,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use forebay_config::{Call, Code, Node, Report};
 use forebay_store::Store;
@@ -47,9 +47,10 @@ pub struct Spec {
 pub struct Disks {
     spec: Option<Spec>,
     state: RwLock<State>,
-    /// Those who had some of these directories.
-    before: Mutex<Vec<Arc<Disks>>>,
 }
+
+/// Those that are open, or were a moment ago: who opens a directory closes it first for who has it.
+static OPEN: Mutex<Vec<Weak<Disks>>> = Mutex::new(Vec::new());
 
 enum State {
     Declared,
@@ -153,23 +154,11 @@ pub fn check_all<'c>(calls: impl Iterator<Item = &'c Arc<Call>>, report: &mut Re
 }
 
 impl Disks {
-    /// As declared. `previous` are those of the configuration in service.
-    pub fn new<'d>(
-        spec: Option<Spec>,
-        previous: impl Iterator<Item = &'d Arc<Disks>>,
-    ) -> Arc<Disks> {
-        let mut before = Vec::new();
-        if let Some(spec) = &spec {
-            let has = |other: &&Arc<Disks>| {
-                let other = other.spec.as_ref();
-                other.is_some_and(|other| other.has_one_of(spec))
-            };
-            before.extend(previous.filter(has).cloned());
-        }
+    /// As declared.
+    pub fn new(spec: Option<Spec>) -> Arc<Disks> {
         Arc::new(Disks {
             spec,
             state: RwLock::new(State::Declared),
-            before: Mutex::new(before),
         })
     }
 
@@ -190,7 +179,7 @@ impl Disks {
     }
 
     /// Opens them for this store, unless that is done or they are closed again. Waits for the disks.
-    pub fn open(&self, name: &str, store: &Arc<Store<Stored>>, memory_bytes: u64) {
+    pub fn open(self: &Arc<Disks>, name: &str, store: &Arc<Store<Stored>>, memory_bytes: u64) {
         let Some(spec) = &self.spec else {
             return;
         };
@@ -198,7 +187,7 @@ impl Disks {
         if !matches!(*state, State::Declared) {
             return;
         }
-        self.close_before();
+        self.close_others(spec);
         spec.dirs.iter().for_each(|dir| spec.check_room(name, dir));
         let layer: Arc<dyn Layer> = Arc::new(SystemFiles);
         let (disk, opened) = Disk::open(&layer, &spec.dirs, &spec.options(memory_bytes));
@@ -218,15 +207,22 @@ impl Disks {
     /// disks.
     pub fn close(&self) {
         let mut state = self.state.write();
-        self.close_before();
         if let State::Open(disk, _) = std::mem::replace(&mut *state, State::Closed) {
             disk.close();
         }
     }
 
-    fn close_before(&self) {
-        let before = std::mem::take(&mut *self.before.lock());
-        before.iter().for_each(|disks| disks.close());
+    /// Closes those of others who have one of these directories, also where they are about to be.
+    fn close_others(self: &Arc<Disks>, spec: &Spec) {
+        let mut open = OPEN.lock();
+        open.retain(|one| one.strong_count() > 0);
+        let all: Vec<Arc<Disks>> = open.iter().filter_map(Weak::upgrade).collect();
+        open.push(Arc::downgrade(self));
+        // Closing waits for disks.
+        drop(open);
+        let others = all.iter().filter(|one| !Arc::ptr_eq(one, self));
+        let has = |one: &&Arc<Disks>| one.spec.as_ref().is_some_and(|one| one.has_one_of(spec));
+        others.filter(has).for_each(|one| one.close());
     }
 
     /// How they are; null without any.
@@ -351,7 +347,6 @@ mod tests {
         assert!(Arc::ptr_eq(&store(&first).1, &store(&same).1));
         let other = build_after(&config("2GB"), Some(&same)).0.expect("built");
         assert!(!Arc::ptr_eq(&store(&same).0, &store(&other).0));
-        assert_eq!(store(&other).1.before.lock().len(), 1);
         assert!(store(&other).0.disk().is_none());
     }
 }

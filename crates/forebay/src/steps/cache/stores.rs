@@ -217,7 +217,7 @@ impl Stores {
         let previous = self.previous.iter().find(same);
         let disks = match previous {
             Some(kept) if kept.disks.spec() == spec.as_ref() => kept.disks.clone(),
-            _ => Disks::new(spec, self.previous.iter().map(|kept| &kept.disks)),
+            _ => Disks::new(spec),
         };
         // A store has its disks for good: with other ones it is another store, which begins with
         // what is on them. One without any may get some.
