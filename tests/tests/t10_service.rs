@@ -83,8 +83,9 @@ fn ready_reloading_and_stopping_are_told() {
     assert_eq!(manager.next(), refused);
 
     server.signal(Signal::TERM);
-    // The time of the drain, and what ending takes after it.
-    let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=9000000\nSTATUS=Finishing what is under way\n";
+    // The time of the drain, and what ending takes after it: the last exchanges and lines of logs, the
+    // disks of caches, processes of its own.
+    let stopping = "STOPPING=1\nEXTEND_TIMEOUT_USEC=22000000\nSTATUS=Finishing what is under way\n";
     assert_eq!(manager.next(), stopping);
     assert!(server.wait_exit(Duration::from_secs(5)).success());
 }

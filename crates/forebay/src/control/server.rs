@@ -48,6 +48,9 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// What waits to be written to the disks of caches, and their indexes, for so long.
 const LAST_BLOCKS: Duration = Duration::from_secs(10);
 
+/// Processes of its own are asked to end, and killed two seconds later.
+const LAST_PROCESSES: Duration = Duration::from_secs(3);
+
 /// What the admin socket asks of the server.
 pub enum Command {
     /// Load the configuration anew; answers a summary, or every mistake.
@@ -427,8 +430,9 @@ impl Server {
                 },
             }
         };
-        // Once the drain has ended, cutting and the last lines of logs have their own times.
-        let limit = self.built.server.drain + 3 * LAST_LINES + LAST_BLOCKS;
+        // Once the drain has ended, all of these have their own times.
+        let drain = self.built.server.drain;
+        let limit = drain + 3 * LAST_LINES + LAST_BLOCKS + LAST_PROCESSES;
         self.service.stopping(limit);
         let mut ending = Ending::default();
         tokio::select! {
