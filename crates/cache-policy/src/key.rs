@@ -50,6 +50,20 @@ impl Key<'_> {
     }
 }
 
+/// Whether a key was made of a content, too.
+#[must_use]
+pub fn has_content(key: &[u8]) -> bool {
+    // Behind the URI: `\nLENGTH:EXTRA`, and then `\nMETHOD:CONTENT`.
+    let after = key.iter().position(|byte| *byte == b'\n');
+    let behind = after.and_then(|at| key.get(at + 1..)).unwrap_or_default();
+    let mut parts = behind.splitn(2, |byte| *byte == b':');
+    let len = parts.next().and_then(|text| std::str::from_utf8(text).ok());
+    let len = len.and_then(|text| text.parse::<usize>().ok());
+    let rest = parts.next().unwrap_or_default();
+    len.and_then(|len| rest.get(len..))
+        .is_some_and(|rest| rest.first() == Some(&b'\n'))
+}
+
 /// The port that a URI of this scheme means without saying it.
 pub(crate) fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
@@ -186,6 +200,22 @@ mod tests {
             "https://example.com/a\n10:mobile EUR",
         );
         let content = Some(("POST", b"x=1".as_slice()));
+        for (extra, content) in [
+            (b"".as_slice(), None),
+            (b"\nPOST:x", None),
+            (b"a:b\n3:c", None),
+            (b"", content),
+            (b"a\n1:b", content),
+        ] {
+            let key = Key {
+                extra,
+                content,
+                ..PLAIN
+            };
+            let mut bytes = Vec::new();
+            key.write(&mut bytes);
+            assert_eq!(has_content(&bytes), content.is_some(), "{key:?}");
+        }
         check(
             Key { content, ..PLAIN },
             "https://example.com/a\n0:\nPOST:x=1",

@@ -61,7 +61,7 @@ pub use accept::{Codings, normalise_request};
 pub use cache_status::{CacheStatus, Forward, Outcome};
 pub use combine::{covered, may_combine};
 pub use invalidate::{Target, invalidated};
-pub use key::{Key, NameRule, QueryRules};
+pub use key::{Key, NameRule, QueryRules, has_content};
 pub use live::is_joined;
 pub use policy::{Policy, Ttl};
 pub use prepare::{make_conditional, make_range, prepare_fields, prepare_request};

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use forebay_fields::{Known, KnownSet};
 use forebay_http1::Method;
 
@@ -37,6 +38,8 @@ pub struct Errand {
     vars: Vec<(Arc<str>, Box<[u8]>)>,
     user: Option<Box<[u8]>>,
     request: Request,
+    /// What the request carries.
+    content: Option<Bytes>,
     rest: Rest,
 }
 
@@ -56,6 +59,7 @@ impl Errand {
             vars: exchange.vars.clone(),
             user: exchange.user.clone(),
             request,
+            content: None,
             rest,
         }
     }
@@ -77,6 +81,11 @@ impl Errand {
         &self.request.fields
     }
 
+    /// Has the request carry this, each time.
+    pub fn set_content(&mut self, content: Bytes) {
+        self.content = Some(content);
+    }
+
     /// The request as it is sent each time, to be changed for good.
     pub fn request_mut(&mut self) -> &mut Request {
         &mut self.request
@@ -90,6 +99,9 @@ impl Errand {
         exchange.vars.clone_from(&self.vars);
         exchange.user.clone_from(&self.user);
         exchange.request = self.request.without_body();
+        if let Some(content) = &self.content {
+            exchange.request.set_body(content.clone().into());
+        }
         edit(&mut exchange.request);
         exchange.course.start(self.rest.clone());
         exchange

@@ -100,6 +100,13 @@ pub static DIRECTIVE: Directive = Directive::filter(
         "A response is stored at so many requests for it; before, they pass.",
     )
     .default("1"),
+    Opt::new(
+        "methods",
+        Type::List(&Type::OneOf(&["GET", "POST"])),
+        "Whose responses are stored. HEAD goes with GET, a POST is keyed by its content (up to \
+         64 KB), and then changes nothing.",
+    )
+    .default(r#""GET""#),
     Opt::new("max_object", Type::SIZE, "Larger ones pass.").default(r#""10GB""#),
     Opt::new(
         "purge",
@@ -181,8 +188,10 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
         stale_if_error: seconds("stale_if_error"),
         max_object: call.get("max_object"),
         min_uses: call.get("min_uses"),
+        methods: methods(call).map(Into::into).collect(),
         ..Policy::default()
     };
+    let posts = policy.caches_method("POST");
     let tags: &[Node] = call.get("tags");
     let key = KeyRules::of(call);
     builder.stores.note_cache(&kept, &policy, key.query());
@@ -202,9 +211,16 @@ pub fn build(call: &Call, builder: &mut Builder<'_>) -> Option<Box<dyn Step>> {
             live: join::too_slow(call.get("live")),
             policy,
             key,
+            posts,
             tag_fields: tags.iter().map(|node| node.get::<&str>().into()).collect(),
         }),
     }))
+}
+
+/// The methods whose responses are stored.
+pub fn methods(call: &Call) -> impl Iterator<Item = &str> {
+    let nodes: &[Node] = call.get("methods");
+    nodes.iter().map(|node| node.get::<&str>())
 }
 
 fn ttl(call: &Call) -> Ttl {

@@ -50,6 +50,10 @@ impl Cache {
         }
         let key = Key::of(&self.shared, exchange);
         notes.add("key", shown(&key.bytes));
+        if exchange.request.method == Method::Post {
+            let text = "the content counts as well, which is not known here (configuration)";
+            notes.add("key", text);
+        }
         notes.add("store", self.shared.kept.shown().to_owned());
         if self.refresh.as_ref().is_some_and(|one| one.holds(exchange)) {
             notes.add(

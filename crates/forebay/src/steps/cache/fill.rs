@@ -18,7 +18,7 @@ use std::task::{Poll, ready};
 use bytes::Bytes;
 use forebay_cache_policy::{
     ContentRange, Origin, RangeAsk, RangeSpec, RequestFacts, ResponseFacts, StoredFacts, Time,
-    Times, Updated, Validation, Vary, WhyNot, WhyStale, make_conditional, make_range,
+    Times, Updated, Validation, Vary, WhyNot, WhyStale, has_content, make_conditional, make_range,
     prepare_fields, select, storable, update,
 };
 use forebay_fields::{Known, KnownSet, Packed};
@@ -185,7 +185,7 @@ impl Asking {
         let asked = self.filling.now();
         let mut asked_part = false;
         let mut exchange = self.filling.errand.begin(|request| {
-            if let Some(stored) = &self.stored {
+            if let Some(stored) = self.stored.as_ref().filter(|stored| is_of_get(stored)) {
                 let meta = &stored.meta;
                 // Refused only if far too much was added before: then it is asked for as a whole.
                 let _ = make_conditional(
@@ -478,6 +478,9 @@ async fn ask_rest(
     start: u64,
     end: u64,
 ) -> Option<(Lease, Body, Option<u64>)> {
+    if !is_of_get(object) {
+        return None;
+    }
     let meta = &object.meta;
     let mut can = false;
     let mut exchange = filling.errand.begin(|request| {
@@ -637,7 +640,12 @@ fn is_short(filler: &Filler<Stored>) -> bool {
 
 /// Whether what is there of an object can be completed later.
 fn is_resumable(object: &Kept) -> bool {
-    is_strong(&object.meta.facts)
+    is_of_get(object) && is_strong(&object.meta.facts)
+}
+
+/// Whether it can be asked for by ranges and under conditions, which are of GET.
+fn is_of_get(object: &Kept) -> bool {
+    !has_content(&object.key)
 }
 
 /// Whether it has a validator that means these very bytes (RFC 9111 §3.4).

@@ -8,12 +8,16 @@ use forebay_config::{Call, Match, Node, Template, Variable};
 use forebay_store::Hash;
 
 use super::Shared;
+use super::content::Content;
+use super::declare::methods;
 use crate::exchange::{Exchange, Request, expand};
 
 /// What counts of a URL, and what is added to it.
 pub struct KeyRules {
     extra: Option<Template>,
     query: Arc<QuerySpec>,
+    /// Requests are keyed by their content, too.
+    posts: bool,
 }
 
 /// What counts of a query.
@@ -50,7 +54,9 @@ impl Key {
         let query = at.map(|at| &path_and_query[at + 1..]);
         let path = forebay_route::normalize(path).ok()?;
         let mut bytes = Vec::with_capacity(128);
-        shared.key.write_parts(exchange, &path, query, &mut bytes);
+        shared
+            .key
+            .write_parts(exchange, &path, query, None, &mut bytes);
         Some(Key {
             hash: shared.store.hash(&bytes),
             bytes: bytes.into(),
@@ -72,6 +78,7 @@ impl KeyRules {
         };
         KeyRules {
             extra: call.find::<&Template>("key").cloned(),
+            posts: methods(call).any(|method| method == "POST"),
             query: Arc::new(QuerySpec {
                 keep: matches("keep_query"),
                 ignore: matches("ignore_query"),
@@ -87,7 +94,7 @@ impl KeyRules {
 
     /// Whether one URL may have several keys.
     pub fn has_extra(&self) -> bool {
-        self.extra.is_some()
+        self.extra.is_some() || self.posts
     }
 
     /// Whether the operator has put this field of the request into the key.
@@ -103,7 +110,8 @@ impl KeyRules {
     pub fn write(&self, exchange: &Exchange, out: &mut Vec<u8>) {
         let request = &exchange.request;
         let query = request.query().map(str::as_bytes);
-        self.write_parts(exchange, request.path().as_bytes(), query, out);
+        let content = Content::of(exchange).map(|content| content.digest.as_slice());
+        self.write_parts(exchange, request.path().as_bytes(), query, content, out);
     }
 
     fn write_parts(
@@ -111,6 +119,7 @@ impl KeyRules {
         exchange: &Exchange,
         path: &[u8],
         query: Option<&[u8]>,
+        content: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) {
         out.clear();
@@ -126,7 +135,7 @@ impl KeyRules {
             path,
             query: query.as_deref(),
             extra: &extra,
-            content: None,
+            content: content.map(|content| ("POST", content)),
         }
         .write(out);
     }

@@ -11,6 +11,7 @@
 //! one and tells the other. Most requests end in `on_request`, out of memory, without a lock.
 
 mod answer;
+mod content;
 mod declare;
 mod derived;
 pub mod disks;
@@ -41,6 +42,7 @@ use forebay_http1::Method;
 use forebay_store::{Begin, Hash, Outcome, Refresh, Store, TooSlow, View};
 use forebay_sys::clock;
 
+use self::content::{Content, Unread};
 use self::fill::{Brought, Filling};
 use self::from_disk::{OnDisk, Reading};
 use self::key::{Key, KeyRules};
@@ -81,6 +83,8 @@ pub struct Shared {
     /// What the operator has laid down.
     pub policy: Policy,
     key: KeyRules,
+    /// Whether POST is answered and stored, too.
+    posts: bool,
     tag_fields: Box<[Box<str>]>,
 }
 
@@ -231,6 +235,9 @@ impl Cache {
         }
         if let Some(why) = facts.around() {
             return self.go_on(exchange, Around::Policy(why));
+        }
+        if exchange.request.method == Method::Post && Content::of(exchange).is_none() {
+            return self.go_on(exchange, Around::Policy(WhyAround::Precondition));
         }
         if let Some(refresh) = &self.refresh
             && refresh.holds(exchange)
@@ -388,6 +395,9 @@ impl Cache {
         let rest = exchange.course.rest();
         let rest = rest.unwrap_or_else(|| Rest::from(Pipeline::new(Vec::new())));
         let mut errand = Errand::of(exchange, rest);
+        if let Some(content) = Content::of(exchange) {
+            errand.set_content(content.bytes.clone());
+        }
         self.derive(errand.request_mut());
         Rc::new(Filling {
             shared: self.shared.clone(),
@@ -705,6 +715,10 @@ impl Step for Cache {
             }
             return self.purge(exchange);
         }
+        if self.has_unread_content(exchange) {
+            exchange.keep(self.shared.id, Unread);
+            return Flow::Wait;
+        }
         self.look(exchange, true)
     }
 
@@ -723,6 +737,16 @@ impl Step for Cache {
 
     fn wait<'a>(&'a self, exchange: &'a mut Exchange) -> Local<'a, Flow> {
         Box::pin(async move {
+            if exchange.take_kept::<Unread>(self.shared.id).is_some() {
+                let looked = match self.take_content(exchange).await {
+                    Ok(Some(flow)) => flow,
+                    Ok(None) => self.look(exchange, true),
+                    Err(fault) => Flow::Fail(fault),
+                };
+                if !matches!(looked, Flow::Wait) {
+                    return looked;
+                }
+            }
             for round in 1..=MAX_ROUNDS {
                 let Some(reading) = exchange.take_kept::<Reading>(self.shared.id) else {
                     break;
