@@ -8,8 +8,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use forebay_fastcgi::Params;
 
-use super::conversation::Pairs;
-
 /// In place of a value.
 const MASK: &[u8] = b"***";
 /// Names that hold one of these, in capitals with `_` for `-`, are of secrets.
@@ -108,7 +106,7 @@ impl Masks {
     }
 
     /// The lines of a response's head.
-    pub fn head(&mut self, lines: &mut Pairs) {
+    pub fn head(&mut self, lines: &mut [(Vec<u8>, Vec<u8>)]) {
         for (name, value) in lines {
             if name.eq_ignore_ascii_case(b"content-type") {
                 self.response_is_data = contains(value, b"json") || contains(value, b"xml");
