@@ -50,6 +50,7 @@ pub mod server;
 pub mod shell;
 pub mod slow_disk;
 pub mod tokens;
+pub mod visitor;
 pub mod wait;
 pub mod wire;
 

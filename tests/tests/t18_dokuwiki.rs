@@ -1,7 +1,7 @@
 //! DokuWiki, as Debian has it: logged into, written in, given a picture; by one command, and behind
 //! nginx as its FastCGI application. And read as nginx with php-fpm shows it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::process::Command;
 use forebay_tests::peers::Nginx;
 use forebay_tests::php::PhpFpm;
 use forebay_tests::port::Reserved;
+use forebay_tests::visitor::{Visitor, between};
 use forebay_tests::{Client, Request, Response, Server};
 
 const PACKAGE: &str = "/usr/share/dokuwiki";
@@ -66,79 +67,22 @@ fn give(path: &Path) {
     }
 }
 
-/// A browser's memory.
-struct Visitor {
-    client: Client,
-    cookies: BTreeMap<String, String>,
-}
-
-impl Visitor {
-    fn new(client: Client) -> Self {
-        Self {
-            client,
-            cookies: BTreeMap::new(),
-        }
-    }
-
-    fn send(&mut self, request: Request) -> Response {
-        let mut request = request.host(HOST);
-        if !self.cookies.is_empty() {
-            let pairs = self
-                .cookies
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"));
-            let all: Vec<_> = pairs.collect();
-            request = request.field("Cookie", &all.join("; "));
-        }
-        let response = self.client.request(&request);
-        for cookie in response.head.all("set-cookie") {
-            let pair = cookie.split(';').next().unwrap_or_default();
-            if let Some((name, value)) = pair.split_once('=') {
-                self.cookies.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        response
-    }
-
-    fn get(&mut self, target: &str) -> Response {
-        self.send(Request::get(target))
-    }
-
-    fn form(&mut self, target: &str, form: &str) -> Response {
-        let request = Request::post(target, form);
-        self.send(request.field("Content-Type", "application/x-www-form-urlencoded"))
-    }
-
-    /// The token that a form of this page has.
-    fn token(&mut self, target: &str) -> String {
-        let page = self.get(target).expect(200);
-        let text = page.text();
-        let mark = "name=\"sectok\" value=\"";
-        let at = text.find(mark).expect("a token") + mark.len();
-        text[at..].split('"').next().expect("its end").to_owned()
-    }
+/// The value of this field of a form.
+fn value(page: &Response, name: &str) -> String {
+    between(page, &format!("name=\"{name}\" value=\""), '"')
 }
 
 /// Logs in, writes a page, changes it, puts a picture there; reads it all as somebody else.
 fn use_it(client: &Client) {
-    let mut ann = Visitor::new(client.clone());
+    let mut ann = Visitor::new(client.clone(), HOST);
     let form = "sectok=&id=start&do=login&u=ann&p=s3cret";
     assert_eq!(ann.form("/doku.php?id=start", form).status(), 302);
     let home = ann.get("/doku.php?id=start").expect(200);
     assert!(home.text().contains("Logged in as"), "{}", home.text());
 
     for text in ["The **first** text", "The second text"] {
-        let token = ann.token("/doku.php?id=a:page&do=edit");
-        let date = {
-            let page = ann.get("/doku.php?id=a:page&do=edit").expect(200);
-            let mark = "name=\"date\" value=\"";
-            let at = page.text().find(mark).expect("a date") + mark.len();
-            page.text()[at..]
-                .split('"')
-                .next()
-                .expect("its end")
-                .to_owned()
-        };
+        let page = ann.get("/doku.php?id=a:page&do=edit").expect(200);
+        let (token, date) = (value(&page, "sectok"), value(&page, "date"));
         let form = format!(
             "sectok={token}&id=a:page&rev=0&date={date}&prefix=.&suffix=&changecheck=&\
              target=section&wikitext={}&summary=x&do[save]=1",
@@ -160,7 +104,7 @@ fn use_it(client: &Client) {
     }
 
     let picture = fs::read(format!("{PACKAGE}/lib/images/error.png")).expect("a picture");
-    let token = ann.token("/doku.php?id=a:page&do=edit");
+    let token = value(&ann.get("/doku.php?id=a:page&do=edit"), "sectok");
     let mut body = Vec::new();
     for (name, value) in [
         ("call", "mediaupload"),
