@@ -53,6 +53,39 @@ fn fcgi_s6_2_a_request_as_it_should_be() {
 }
 
 #[test]
+fn fcgi_s5_5_an_end_that_comes_after_the_body_is_waited_for() {
+    let app = App::start();
+    let server = plain(&app);
+    let mut client = server.client().connect();
+    client.send(&Request::get("/"));
+    let mut asked = app.accept();
+    let _ = asked.read_stdin();
+    asked.stdout("Content-Type: text/plain\nContent-Length: 5\n\nhello");
+    // The client has all of it; the application has not done yet, and must not be cut off.
+    assert_eq!(client.read_response().expect(200).text(), "hello");
+    asked.stderr("and this for the log");
+    asked.end();
+    client.send(&Request::get("/again"));
+    asked.read_params();
+    let _ = asked.read_stdin();
+    asked.answer(OK);
+    assert_eq!(client.read_response().expect(200).text(), "hello");
+    server.wait_stderr("and this for the log");
+    // One that goes without a word has said all the same what it had to say.
+    client.send(&Request::get("/gone"));
+    asked.read_params();
+    let _ = asked.read_stdin();
+    asked.stdout("Content-Type: text/plain\nContent-Length: 5\n\nhello");
+    drop(asked);
+    assert_eq!(client.read_response().expect(200).text(), "hello");
+    client.send(&Request::get("/next"));
+    let mut asked = app.accept();
+    let _ = asked.read_stdin();
+    asked.answer(OK);
+    assert_eq!(client.read_response().expect(200).text(), "hello");
+}
+
+#[test]
 fn fcgi_s3_3_padding_pieces_and_empty_streams() {
     let app = App::start();
     let server = plain(&app);

@@ -260,7 +260,8 @@ impl FcgiSession {
         if let Some(fault) = self.failed.take() {
             return Err(fault);
         }
-        if !self.has_all {
+        // Not before the request has ended: an application that has more to say would be cut off.
+        if self.ended.is_none() {
             return Ok(Body::Stream(self));
         }
         self.finish();
@@ -384,9 +385,11 @@ impl FcgiSession {
         }
         if let Some(piece) = self.pieces.pop_front() {
             // Free at once, not at the next pull: the client may be slow to come to it.
-            if self.has_all && self.failed.is_none() && !self.over {
+            if self.has_all && !self.over {
                 self.take_all_in();
-                self.finish();
+                if self.ended.is_some() && self.failed.is_none() {
+                    self.finish();
+                }
             }
             self.line.clear_deadline();
             return Some(Pulled::Data(piece));
@@ -396,13 +399,20 @@ impl FcgiSession {
             self.line.cut();
             return Some(Pulled::Abort(fault));
         }
-        if self.has_all {
-            if !self.over {
-                self.finish();
-            }
-            return Some(Pulled::End(None));
+        if self.ended.is_some() && !self.over {
+            self.finish();
         }
-        None
+        self.over.then_some(Pulled::End(None))
+    }
+
+    /// What ends the wait for the rest: nothing is missing if only the request's end is.
+    fn cut_short(&mut self, fault: Fault) -> Poll<Pulled> {
+        if !self.has_all {
+            return self.abort(fault);
+        }
+        self.over = true;
+        self.line.cut();
+        Poll::Ready(Pulled::End(None))
     }
 }
 
@@ -418,14 +428,14 @@ impl Stream for FcgiSession {
             }
             if self.is_event_stream && self.line.input.is_empty() && self.line.is_silent(cx) {
                 let fault = ready!(self.line.poll_next_byte(cx));
-                return self.abort(fault);
+                return self.cut_short(fault);
             }
             let before = self.line.input.len();
             match ready!(self.line.poll_body_bytes(cx)) {
                 Read::Some => self.show(before),
-                Read::Failed(fault) => return self.abort(fault),
+                Read::Failed(fault) => return self.cut_short(fault),
                 // Not silently: only the application knows whether it was all.
-                Read::End => return self.abort(Reason::Truncated.into()),
+                Read::End => return self.cut_short(Reason::Truncated.into()),
             }
         }
     }
