@@ -391,11 +391,11 @@ fn an_upload_broken_off_by_the_client_is_broken_off_for_the_origin() {
     let origin = Origin::echo();
     let server = plain(&origin);
     for abort in [true, false] {
+        let count = origin.requests().len();
         let mut conn = server.client().connect();
         conn.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart");
-        let count = origin.requests().len();
         origin.wait_for("the part", |r, _| {
-            r.last().is_some_and(|r| r.body == b"part")
+            r.get(count).is_some_and(|r| r.body == b"part")
         });
         if abort {
             conn.abort();
@@ -404,7 +404,7 @@ fn an_upload_broken_off_by_the_client_is_broken_off_for_the_origin() {
             let got = conn.read_all();
             assert!(matches!(got.statuses().as_slice(), [] | [400]), "{got:?}");
         }
-        let id = origin.requests()[count.max(1) - 1].conn;
+        let id = origin.requests()[count].conn;
         let _ = origin.wait_end(id);
         let last = origin.requests().pop().expect("a request");
         assert!(matches!(last.body_end, Some(Err(_))), "{:?}", last.body_end);
