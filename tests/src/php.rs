@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+pub use crate::fcgi::record;
 use crate::journal::{Journal, escape};
 use crate::wait::{self, PATIENCE};
 
@@ -425,19 +426,6 @@ impl Asked {
             assert!(Instant::now() < end, "records without an end");
         }
     }
-}
-
-/// The bytes of a record.
-///
-/// # Panics
-/// When it is too long.
-#[must_use]
-pub fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(content.len()).expect("a content that fits");
-    let ([id1, id0], [len1, len0]) = (id.to_be_bytes(), len.to_be_bytes());
-    let mut bytes = vec![1, kind, id1, id0, len1, len0, 0, 0];
-    bytes.extend_from_slice(content);
-    bytes
 }
 
 fn length(rest: &mut &[u8]) -> usize {

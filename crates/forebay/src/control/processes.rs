@@ -196,6 +196,7 @@ fn sweep(own: &Path) {
 }
 
 fn start(channel: Channel) -> io::Result<(mpsc::UnboundedSender<Order>, JoinHandle<()>)> {
+    // One order for each reload, and one for the stop; whoever gives them waits for nothing.
     let (orders, told) = mpsc::unbounded_channel();
     let thread = std::thread::Builder::new()
         .name("processes".to_owned())

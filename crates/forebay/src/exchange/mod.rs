@@ -42,7 +42,8 @@ pub use request::{Captures, Request};
 pub use response::{CodeAll, Keeps, Response};
 pub use step::{Entry, Flow, Local, Pipeline, Step, Up};
 pub use template::{
-    append_ip, append_variable, expand, expand_path, expand_url, form_decoded, query_pairs,
+    append_ip, append_variable, expand, expand_path, expand_url, form_decoded, percent_decoded,
+    query_pairs,
 };
 pub use trust::Trust;
 pub use tunnel::Tunnel;

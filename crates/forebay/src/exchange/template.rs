@@ -119,7 +119,17 @@ fn query_value<'a>(query: &'a str, name: &str) -> Cow<'a, [u8]> {
 /// As forms are encoded: `+` is a blank, `%41` an `A`; a `%` that begins no escape stands for
 /// itself.
 pub fn form_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
-    if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+    decoded(bytes, true)
+}
+
+/// Bytes without their escapes (RFC 3986 §2.1); what is no escape stays.
+pub fn percent_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
+    decoded(bytes, false)
+}
+
+fn decoded(bytes: &[u8], is_form: bool) -> Cow<'_, [u8]> {
+    let is_written_so = |byte: &u8| *byte == b'%' || (is_form && *byte == b'+');
+    if !bytes.iter().any(is_written_so) {
         return Cow::Borrowed(bytes);
     }
     let mut out = Vec::with_capacity(bytes.len());
@@ -130,7 +140,7 @@ pub fn form_decoded(bytes: &[u8]) -> Cow<'_, [u8]> {
                 out.push(decoded);
                 at += 2;
             }
-            (b'+', _) => out.push(b' '),
+            (b'+', _) if is_form => out.push(b' '),
             (byte, _) => out.push(byte),
         }
         at += 1;

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub use asked::Asked;
 pub use notes::{Notes, Told, show_status, show_template, shown, value_shown};
-pub use text::render;
+pub use text::{harmless, render};
 
 use self::asked::CLIENT_PORT;
 use self::notes::{At, Book};

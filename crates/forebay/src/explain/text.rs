@@ -75,7 +75,10 @@ pub fn render(told: &Explanation, mask: impl Fn(&str) -> String) -> String {
         let _ = writeln!(out, "  {bytes} bytes");
     }
     let _ = writeln!(out, "{}", told.answer.sentence);
-    mask(&out).split_inclusive('\n').map(harmless).collect()
+    mask(&out)
+        .split_inclusive('\n')
+        .map(harmless_line)
+        .collect()
 }
 
 fn behind(at: Option<&At>) -> String {
@@ -184,22 +187,26 @@ fn of_note(note: &Note) -> String {
 }
 
 /// A line without what could move a terminal's cursor, or hide in it.
-fn harmless(line: &str) -> String {
-    let (text, end) = match line.strip_suffix('\n') {
-        Some(text) => (text, "\n"),
-        None => (line, ""),
-    };
-    let mut out = String::with_capacity(line.len());
+fn harmless_line(line: &str) -> String {
+    match line.strip_suffix('\n') {
+        Some(text) => harmless(text) + "\n",
+        None => harmless(line),
+    }
+}
+
+/// Text without what could move a terminal's cursor, or hide in it.
+pub fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // Letters that are shown stand for themselves, in whatever script; `escape_debug` would
         // escape quotes as well.
         let escaped = c.escape_debug();
         match c {
-            '"' | '\'' | '\\' => out.push(c),
+            '"' | '\'' | '\\' | '\t' => out.push(c),
             _ => out.extend(escaped),
         }
     }
-    out + end
+    out
 }
 
 #[cfg(test)]
@@ -213,7 +220,7 @@ mod tests {
             ("a\x1b[2Jb\n", "a\\u{1b}[2Jb\n"),
             ("a\rb\u{202e}c", "a\\rb\\u{202e}c"),
         ] {
-            assert_eq!(harmless(text), expected);
+            assert_eq!(harmless_line(text), expected);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -98,6 +99,37 @@ impl Roots {
             .run_or_refuse(device, move || Opened::open(&at, known))
             .await?;
         Ok(opened.inspect(|opened| roots.keep(path, opened.clone(), now_ms)))
+    }
+
+    /// Looks for something under the root at this path, by opening names below it: on the worker, or
+    /// where waiting is allowed.
+    ///
+    /// # Errors
+    /// Too many wait; inside, what the system says of the root, or `find` of what it has opened.
+    pub async fn look<T: Send + 'static>(
+        files: &Files,
+        path: &[u8],
+        now_ms: u64,
+        links: Links,
+        find: impl Fn(&dyn Fn(&[u8]) -> io::Result<File>) -> io::Result<T> + Send + 'static,
+    ) -> Result<io::Result<T>, Fault> {
+        let disk = files.disk.clone();
+        let opened = match files.roots.now(path, now_ms) {
+            Ok(opened) if opened.is_local => {
+                match find(&|name| disk.open_now(&opened.root, name, links)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(opened),
+                    found => return Ok(found),
+                }
+            }
+            _ => Roots::wait(files, path, now_ms).await?,
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        let device = opened.device;
+        let look = move || find(&|name| disk.open(&opened.root, name, links));
+        files.pool.run_or_refuse(device, look).await
     }
 
     fn keep(&self, path: &[u8], opened: Opened, now_ms: u64) {

@@ -25,6 +25,8 @@ pub use frames::{Frame, MAGIC, Passed, Time, Who, read_full};
 const MAX_WATCHERS: usize = 4;
 /// Frames that wait for one of them; of at most 64 KiB each.
 const QUEUE: usize = 256;
+/// Connections that one of them is told of having missed.
+const MAX_MISSED: usize = 1024;
 
 /// Whether anybody looks on: one look at this is all that a request costs otherwise.
 static WATCHED: AtomicBool = AtomicBool::new(false);
@@ -158,6 +160,9 @@ pub struct Tap {
 impl Tap {
     /// Bytes that were sent by one of both.
     pub fn bytes(&mut self, who: Who, bytes: &[u8]) {
+        if self.watchers.is_empty() {
+            return;
+        }
         for piece in bytes.chunks(frames::MAX_LEN) {
             self.tell(&Passed::Bytes(who, Bytes::copy_from_slice(piece)));
         }
@@ -173,7 +178,11 @@ impl Tap {
         self.watchers.retain(|one| {
             let is_told = one.frames.try_send(frame.clone()).is_ok();
             if !is_told {
-                one.missed.lock().push(frame.connection);
+                let mut missed = one.missed.lock();
+                // Whoever does not read at all is not told of each.
+                if missed.len() < MAX_MISSED {
+                    missed.push(frame.connection);
+                }
             }
             is_told
         });

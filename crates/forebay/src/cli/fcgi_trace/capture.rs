@@ -21,6 +21,8 @@ const MAX_FLOWS: usize = 4096;
 const MAX_LINKS: usize = 1024;
 /// Of one direction, what came before what is missing.
 const MAX_AHEAD: usize = 1 << 20;
+/// The same, in segments: each time all of them are looked through.
+const MAX_SEGMENTS: usize = 4096;
 /// The longest packet of a capture, and room for what stands around it.
 const BUFFER: usize = 1 << 20;
 /// The header of a capture of the old format.
@@ -403,7 +405,7 @@ impl Stream {
             self.ahead_len += segment.data.len();
             self.ahead
                 .insert(first, Bytes::copy_from_slice(segment.data));
-            self.lost = self.ahead_len > MAX_AHEAD;
+            self.lost = self.ahead_len > MAX_AHEAD || self.ahead.len() > MAX_SEGMENTS;
         }
         self.next = Some(next);
         self.catch_up(&mut ready);

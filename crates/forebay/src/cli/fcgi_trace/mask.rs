@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use forebay_fastcgi::Params;
 
+use crate::exchange::form_decoded;
+
 /// In place of a value.
 const MASK: &[u8] = b"***";
 /// Names that hold one of these, in capitals with `_` for `-`, are of secrets.
@@ -166,7 +168,7 @@ impl Form {
                     out.push(byte);
                 }
                 (b'=', None) => {
-                    let secret = is_secret(&decoded(&self.name));
+                    let secret = is_secret(&form_decoded(&self.name));
                     self.value = Some(secret);
                     out.push(byte);
                     if secret {
@@ -184,31 +186,6 @@ impl Form {
             }
         }
     }
-}
-
-/// A name without its escapes; what is no escape stays.
-fn decoded(name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len());
-    let mut rest = name;
-    while let [first, behind @ ..] = rest {
-        let escaped = match (first, behind) {
-            (b'%', [high, low, ..]) => std::str::from_utf8(&[*high, *low])
-                .ok()
-                .and_then(|hex| u8::from_str_radix(hex, 16).ok()),
-            _ => None,
-        };
-        match escaped {
-            Some(byte) => {
-                out.push(byte);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(*first);
-                rest = behind;
-            }
-        }
-    }
-    out
 }
 
 fn is_secret(name: &[u8]) -> bool {

@@ -6,6 +6,7 @@ use forebay_fastcgi::RecordType;
 use serde_json::{Value, json};
 
 use super::conversation::{Data, Means, Pairs, Seen, What};
+use crate::explain;
 use crate::trace::Who;
 
 /// How much of it is shown.
@@ -233,17 +234,9 @@ fn text_of(bytes: &[u8]) -> Option<&str> {
     (!text.contains(strange)).then_some(text)
 }
 
-/// Text without what could move a terminal's cursor, or hide in it.
+/// Bytes as text that does nothing to a terminal.
 fn harmless(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' | '\t' => out.push(c),
-            c => out.extend(c.escape_debug()),
-        }
-    }
-    out
+    explain::harmless(&String::from_utf8_lossy(bytes))
 }
 
 #[cfg(test)]

@@ -2,11 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use forebay_sys::files::{Facts, Kind, Links};
 
-use crate::files::{Disk, Opened};
 use crate::steps::files::find::is_absent;
 use crate::steps::files::path::Hide;
 
@@ -76,38 +74,6 @@ fn is_non_parsed(name: &[u8]) -> bool {
     let last = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     last.get(..4)
         .is_some_and(|start| start.eq_ignore_ascii_case(b"nph-"))
-}
-
-/// A search with all that it needs.
-pub struct Search {
-    /// For what.
-    pub path: Vec<u8>,
-    /// What is no program's name.
-    pub hide: Arc<Hide>,
-    /// Where.
-    pub opened: Opened,
-    /// On what.
-    pub disk: Arc<dyn Disk>,
-}
-
-impl Search {
-    /// Looks, waiting where it must.
-    ///
-    /// # Errors
-    /// See [`find`].
-    pub fn run(&self) -> io::Result<Found> {
-        let open = |name: &[u8]| self.disk.open(&self.opened.root, name, LINKS);
-        find(&self.hide, &self.path, open)
-    }
-
-    /// Looks without waiting.
-    ///
-    /// # Errors
-    /// See [`find`].
-    pub fn run_now(&self) -> io::Result<Found> {
-        let open = |name: &[u8]| self.disk.open_now(&self.opened.root, name, LINKS);
-        find(&self.hide, &self.path, open)
-    }
 }
 
 #[cfg(test)]

@@ -15,28 +15,29 @@ mod explain;
 mod find;
 mod run;
 
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_config::{Answers, Arg, Call, Code, Directive, Match, Opt, PathTemplate, Type, Vars};
-use forebay_fastcgi::{CgiHead, Kind, Limits, Params};
+use forebay_fastcgi::{Kind, Limits, Params};
 use forebay_fields::Known;
 use forebay_http1::Method;
 use forebay_sys::process::{Identity, resolve_identity};
 
-use self::find::{Found, Search};
+use self::find::{Found, LINKS, find};
 use self::run::{Bounds, Run};
 use super::fastcgi::find::Script;
 use super::fastcgi::params::{self, Placed};
-use super::fastcgi::{env, restart, root_path};
+use super::fastcgi::{env, response_of, restart, root_path};
 use super::files::find as lookup;
 use super::files::path::{self, Hide};
 use super::limit::{Crowd, Entry, Permit};
 use super::proxy::{gather, loops};
 use crate::control::build::Builder;
-use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Response, Step};
+use crate::exchange::{Body, Exchange, Fault, Flow, Local, Reason, Step};
 use crate::explain::{Notes, Told};
 use crate::files::Roots;
 use crate::helper::programs::Spec;
@@ -195,13 +196,7 @@ impl Cgi {
         {
             client.end_of_input_is_leaving();
         }
-        let mut body = exchange.take_body()?;
-        if body.len_bytes().is_none() {
-            body = gather::take_in(body, TAKEN_IN).await?;
-            if body.len_bytes().is_none() {
-                return Err(Reason::LengthRequired.into());
-            }
-        }
+        let body = gather::with_length(exchange.take_body()?, TAKEN_IN).await?;
         let permit = self.enter(&exchange.worker).await?;
         let root = root.strip_suffix(b"/").unwrap_or(&root);
         let mut run = self.start(exchange, root, &script, body, permit)?;
@@ -223,33 +218,13 @@ impl Cgi {
         let Some(path) = decoded(exchange) else {
             return Ok(Found::Nothing);
         };
-        let worker = exchange.worker.clone();
-        let search = |opened| Search {
-            path: path.clone(),
-            hide: self.hide.clone(),
-            opened,
-            disk: worker.files.disk.clone(),
-        };
-        let opened = match worker.files.roots.now(root, worker.now_ms()) {
-            Ok(opened) if opened.is_local => match search(opened.clone()).run_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(opened),
-                found => return found.map_err(|error| lookup::fault(&error)),
-            },
-            _ => Roots::wait(&worker.files, root, worker.now_ms()).await?,
-        };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) if lookup::is_absent(&error) => return Ok(Found::Nothing),
-            Err(error) => return Err(lookup::fault(&error)),
-        };
-        let device = opened.device;
-        let search = search(opened);
-        let found = worker
-            .files
-            .pool
-            .run_or_refuse(device, move || search.run())
-            .await?;
-        found.map_err(|error| lookup::fault(&error))
+        let hide = self.hide.clone();
+        let find = move |open: &dyn Fn(&[u8]) -> io::Result<File>| find(&hide, &path, open);
+        let Worker { files, .. } = &*exchange.worker;
+        match Roots::look(files, root, exchange.worker.now_ms(), LINKS, find).await? {
+            Err(error) if lookup::is_absent(&error) => Ok(Found::Nothing),
+            found => found.map_err(|error| lookup::fault(&error)),
+        }
     }
 
     /// A place among those that may run.
@@ -329,17 +304,4 @@ fn decoded(exchange: &Exchange) -> Option<Vec<u8>> {
     let path = exchange.request.path().strip_prefix('/')?;
     let mut decoded = Vec::with_capacity(path.len());
     path::decode(path, &mut decoded).then_some(decoded)
-}
-
-fn response_of(worker: &Worker, mut head: CgiHead, body: Body) -> Response {
-    let mut fields = worker.fields();
-    std::mem::swap(&mut *fields, &mut head.fields);
-    Response {
-        status: head.status,
-        fields,
-        announced_len: head.content_length,
-        body,
-        from_upstream: true,
-        ..Response::default()
-    }
 }

@@ -14,7 +14,6 @@ use forebay_config::{Match, Part, Template, Variable};
 use forebay_sys::files::{Facts, Kind, Links};
 
 use crate::exchange::{Exchange, expand_url};
-use crate::files::{Disk, Opened};
 use crate::snapshot::resource_id;
 use crate::steps::files::find::is_absent;
 use crate::steps::files::path::{self, Hide};
@@ -225,40 +224,6 @@ fn is_file(opened: io::Result<File>) -> io::Result<bool> {
         Ok(file) => Ok(Facts::of(&file)?.kind == Kind::File),
         Err(error) if is_absent(&error) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// A search on the pool, with all that it needs.
-pub struct Search {
-    /// How.
-    pub scripts: Arc<Scripts>,
-    /// For what.
-    pub paths: Paths,
-    /// The request's path ends in a slash.
-    pub as_directory: bool,
-    /// Where.
-    pub opened: Opened,
-    /// On what.
-    pub disk: Arc<dyn Disk>,
-}
-
-impl Search {
-    /// Looks, waiting where it must.
-    ///
-    /// # Errors
-    /// See [`Scripts::find`].
-    pub fn run(&self) -> io::Result<Found> {
-        let open = |name: &[u8]| self.disk.open(&self.opened.root, name, LINKS);
-        self.scripts.find(&self.paths, self.as_directory, open)
-    }
-
-    /// Looks without waiting.
-    ///
-    /// # Errors
-    /// See [`Scripts::find`].
-    pub fn run_now(&self) -> io::Result<Found> {
-        let open = |name: &[u8]| self.disk.open_now(&self.opened.root, name, LINKS);
-        self.scripts.find(&self.paths, self.as_directory, open)
     }
 }
 

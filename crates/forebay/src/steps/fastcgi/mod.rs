@@ -221,13 +221,8 @@ impl FastCgi {
                 },
             }
         }
-        let mut body = self.passing.take_body(exchange).await?;
-        if body.len_bytes().is_none() {
-            body = gather::take_in(body, self.passing.buffer_request.max(TAKEN_IN)).await?;
-            if body.len_bytes().is_none() {
-                return Err(Reason::LengthRequired.into());
-            }
-        }
+        let most = self.passing.buffer_request.max(TAKEN_IN);
+        let body = gather::with_length(self.passing.take_body(exchange).await?, most).await?;
         let placed = script.as_ref().map(|(scripts, script)| Placed {
             root: root.strip_suffix(b"/").unwrap_or(&root),
             script,
@@ -406,7 +401,8 @@ impl Speaker for Asked<'_> {
     }
 }
 
-fn response_of(worker: &Worker, mut head: CgiHead, body: Body) -> Response {
+/// What an application has answered.
+pub fn response_of(worker: &Worker, mut head: CgiHead, body: Body) -> Response {
     let mut fields = worker.fields();
     std::mem::swap(&mut *fields, &mut head.fields);
     Response {

@@ -1,8 +1,6 @@
 //! The parameters of a request: the variables of CGI (RFC 3875 §4.1), those that PHP and others
 //! expect beside them, and the operator's.
 
-use std::borrow::Cow;
-
 use forebay_config::Template;
 use forebay_fastcgi::{ParamsBuilder, PushError, Role, push_fields};
 use forebay_fields::{Known, KnownSet, append_decimal};
@@ -10,7 +8,7 @@ use forebay_http1::Method;
 
 use super::auth::Variables;
 use super::find::Script;
-use crate::exchange::{Body, Exchange, Fault, Reason, append_ip, expand};
+use crate::exchange::{Body, Exchange, Fault, Reason, append_ip, expand, percent_decoded};
 use crate::steps::proxy::{cookies_without, own_name};
 
 /// Bytes of all parameters. A head has 64 KiB of fields and 16 KiB of a target, which stands in
@@ -201,36 +199,10 @@ fn whole_path(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError
     let request = &exchange.request;
     let prefix = request.prefix.as_deref().unwrap_or("");
     to.push("SCRIPT_NAME", prefix.as_bytes())?;
-    let path = decoded(request.path());
+    // RFC 3875 §4.1.5. A path is in its one form already: `..` and NUL are not in it.
+    let path = percent_decoded(request.path().as_bytes());
     to.push("PATH_INFO", &path)?;
     to.push_parts("DOCUMENT_URI", &[prefix.as_bytes(), &path])
-}
-
-/// RFC 3875 §4.1.5: decoded. A path is in its one form already: `..` and NUL are not in it.
-fn decoded(path: &str) -> Cow<'_, [u8]> {
-    if !path.contains('%') {
-        return path.as_bytes().into();
-    }
-    let bytes = path.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let escape = bytes.get(at + 1..at + 3).and_then(|digits| {
-            let text = str::from_utf8(digits).ok()?;
-            u8::from_str_radix(text, 16).ok()
-        });
-        match (byte, escape) {
-            (b'%', Some(decoded)) => {
-                out.push(decoded);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out.into()
 }
 
 fn addresses(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError> {

@@ -3,14 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use super::find::{Found, Script, Scripts, Search};
+use super::find::{Found, LINKS, Script, Scripts};
 use crate::exchange::{Exchange, Fault};
 use crate::files::{CHECK_MS, Roots};
 use crate::snapshot::resource_id;
 use crate::steps::files::find as lookup;
+use crate::worker::Worker;
 
 /// The most that a worker remembers; with more it begins anew. A path of more than so many bytes is
 /// not remembered: clients choose them.
@@ -89,35 +91,15 @@ async fn search(
     scripts: &Arc<Scripts>,
     as_directory: bool,
 ) -> Result<Found, Fault> {
-    let worker = exchange.worker.clone();
-    let search = |opened| Search {
-        scripts: scripts.clone(),
-        paths: scripts.paths(exchange),
-        as_directory,
-        opened,
-        disk: worker.files.disk.clone(),
-    };
-    let opened = match worker.files.roots.now(root, worker.now_ms()) {
-        Ok(opened) if opened.is_local => match search(opened.clone()).run_now() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(opened),
-            found => return found.map_err(|error| lookup::fault(&error)),
-        },
-        _ => Roots::wait(&worker.files, root, worker.now_ms()).await?,
-    };
-    let opened = match opened {
-        Ok(opened) => opened,
+    let (paths, scripts) = (scripts.paths(exchange), scripts.clone());
+    let find =
+        move |open: &dyn Fn(&[u8]) -> io::Result<File>| scripts.find(&paths, as_directory, open);
+    let Worker { files, .. } = &*exchange.worker;
+    match Roots::look(files, root, exchange.worker.now_ms(), LINKS, find).await? {
         // As `files` does: there is nothing in a directory that is not there.
-        Err(error) if lookup::is_absent(&error) => return Ok(Found::Nothing),
-        Err(error) => return Err(lookup::fault(&error)),
-    };
-    let device = opened.device;
-    let search = search(opened);
-    let found = worker
-        .files
-        .pool
-        .run_or_refuse(device, move || search.run())
-        .await?;
-    found.map_err(|error| lookup::fault(&error))
+        Err(error) if lookup::is_absent(&error) => Ok(Found::Nothing),
+        found => found.map_err(|error| lookup::fault(&error)),
+    }
 }
 
 #[cfg(test)]

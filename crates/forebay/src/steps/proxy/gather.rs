@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::exchange::{Body, Fault, Pulled, Stream};
+use crate::exchange::{Body, Fault, Pulled, Reason, Stream};
 
 /// A body of which the beginning was taken in already.
 struct Begun {
@@ -35,6 +35,22 @@ pub async fn take_in(body: Body, most: usize) -> Result<Body, Fault> {
         rest,
         len_bytes,
     })))
+}
+
+/// A body whose length is known: one that has not told it is taken in, up to `most` bytes. CGI has no
+/// other way to say where a body ends than how long it is (RFC 3875 §4.2).
+///
+/// # Errors
+/// It is longer than that, or does not come.
+pub async fn with_length(body: Body, most: usize) -> Result<Body, Fault> {
+    if body.len_bytes().is_some() {
+        return Ok(body);
+    }
+    let body = take_in(body, most).await?;
+    match body.len_bytes() {
+        Some(_) => Ok(body),
+        None => Err(Reason::LengthRequired.into()),
+    }
 }
 
 impl Stream for Begun {
