@@ -17,10 +17,11 @@ class Bar:
     row: str = "forebay"     # … of this one
     figure: str = ""         # or: the figure of this name
     below: bool = False      # strictly below the limit
+    least: bool = False      # at least the limit
 
     def judge(self, result):
         """(sentence, met) for a result this bar is for, or None if a figure is missing."""
-        word = "<" if self.below else "≤"
+        word = "≥" if self.least else "<" if self.below else "≤"
         if self.figure:
             value = result.figures.get(self.figure)
             what = self.figure
@@ -39,9 +40,12 @@ class Bar:
                 what = f"{self.row}, {result.unit}"
         if value is None:
             return None
-        met = value < self.limit if self.below else value <= self.limit
+        if self.least:
+            met = value >= self.limit
+        else:
+            met = value < self.limit if self.below else value <= self.limit
         digits = 1 if abs(value) >= 100 else 3
-        return f"{what}: {value:.{digits}f} ({word} {self.limit:g})", met
+        return f"{what}: {value:.{digits}f} ({word} {self.limit:.5g})", met
 
 
 def _with_variants(case, *args, **kwargs):
@@ -78,6 +82,15 @@ BARS = [
     Bar("routes-1000", 1.03, "one route", row="1,000 routes"),
     Bar("gzip-64k", 1.0, "nginx"),
     Bar("php-hello", 0.85, "nginx"),
+    *_with_variants("fastcgi-app", 1 / 3, "php-fpm"),
+    *_with_variants("cache-php", 0.85, "nginx"),
+    Bar("cgi-processes", 10, figure="processes: requests/s, times those of cgi", least=True),
+    Bar("processes-hello", 12_000, figure="requests/s", least=True),
+    Bar("processes-hello", 1.0, figure="connecting, p50, ms", below=True),
+    Bar("processes-hello", 2.0, figure="connecting, p99, ms", below=True),
+    Bar("processes-hello", 2.0, figure="p99 at 12,000 requests/s, ms", below=True),
+    Bar("cgi-hello", 1.2, "fork"),
+    Bar("cgi-hello", 1.2, "vfork"),
     Bar("access-log", 1.08, "no log", row="log and metrics"),
     Bar("limit-clients", 0.5, figure="limit: added to a request, µs"),
     Bar("limit-clients", 64, figure="limit: memory more than without, MiB"),

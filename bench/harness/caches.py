@@ -18,6 +18,8 @@ def forebay_store(setup):
 
 def forebay_proxy(setup):
     """The origin as a step."""
+    if setup.php:
+        return f'fastcgi "unix:{setup.php}" {{ root = "{setup.root}" }}'
     return f'''proxy(upstream "origin" {{ "127.0.0.1:{setup.origin_port}", max_connections = 20000,
                                    idle_connections = 1024 }})'''
 
@@ -35,6 +37,18 @@ def nginx(setup, binaries, options=""):
     client has acknowledged the rest, 40 ms later.
     """
     size = max(setup.disk_mb, setup.cache_mb) + 64
+    kind = "fastcgi" if setup.php else "proxy"
+    if setup.php:
+        server = f"unix:{setup.php}"
+        location = f"""root {setup.root}; include /etc/nginx/fastcgi_params;
+      fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;
+      fastcgi_pass origin; fastcgi_keep_conn on;
+      fastcgi_cache_key "$scheme$request_method$host$request_uri";"""
+    else:
+        server = f"127.0.0.1:{setup.origin_port}"
+        location = """proxy_pass http://origin; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_buffer_size 16k; proxy_buffers 16 32k;
+      proxy_busy_buffers_size 256k;"""
     reuseport = " reuseport" if setup.workers > 1 else ""
     path = write(setup, "nginx.conf", f"""\
 worker_processes {setup.workers};
@@ -54,19 +68,18 @@ http {{
   {options}
   open_file_cache max=20000 inactive=1h;
   open_file_cache_valid 1h;
-  proxy_cache_path {setup.shelf} levels=1:2 keys_zone=all:256m max_size={size}m inactive=1d
+  {kind}_cache_path {setup.shelf} levels=1:2 keys_zone=all:256m max_size={size}m inactive=1d
                    use_temp_path=off;
   upstream origin {{
-    server 127.0.0.1:{setup.origin_port};
+    server {server};
     keepalive 1024;
     keepalive_requests 1000000000;
   }}
   server {{
     listen 127.0.0.1:{setup.port} backlog=4096{reuseport};
     location / {{
-      proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_buffer_size 16k; proxy_buffers 16 32k; proxy_busy_buffers_size 256k;
-      proxy_cache all;
+      {location}
+      {kind}_cache all;
     }}
   }}
 }}

@@ -3,8 +3,9 @@
 import random
 from dataclasses import dataclass
 
-from . import caching, php, runners
+from . import applications, caching, php, runners
 from .model import Result
+from .procs import BenchError
 from .runners import SIZES, Contestant, Load
 from .tools import HOST, request
 
@@ -270,6 +271,31 @@ def _php(bench, result, names):
         bench.keeper.stop(process)
 
 
+def _php_hits(browser):
+    """Hits of a cache in front of php-fpm, whose script notes each time that it runs."""
+    def run(bench, result, names):
+        noted = bench.work / "asked"
+        noted.touch()
+        noted.chmod(0o666)
+        process, socket = php.start(bench)
+        (bench.root / "5.php").write_text(
+            f'<?php file_put_contents("{noted}", "x", FILE_APPEND); '
+            'header("Cache-Control: max-age=86400"); header("Content-Length: 5"); echo "hello";')
+        try:
+            contestants = _contestants(names, "cache")
+            for contestant in contestants:
+                contestant.php = str(socket)
+            loads = Load([request("/5.php", browser=browser)], len("hello"), "/5.php", hits=True,
+                         asked=lambda: noted.stat().st_size)
+            result = runners.cpu(bench, result, contestants, loads)
+            if not noted.stat().st_size:
+                raise BenchError("no server has asked php-fpm, which tells of nothing")
+            return result
+        finally:
+            bench.keeper.stop(process)
+    return run
+
+
 def _workers(mode):
     def run(bench, result, names):
         path = bench.files("1k")[0]
@@ -361,6 +387,19 @@ def _table():
                ["forebay", "nginx"], _gzip)
     yield Case("php-hello", "php-fpm says hello, a browser's head, 4 kept connections", us,
                "nginx", ["forebay", "nginx"], _php)
+    for suffix, about, browser in (("", "", False), ("-browser", ", a browser's head", True)):
+        yield Case(f"cache-php{suffix}", f"hit in memory, 5 bytes of php-fpm's{about}", us, "nginx",
+                   ["forebay", "nginx", "floor"], _php_hits(browser))
+    for suffix, connections in (("", 4), ("-64", 64)):
+        yield Case(f"fastcgi-app{suffix}", "an application behind nginx says hello, a browser's "
+                   f"head, {connections} connections: its CPU", us, "php-fpm", ["forebay"],
+                   applications.behind(connections))
+    yield Case("cgi-processes", "PHP says hello: own processes against CGI", us, "cgi", ["forebay"],
+               applications.against_cgi)
+    yield Case("processes-hello", "a trivial program by own processes", us, "", ["forebay"],
+               applications.trivial)
+    yield Case("cgi-hello", "a trivial program by CGI", us, "vfork", ["forebay"],
+               applications.by_cgi)
     yield Case("access-log", "static 1 KiB, a browser's head: access log to a file, and metrics",
                us, "no log", ["forebay"], _access_log)
     yield Case("limit-clients", "a limit by client among a million clients", us, "no limit",

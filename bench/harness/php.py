@@ -1,4 +1,4 @@
-"""php-fpm behind the servers: its own CPU time is not theirs."""
+"""php-fpm behind the servers, as Debian delivers it: its own CPU time is not theirs."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ HELLO = '<?php header("Content-Length: 5"); echo "hello";'
 START_SECONDS = 10
 
 
-def start(bench):
+def start(bench, cores=None, count=PROCESSES):
     """Starts php-fpm with a page that says hello; returns it and its socket."""
     programs = sorted(glob.glob("/usr/sbin/php-fpm*"))
     if not programs:
@@ -27,11 +27,11 @@ error_log = {bench.work}/php-fpm.log
 listen = {path}
 listen.mode = 0666
 {user}pm = static
-pm.max_children = {PROCESSES}
+pm.max_children = {count}
 """)
-    argv = [programs[-1], "--nodaemonize", "--allow-to-run-as-root", "--no-php-ini",
-            "--fpm-config", config]
-    process = bench.keeper.start("php-fpm", argv, bench.cores.origin, log=bench.work / "php.log")
+    argv = [programs[-1], "--nodaemonize", "--allow-to-run-as-root", "--fpm-config", config]
+    process = bench.keeper.start("php-fpm", argv, cores or bench.cores.origin,
+                                   log=bench.work / "php.log")
     end = time.monotonic() + START_SECONDS
     while not _listens(path):
         process.check()

@@ -37,6 +37,8 @@ EXTRAS = {
     "after": ("Pss after", size),
     "left per request": ("left per request", lambda v: f"{v:.2f} B"),
     "in all": ("Pss in all", size),
+    "mean": ("mean", number),
+    "deviation": ("deviation", number),
     "p50": ("p50", number),
     "p99": ("p99", number),
     "alone": ("p99 alone", number),

@@ -170,6 +170,7 @@ class Load:
     fill: bool = False           # everything is asked for once before, in order
     prepare: dict = field(default_factory=dict)  # what is asked of a contestant before, by label
     hits: bool = False           # nothing may reach the origin
+    asked: object = None         # how many requests have, in place of asking it
     metric: str = ""             # of Forebay's, noted at the end
     connections: int = 0         # in place of the usual number
     zipf: float = 0              # requests are drawn by Zipf's law with this exponent
@@ -198,7 +199,8 @@ def ask_each(bench, one, requests, name, length=None, rate=None):
 def measure_cpu(bench, one, loads, file, seconds, count_it=True):
     """One run: notes the server's CPU time per request, and how the machine was meanwhile."""
     pids = one.process.pids()
-    reached = asked_of_origin(one.setup.origin_port) if loads.hits else 0
+    asked = loads.asked or (lambda: asked_of_origin(one.setup.origin_port))
+    reached = asked() if loads.hits else 0
     core = min(one.contestant.cores or bench.cores.server)
     busy, used, began = busy_seconds(core), cpu_seconds(pids), time.monotonic()
     options = {"c": loads.connections or bench.options.connections, "l": loads.length}
@@ -228,8 +230,7 @@ def measure_cpu(bench, one, loads, file, seconds, count_it=True):
     row.values.append(used / answers * 1e6)
     row.blame(*reports)
     if loads.hits:
-        missed = asked_of_origin(one.setup.origin_port) - reached
-        row.blame({"errors": {"missed": missed}})
+        row.blame({"errors": {"missed": asked() - reached}})
     window = max(report["seconds"] for report in reports)
     row.extra.setdefault("rate", []).append(answers / window)
     row.extra.setdefault("busy", []).append(used / window)

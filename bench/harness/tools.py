@@ -51,9 +51,11 @@ def build(into):
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         raise BenchError("no C compiler was found: install the Debian package `gcc`")
-    for name in ("load", "origin"):
+    for name in ("load", "origin", "handler", "spawn", "hello"):
+        # What starts `hello` is measured, not its loader.
+        libraries = ["-static"] if name == "hello" else ["-lm"]
         done = subprocess.run(
-            [compiler, "-O2", "-Wall", "-o", str(into / name), str(TOOLS / f"{name}.c"), "-lm"],
+            [compiler, "-O2", "-Wall", "-o", into / name, TOOLS / f"{name}.c", *libraries],
             capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchError(f"{name}.c does not compile: {done.stderr.strip()}")
@@ -155,12 +157,14 @@ class Tools:
         limit = 600 if options.get("n") else seconds + 60
         return self.finish_load(self.start_load(port, requests, d=seconds, **options), limit)
 
-    def by_wrk(self, port, requests, seconds, *, c=64, P=1, cores=None, **_):
+    def by_wrk(self, port, requests, seconds, *, c=64, P=1, cores=None, threads=1, **_):
         """The same load by wrk: it reads chunks, and shows that our own generator favours nobody."""
+        if not shutil.which("wrk"):
+            raise BenchError("wrk is not installed (apt install wrk)")
         report = self.work / "wrk.json"
         process = self.keeper.start(
             "wrk",
-            ["wrk", "-t1", f"-c{c}", f"-d{max(1, round(seconds))}s", "-s", TOOLS / "wrk.lua",
+            ["wrk", f"-t{threads}", f"-c{c}", f"-d{max(1, round(seconds))}s", "-s", TOOLS / "wrk.lua",
              f"http://127.0.0.1:{port}/"],
             cores or self.cores.load, log=self.work / "wrk.log",
             env={"BENCH_REQUESTS": str(requests), "BENCH_DEPTH": str(P),

@@ -17,8 +17,9 @@
  *   slow  each connection asks once and reads -b bytes every -i milliseconds, until stdin speaks.
  *
  * At the end it writes one line of JSON: what was done, what went wrong, and the latencies as
- * `[lower bound in ns, count]` pairs whose widths are within 0.2 %. An answer counts if its status
- * is 200 and its body has the length given by -l.
+ * `[lower bound in ns, count]` pairs whose widths are within 0.2 %; likewise, as `connecting`, how
+ * long each connection took until it could be written to. An answer counts if its status is 200
+ * and its body has the length given by -l.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -65,7 +66,7 @@ struct conn {
     int connecting, awaiting_eof, server_closes;
     uint32_t due;           /* answers still to come */
     uint64_t body_left;
-    uint64_t sent_at;
+    uint64_t sent_at;       /* when it was opened, while it connects */
     size_t held_len;
     char *held;             /* the beginning of a head, else NULL */
     char *unsent;           /* the rest of a batch that did not fit, else NULL */
@@ -82,7 +83,7 @@ static struct {
 static struct conn *conns;
 static struct request *requests;
 static uint32_t request_count;
-static uint64_t histogram[64 * SUB];
+static uint64_t histogram[64 * SUB], connecting[64 * SUB];
 static char buf[READ_CAP];
 static char *batch;
 static size_t batch_cap;
@@ -208,6 +209,7 @@ static void open_conn(struct conn *c)
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     total.connects++;
+    c->sent_at = now_ns();
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
         total.refused++;
         return forget(c);
@@ -452,6 +454,7 @@ static void writable(struct conn *c)
             return renew(c);
         }
         c->connecting = 0;
+        connecting[bucket_of(now_ns() - c->sent_at)]++;
         /* A slow reader reads when its time has come, not when there is something to read. */
         watch(c, EPOLL_CTL_MOD, mode == SLOW ? 0 : EPOLLIN);
         return next(c);
@@ -616,6 +619,17 @@ static uint64_t slow(size_t bytes, uint64_t every_ms)
     return at_work;
 }
 
+static void write_pairs(const uint64_t *counts)
+{
+    const char *comma = "";
+    for (uint32_t i = 0; i < 64 * SUB; i++) {
+        if (!counts[i]) continue;
+        printf("%s[%llu,%llu]", comma, (unsigned long long)bucket_floor(i),
+               (unsigned long long)counts[i]);
+        comma = ",";
+    }
+}
+
 static void report(uint64_t started, uint64_t alive_count)
 {
     printf("{\"answers\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"connects\":%llu,"
@@ -629,13 +643,9 @@ static void report(uint64_t started, uint64_t alive_count)
            (unsigned long long)total.bad_status, (unsigned long long)total.bad_length,
            (unsigned long long)total.bad_head, (unsigned long long)total.broken,
            (unsigned long long)total.refused, (unsigned long long)total.timed_out);
-    const char *comma = "";
-    for (uint32_t i = 0; i < 64 * SUB; i++) {
-        if (!histogram[i]) continue;
-        printf("%s[%llu,%llu]", comma, (unsigned long long)bucket_floor(i),
-               (unsigned long long)histogram[i]);
-        comma = ",";
-    }
+    write_pairs(histogram);
+    printf("],\"connecting\":[");
+    write_pairs(connecting);
     puts("]}");
 }
 

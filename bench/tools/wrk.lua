@@ -33,13 +33,15 @@ function request()
   return batches[drawn]
 end
 
-function done(summary, _, _)
+function done(summary, latency, _)
   local e = summary.errors
   local file = assert(io.open(os.getenv("BENCH_REPORT"), "w"))
   file:write(string.format(
     '{"answers":%d,"bytes":%d,"seconds":%f,"alive":0,"reconnects":0,"errors":'
-      .. '{"status":%d,"broken":%d,"refused":%d,"timeout":%d}}',
+      .. '{"status":%d,"broken":%d,"refused":%d,"timeout":%d},'
+      .. '"latency":{"mean":%f,"deviation":%f,"p50":%f,"p99":%f}}',
     summary.requests, summary.bytes, summary.duration / 1e6, e.status, e.read + e.write,
-    e.connect, e.timeout))
+    e.connect, e.timeout, latency.mean / 1e6, latency.stdev / 1e6, latency:percentile(50) / 1e6,
+    latency:percentile(99) / 1e6))
   file:close()
 end
