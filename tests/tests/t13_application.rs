@@ -1,8 +1,8 @@
 //! The step `fastcgi` before an application that says what the test has it say, record by record.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forebay_tests::php::{App, record};
+use forebay_tests::php::{App, Asked, record};
 use forebay_tests::{Builder, Request, Server, pattern, wait};
 
 fn builder(app: &App, options: &str) -> Builder {
@@ -144,6 +144,39 @@ fn a_connection_is_kept_only_if_all_is_well() {
     let _ = third.read_stdin();
     third.answer(OK);
     assert_eq!(conn.read_response().expect(200).text(), "hello");
+}
+
+/// Of two requests that begin together, the first to be answered keeps its connection, though the
+/// other one's has not been heard from: unless that takes so long that it may wait for a process.
+#[test]
+fn connections_are_kept_beside_new_ones() {
+    wait::until("a round that takes less than 10 ms", || {
+        // A server remembers for a while who was slow.
+        let app = App::start();
+        let server = plain(&app);
+        let begun = Instant::now();
+        let mut conns = ["/0", "/1"].map(|target| {
+            let mut conn = server.client().connect();
+            conn.send(&Request::get(target));
+            conn
+        });
+        let [mut first, mut second] = [app.accept(), app.accept()];
+        let other = usize::from(first.param("REQUEST_URI") == Some("/0"));
+        let mut finish = |asked: &mut Asked, number: usize| {
+            let _ = asked.read_stdin();
+            asked.answer(OK);
+            assert_eq!(conns[number].read_response().expect(200).text(), "hello");
+            conns[number].send(&Request::get("/again"));
+        };
+        finish(&mut first, 1 - other);
+        let is_fast = begun.elapsed() < Duration::from_millis(8);
+        if is_fast {
+            first.read_params();
+            assert_eq!(first.param("REQUEST_URI"), Some("/again"));
+        }
+        finish(&mut second, other);
+        is_fast
+    });
 }
 
 #[test]

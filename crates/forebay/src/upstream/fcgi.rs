@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use forebay_fastcgi::{
@@ -23,13 +24,14 @@ use forebay_fields::Fields;
 
 use super::Upstream;
 use super::line::{Framing, Line, Read};
-use super::lines::Unheard;
+use super::lines::{PATIENCE_MS, Unheard};
 use super::session::is_event_stream;
 use crate::counters::SiteCounts;
 use crate::exchange::{Body, Fault, Pulled, Reason, Stream};
 use crate::log::{Ration, Throttle};
 use crate::trace::{Tap, Who};
 use crate::transport::Out;
+use crate::wheel::Deadline;
 
 /// The longest record of a body that needs no padding.
 const MOST: u16 = 0xfff8;
@@ -43,6 +45,9 @@ const SAID_BYTES: usize = 2 * 1024;
 
 /// How much of it is logged of one request.
 const MAX_SAID_BYTES: usize = 16 * 1024;
+
+/// How often room is made for one and the same connection.
+const ANOTHER_TRY: Duration = Duration::from_secs(1);
 
 const LIMITS: Limits = Limits {
     max_requests: 1,
@@ -103,8 +108,14 @@ pub struct FcgiSession {
     ended: Option<bool>,
     /// Why no more of the body can come.
     failed: Option<Fault>,
-    unheard: Option<Unheard>,
+    fresh: Option<Fresh>,
     over: bool,
+}
+
+/// A connection that has never been heard from: perhaps its application has no process for it.
+struct Fresh {
+    _unheard: Unheard,
+    patience: Deadline,
 }
 
 /// For whom an application is asked.
@@ -140,6 +151,15 @@ impl FcgiSession {
         if let Some(tap) = &mut tap {
             tap.bytes(Who::Server, out);
         }
+        let patience = Duration::from_millis(PATIENCE_MS);
+        let fresh = unheard.map(|unheard| {
+            let deadline = line.worker.wheel.register();
+            deadline.set(line.worker.now_ms(), patience);
+            Fresh {
+                _unheard: unheard,
+                patience: deadline,
+            }
+        });
         Ok(Box::new(FcgiSession {
             line,
             wire: Wire { client, id, tap },
@@ -160,7 +180,7 @@ impl FcgiSession {
             has_all: false,
             ended: None,
             failed: None,
-            unheard,
+            fresh,
             over: false,
         }))
     }
@@ -190,9 +210,15 @@ impl FcgiSession {
         loop {
             self.line.poll_upload(&mut self.wire, cx)?;
             let before = self.line.input.len();
-            ready!(self.line.poll_head_bytes(cx))?;
+            match self.line.poll_head_bytes(cx) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    self.lose_patience(cx);
+                    return Poll::Pending;
+                }
+            }
             self.show(before);
-            self.unheard = None;
+            self.fresh = None;
             loop {
                 let len = match self.next()? {
                     Event::NeedMore => break,
@@ -222,6 +248,17 @@ impl FcgiSession {
                     }
                 }
             }
+        }
+    }
+
+    /// Has room made for a connection that is waited for in vain; again and again, since what is made
+    /// may be taken by somebody else.
+    fn lose_patience(&mut self, cx: &mut Context<'_>) {
+        while let Some(Fresh { patience, .. }) = &self.fresh
+            && patience.poll_expired(cx).is_ready()
+        {
+            self.line.make_room();
+            patience.set(self.line.worker.now_ms(), ANOTHER_TRY);
         }
     }
 

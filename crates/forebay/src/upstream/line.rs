@@ -303,6 +303,13 @@ impl Line {
         is_silent
     }
 
+    /// The peer does not answer on this new connection: perhaps it will when another one is closed.
+    pub fn make_room(&self) {
+        if let Some(seat) = &self.seat {
+            self.idle.after_waiting(&self.worker, seat.peer);
+        }
+    }
+
     // --- Times ---------------------------------------------------------------------------------
 
     /// While the peer says nothing: is it still in time?

@@ -6,13 +6,19 @@
 //! nobody can see that it waits, since the kernel has accepted it. With two processes and two workers a
 //! site could stand still until the kept connections come of age.
 //!
+//! Nor can it be seen how many processes there are. So as long as new connections are answered at once,
+//! all are kept; one that is not answered in [`PATIENCE_MS`] makes the application pass for tight, for
+//! [`TIGHT_MS`]. Then:
+//!
 //! ```text
 //!   a request needs a new connection ─▶ one that is kept, here or by another worker, is closed
 //!   a request is over, and some connection has not been answered yet ─▶ its own is closed, not kept
 //! ```
 //!
-//! So there are never more connections than there were requests at once, and no request waits for a
-//! process that only keeps a connection.
+//! So there are never more connections than there were requests at once, and no request waits for long
+//! for a process that only keeps a connection. Always to do so would cost a busy application with room
+//! enough a connection per request: of those that begin together, each is closed for the next one's
+//! sake. An application that is slow passes for tight, too; to it, a connection is nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,6 +29,13 @@ use crate::worker::{Mail, Process};
 /// Workers are told apart by this many bits.
 const BITS: usize = 64;
 
+/// A new connection that is not answered for so long may wait for a process. Pages that are made faster
+/// are those that a connection for each would weigh on.
+pub const PATIENCE_MS: u64 = 10;
+
+/// So long an application passes for tight: who has waited once should not have to often.
+const TIGHT_MS: u64 = 10_000;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -30,12 +43,25 @@ pub struct Lines {
     unheard: AtomicU32,
     /// The workers that keep connections, as bits.
     kept_by: AtomicU64,
+    /// Until when the application passes for tight.
+    tight_until_ms: AtomicU64,
 }
 
 impl Lines {
+    /// Whether there may be no more processes than connections.
+    pub fn is_tight(&self, now_ms: u64) -> bool {
+        now_ms < self.tight_until_ms.load(Ordering::SeqCst)
+    }
+
     /// Whether some connection may be waiting for a process.
-    pub fn is_waited_for(&self) -> bool {
-        self.unheard.load(Ordering::SeqCst) > 0
+    pub fn is_waited_for(&self, now_ms: u64) -> bool {
+        self.is_tight(now_ms) && self.unheard.load(Ordering::SeqCst) > 0
+    }
+
+    /// A new connection was not answered in time.
+    pub fn tighten(&self, now_ms: u64) {
+        let until_ms = now_ms.saturating_add(TIGHT_MS);
+        self.tight_until_ms.fetch_max(until_ms, Ordering::SeqCst);
     }
 
     /// Notes whether a worker keeps any connections.
@@ -113,6 +139,19 @@ impl Drop for Unheard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_was_slow_once_is_tight() {
+        let lines = Lines::default();
+        lines.unheard.fetch_add(1, Ordering::SeqCst);
+        assert!(!lines.is_tight(5) && !lines.is_waited_for(5));
+        lines.tighten(5);
+        lines.tighten(0);
+        assert!(lines.is_tight(5) && lines.is_waited_for(4 + TIGHT_MS));
+        assert!(!lines.is_tight(5 + TIGHT_MS) && !lines.is_waited_for(5 + TIGHT_MS));
+        lines.unheard.fetch_sub(1, Ordering::SeqCst);
+        assert!(!lines.is_waited_for(5));
+    }
 
     #[test]
     fn who_keeps_connections_is_asked_in_turn() {

@@ -75,10 +75,24 @@ impl Idle {
         taken
     }
 
-    /// Has a connection that is kept to this peer closed, by this worker or else by another one, if
-    /// its application can only answer on as many as it has processes (see `lines.rs`).
-    pub fn make_room(&self, worker: &Worker, peer: usize) {
-        if self.is_fastcgi() && !self.close_one(worker, peer) {
+    /// Before a new connection to this peer: room for it, if its application has few processes.
+    pub fn before_new(&self, worker: &Worker, peer: usize) {
+        let lines = &self.upstream.peers[peer].lines;
+        if self.is_fastcgi() && lines.is_tight(worker.turn_ms()) {
+            self.make_room(worker, peer);
+        }
+    }
+
+    /// A new connection to this peer is not answered: it may wait for a process that only keeps another.
+    pub fn after_waiting(&self, worker: &Worker, peer: usize) {
+        self.upstream.peers[peer].lines.tighten(worker.now_ms());
+        self.make_room(worker, peer);
+    }
+
+    /// Has a connection that is kept to this peer closed, by this worker or else by another one
+    /// (see `lines.rs`).
+    fn make_room(&self, worker: &Worker, peer: usize) {
+        if !self.close_one(worker, peer) {
             self.ask_for_room(worker, peer, worker.process.workers());
         }
     }
@@ -125,7 +139,7 @@ impl Idle {
             return;
         }
         let lines = &self.upstream.peers[peer].lines;
-        if self.is_fastcgi() && lines.is_waited_for() {
+        if self.is_fastcgi() && lines.is_waited_for(worker.turn_ms()) {
             return;
         }
         let mut kept = self.peers[peer].borrow_mut();

@@ -288,7 +288,7 @@ impl Passing {
             None => {
                 let remote = exchange.remote;
                 let time = self.times.connect;
-                idle.make_room(worker, seat.peer);
+                idle.before_new(worker, seat.peer);
                 connect(worker, &self.upstream, peer, &remote, tls_name, time).await?
             }
         };
