@@ -12,24 +12,24 @@
 //! when a process has ended or a worker finds none free. What it decides, workers see in the pool: a
 //! slot serves, drains or rests.
 
+mod output;
+mod sockets;
+
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use forebay_balance::{Duty, Load, Tick};
 use forebay_sys::process::{End, Identity, Usage, tree_usage};
 use rustc_hash::FxHashSet;
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,7 +37,7 @@ use tokio::task::JoinSet;
 
 use crate::helper::Helper;
 use crate::helper::programs::{Channel, Place, Program, Programs, Spec, Watch};
-use crate::log::{Ration, Split};
+use crate::log::Ration;
 use crate::upstream::fleet::{self, Fleet, run_dir};
 use crate::upstream::{Protocol, Upstream};
 
@@ -60,8 +60,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const LAST_GRACE: Duration = Duration::from_secs(2);
 /// Lines of one pool that are logged in a second.
 const LINES: u64 = 50;
-/// Bytes that are read at a time.
-const READ: usize = 4096;
 /// Where programs are looked for, and look for others, unless `env` says so.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -97,7 +95,7 @@ impl Processes {
             if let Some(fleet) = &upstream.fleet
                 && !self.known.contains(&upstream.id)
             {
-                let sockets = bind(fleet, upstream.definition.processes.as_ref());
+                let sockets = sockets::bind(fleet, upstream.definition.processes.as_ref());
                 let name = &upstream.definition.name;
                 let sockets = sockets.map_err(|error| {
                     let dir = run_dir().display();
@@ -139,58 +137,6 @@ impl Processes {
                 tracing::error!("the thread that looks after processes panicked");
             }
             let _ = std::fs::remove_dir_all(run_dir());
-        }
-    }
-}
-
-/// The sockets of a fleet. Whom their processes are makes no difference: they inherit them.
-fn bind(fleet: &Fleet, spec: Option<&fleet::Spec>) -> io::Result<Vec<UnixListener>> {
-    debug_assert!(spec.is_some(), "a fleet without processes");
-    let dir = run_dir();
-    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => {
-            made?;
-            lock(dir)?;
-            sweep(dir);
-        }
-    }
-    fleet.sockets.iter().map(UnixListener::bind).collect()
-}
-
-/// What says of such a directory that its server is alive: a process id would not, to who has process
-/// ids of his own, as in a container that shares the directory for temporary files.
-const LOCK: &str = "lock";
-
-/// Holds the lock of our own directory as long as this process lives.
-fn lock(dir: &Path) -> io::Result<()> {
-    static HELD: OnceLock<File> = OnceLock::new();
-    let file = File::create(dir.join(LOCK))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    // It is made once.
-    let _ = HELD.set(file);
-    Ok(())
-}
-
-/// Removes what servers that were killed have left behind.
-fn sweep(own: &Path) {
-    let others = own.parent().and_then(|dir| std::fs::read_dir(dir).ok());
-    for other in others.into_iter().flatten().flatten() {
-        let name = other.file_name();
-        let is_one = name
-            .to_str()
-            .is_some_and(|name| name.starts_with("forebay-"));
-        if !is_one || other.path() == own {
-            continue;
-        }
-        // Without a lock it is none of ours, or just being made; somebody else's does not let itself be
-        // opened.
-        let held = File::open(other.path().join(LOCK)).and_then(|file| {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(file)
-        });
-        if held.is_ok() {
-            let _ = std::fs::remove_dir_all(other.path());
         }
     }
 }
@@ -693,7 +639,7 @@ impl Keeper {
         let program = program.map_err(|error| error.to_string())?;
         let label = self.upstream.peers[number].label.clone();
         let lines = self.lines.clone();
-        tokio::task::spawn_local(log(output, program.watch(), label, lines));
+        tokio::task::spawn_local(output::log(output, program.watch(), label, lines));
         Ok(program)
     }
 }
@@ -735,37 +681,4 @@ fn find_program(name: &str, path: &str, dir: &Path) -> Option<std::path::PathBuf
     let dirs = path.split(':').filter(|dir| !dir.is_empty());
     let mut files = dirs.map(|from| dir.join(from).join(OsStr::new(name)));
     files.find(is_program)
-}
-
-/// Logs what a process prints.
-async fn log(output: pipe::Receiver, watch: Watch, peer: Box<str>, ration: Rc<Ration>) {
-    let line = |line: &[u8]| {
-        if let Some(dropped) = ration.pass() {
-            let text = line.escape_ascii();
-            tracing::info!(peer = &*peer, dropped, "{text}");
-        }
-    };
-    let mut split = Split::default();
-    let mut held = BytesMut::new();
-    loop {
-        let is_over = tokio::select! {
-            biased;
-            ready = output.readable() => ready.is_err(),
-            () = watch.over() => true,
-        };
-        loop {
-            held.reserve(READ);
-            match output.try_read_buf(&mut held) {
-                Ok(0) => return split.rest(&mut held).iter().for_each(|rest| line(rest)),
-                Ok(_) => split.each(&mut held, line),
-                Err(_) => break,
-            }
-        }
-        if is_over {
-            return split.rest(&mut held).iter().for_each(|rest| line(rest));
-        }
-        if held.is_empty() {
-            held = BytesMut::new();
-        }
-    }
 }
