@@ -194,6 +194,14 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// What a process does, as the kernel's letter: `R` runs, `S` sleeps, `T` is stopped; none when it is
+/// gone.
+#[must_use]
+pub fn state(pid: u32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit(')').next()?.trim_start().chars().next()
+}
+
 /// The soft and the hard limit of open files.
 #[must_use]
 pub fn descriptor_limits(pid: u32) -> (String, String) {
@@ -306,5 +314,6 @@ mod tests {
         let me = std::process::id();
         assert!(rss(me) > 100_000 && pss(me) > 100_000 && descriptors(me) >= 3);
         assert_eq!(tree(me)[0], me);
+        assert!(matches!(state(me), Some('R' | 'S' | 'D')));
     }
 }

@@ -1,6 +1,7 @@
 //! `processes`: pools of processes that the server starts itself.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use forebay_tests::{Builder, Client, Request, Server, proc, wait};
 
@@ -373,10 +374,40 @@ fn a_busy_process_gets_little_and_recovers() {
     let burning = pid_of(response.text());
     wait::until("it gets less than a tenth", || share_of(burning) < 4);
     server.file("app/cool", "");
-    let patience = std::time::Duration::from_secs(20);
+    let patience = Duration::from_secs(20);
     wait::until_within(patience, "it gets its share again", || {
         share_of(burning) >= 8
     });
+}
+
+#[test]
+fn a_process_that_takes_more_than_its_share_of_a_core_is_held_back() {
+    let options = r#"count = 2, max_connections = 200, balance = "round_robin", cpu = "30%""#;
+    let server = builder(options, "proxy(app)")
+        .file("app/app.py", THREADS)
+        .start();
+    let client = server.client();
+    let burning = pid_of(client.get("/burn").expect(200).text());
+    server.wait_stderr("more than its share of a core: it is held back");
+    let other = wait::until_some("the other", || {
+        running(&server).into_iter().find(|pid| *pid != burning)
+    });
+    let (start, before) = (Instant::now(), proc::cpu_time(burning));
+    let (mut answered, mut was_held) = (BTreeSet::new(), false);
+    while start.elapsed() < Duration::from_secs(3) {
+        answered.insert(pid(&client));
+        was_held |= proc::state(burning) == Some('T');
+        assert_ne!(proc::state(other), Some('T'));
+    }
+    let took = (proc::cpu_time(burning) - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    assert!((0.1..0.45).contains(&took), "{took:.2} of a core");
+    // It is slow, but it is not cut off.
+    assert!(was_held && answered == BTreeSet::from([burning, other]));
+    server.file("app/cool", "");
+    wait::until("it is free again", || {
+        proc::state(burning) != Some('T') && proc::cpu_time(burning) > before
+    });
+    assert_eq!(running(&server).len(), 2);
 }
 
 #[test]
@@ -397,6 +428,7 @@ fn mistakes_are_named() {
         "protocol = \"http\", count = { 3, 2 }",
         "more at least than at most",
     );
+    check("protocol = \"http\", cpu = \"0.5%\"", "nothing would run");
     check(
         "protocol = \"http\", user = \"nobody-like-this\"",
         "there is no user",

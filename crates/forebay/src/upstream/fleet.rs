@@ -65,6 +65,13 @@ pub static DIRECTIVE: Directive = Directive::declaration(
     )
     .default(r#""256MB""#),
     Opt::new(
+        "cpu",
+        Type::Percent,
+        "How much of a core a process and its children may take, on average over about a second; past \
+         it they are held back: stopped until they may go on. The time of a request passes meanwhile.",
+    )
+    .default(r#""100%""#),
+    Opt::new(
         "max_requests",
         Type::Count {
             min: 1,
@@ -134,6 +141,23 @@ fn check(call: &Call, report: &mut Report) {
         let help = "write the least first, as { 2, 8 }";
         report.mistake(call.place_of("count"), Code::BadValue, message, help);
     }
+    if cpu_ppm(call) < LEAST_CPU_PPM {
+        let message = format!("{}: with so little `cpu` nothing would run", call.subject());
+        let help = "at least \"1%\" of a core";
+        report.mistake(call.place_of("cpu"), Code::BadValue, message, help);
+    }
+}
+
+const LEAST_CPU_PPM: u32 = 10_000;
+
+/// The share of a core in millionths: what a process may take in a second, in microseconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a percentage is between 0 and 100"
+)]
+fn cpu_ppm(call: &Call) -> u32 {
+    (call.get::<f64>("cpu") * 10_000.0).round() as u32
 }
 
 fn pair(call: &Call) -> Option<(usize, usize)> {
@@ -163,6 +187,8 @@ pub struct Spec {
     pub time: Duration,
     /// Bytes of memory of each, children included.
     pub memory: u64,
+    /// Microseconds of processor time for each in a second, children included.
+    pub cpu_ppm: u32,
     /// Requests after which it is replaced.
     pub max_requests: u64,
     /// As whom they run, if not as this server.
@@ -289,6 +315,7 @@ pub(super) fn definition(call: &Call, report: &mut Report) -> Option<Definition>
         most,
         time: call.get("time"),
         memory: call.get("memory"),
+        cpu_ppm: cpu_ppm(call),
         max_requests: call.get("max_requests"),
         identity,
         dir: match call.find::<&Path>("dir") {

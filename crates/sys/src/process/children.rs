@@ -175,17 +175,37 @@ pub enum Ending {
 /// Tells the group that this child of ours leads to end. It must not have been reaped: else the
 /// number may be another's. Nothing happens where nobody is left.
 pub fn end_group(leader: u32, how: Ending) {
-    use rustix::process::{Pid, Signal, kill_process_group};
+    use rustix::process::Signal;
+
+    match how {
+        Ending::Ask => {
+            signal_group(leader, Signal::TERM);
+            // Who is held could not hear it.
+            signal_group(leader, Signal::CONT);
+        }
+        Ending::Kill => signal_group(leader, Signal::KILL),
+    }
+}
+
+/// Stops the group that this child of ours leads, or lets it go on. It must not have been reaped.
+pub fn hold_group(leader: u32, is_held: bool) {
+    signal_group(
+        leader,
+        match is_held {
+            true => rustix::process::Signal::STOP,
+            false => rustix::process::Signal::CONT,
+        },
+    );
+}
+
+fn signal_group(leader: u32, signal: rustix::process::Signal) {
+    use rustix::process::{Pid, kill_process_group};
 
     let pid = i32::try_from(leader).ok().and_then(Pid::from_raw);
-    let signal = match how {
-        Ending::Ask => Signal::TERM,
-        Ending::Kill => Signal::KILL,
-    };
     // Number 1 would be everybody.
     if let Some(pid) = pid.filter(|pid| pid.as_raw_nonzero().get() > 1) {
-        // Nobody is left, which is what was wanted; or a program that has become another user's
-        // by itself, which cannot be ended by who is not root.
+        // Nobody is left, which is as well; or a program that has become another user's by itself,
+        // which cannot be signalled by who is not root.
         let _ = kill_process_group(pid, signal);
     }
 }
@@ -238,7 +258,6 @@ pub struct Usage {
 /// as nothing.
 #[must_use]
 pub fn tree_usage(pid: u32) -> Usage {
-    const MOST: usize = 1_000;
     let mut all = vec![pid];
     let mut next = 0;
     let mut sum = Usage::default();
@@ -252,13 +271,50 @@ pub fn tree_usage(pid: u32) -> Usage {
     sum
 }
 
+/// Processor time in microseconds that the group which this process leads has taken so far, that of
+/// children it has waited for included. For who looks often: it costs a part of [`tree_usage`].
+#[must_use]
+pub fn group_cpu_us(leader: u32) -> u64 {
+    let mut all = vec![leader];
+    let mut next = 0;
+    let mut sum = 0;
+    while let Some(&pid) = all.get(next).filter(|_| next < MOST) {
+        next += 1;
+        if let Some(stat) = Stat::of(pid)
+            && stat.group == leader
+        {
+            sum += stat.cpu_us;
+        }
+        all.extend(children_of(&pid.to_string()));
+    }
+    sum
+}
+
+/// Processes of one tree that are looked at.
+const MOST: usize = 1_000;
+
 fn cpu_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The fields behind the name, which may hold anything, begin with the third.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let times = fields.split_ascii_whitespace().skip(14 - 3).take(4);
-    let ticks: u64 = times.filter_map(|time| time.parse::<u64>().ok()).sum();
-    Some(ticks * 1_000_000 / rustix::param::clock_ticks_per_second().max(1))
+    Stat::of(pid).map(|stat| stat.cpu_us)
+}
+
+/// What `/proc/PID/stat` tells (proc_pid_stat(5)).
+struct Stat {
+    group: u32,
+    cpu_us: u64,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Stat> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The fields behind the name, which may hold anything, begin with the third.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_ascii_whitespace();
+        let group = fields.nth(5 - 3)?.parse().ok()?;
+        let times = fields.skip(14 - 6).take(4);
+        let ticks: u64 = times.filter_map(|time| time.parse::<u64>().ok()).sum();
+        let cpu_us = ticks * 1_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        Some(Stat { group, cpu_us })
+    }
 }
 
 fn memory_of(pid: u32) -> Option<u64> {

@@ -10,8 +10,8 @@ mod resources;
 
 pub use capability::give_up_low_ports;
 pub use children::{
-    ChildSignal, End, Ended, Ending, Usage, adopt_orphans, end_group, kill_all_children,
-    next_ended, reap, tree_usage,
+    ChildSignal, End, Ended, Ending, Usage, adopt_orphans, end_group, group_cpu_us, hold_group,
+    kill_all_children, next_ended, reap, tree_usage,
 };
 pub use identity::{Identity, become_identity, is_root, resolve_identity};
 pub use inheritance::{close_all_on_exec, disregard, set_close_on_exec};

@@ -13,6 +13,7 @@
 //! slot serves, drains or rests.
 
 mod output;
+mod share;
 mod sockets;
 
 use std::ffi::OsStr;
@@ -28,7 +29,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forebay_balance::{Duty, Load, Tick};
-use forebay_sys::process::{End, Identity, Usage, tree_usage};
+use forebay_sys::process::{End, Identity, Usage, group_cpu_us, tree_usage};
 use rustc_hash::FxHashSet;
 use tokio::net::unix::pipe;
 use tokio::runtime::{Builder, LocalOptions};
@@ -41,8 +42,14 @@ use crate::log::Ration;
 use crate::upstream::fleet::{self, Fleet, run_dir};
 use crate::upstream::{Protocol, Upstream};
 
+use share::Share;
+
 /// So often a pool is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// And so often while one of its processes is at the end of its share of a core.
+const CLOSE_LOOK: Duration = Duration::from_millis(25);
+/// So often it is told in the log that a process is held back.
+const TELL_HELD: Duration = Duration::from_secs(60);
 /// So often it is measured what its processes take.
 const MEASURE: Duration = Duration::from_secs(1);
 /// A process that was not needed for so long is ended, if there are more than must be.
@@ -228,6 +235,10 @@ struct Running {
     condemned: bool,
     /// What it had taken when it was measured last.
     usage: Usage,
+    /// What it may take of a core.
+    share: Share,
+    /// When it was told last that it is held back.
+    told_held: Option<Instant>,
 }
 
 fn now() -> Tick {
@@ -269,7 +280,7 @@ impl Keeper {
                 return;
             };
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(self.pause()) => {}
                 () = fleet.wake.notified() => {}
                 _ = stopping.changed() => {}
             }
@@ -279,6 +290,18 @@ impl Keeper {
             false => GRACE,
         };
         self.end(grace).await;
+    }
+
+    /// How long nothing has to be looked at.
+    fn pause(&self) -> Duration {
+        let is_tight = |slot: &Slot| match &slot.state {
+            State::Running(running) | State::Leaving { running, .. } => running.share.is_tight(),
+            State::Off | State::Paused { .. } => false,
+        };
+        match self.slots.iter().any(is_tight) {
+            true => CLOSE_LOOK,
+            false => LOOK,
+        }
     }
 
     /// Ends all of them.
@@ -312,6 +335,7 @@ impl Keeper {
         for number in 0..self.slots.len() {
             self.take_end(number, now);
             self.enforce(number);
+            self.hold_back(number, now);
             self.let_go(number, now);
         }
         self.recycle(now);
@@ -383,7 +407,7 @@ impl Keeper {
             {
                 let usage = tree_usage(pid);
                 let before = std::mem::replace(&mut running.usage, usage);
-                loads.push((number, load(&before, &usage, since, self.spec.memory)));
+                loads.push((number, load(&before, &usage, since, &self.spec)));
             }
         }
         self.upstream.pool.report_loads(&loads, MEASURE, now());
@@ -421,6 +445,42 @@ impl Keeper {
         }
         running.condemned = true;
         running.program.end(Duration::ZERO);
+    }
+
+    /// Stops a process that has taken more than its share of a core, and lets it go on.
+    fn hold_back(&mut self, number: usize, now: Instant) {
+        let is_busy = self.upstream.pool.view(number, self::now()).in_flight > 0;
+        let running = match &mut self.slots[number].state {
+            State::Running(running) => running,
+            // Who is asked to end goes on, to hear it.
+            State::Leaving {
+                running,
+                is_asked: false,
+                ..
+            } => running,
+            _ => return,
+        };
+        let Some(pid) = running.program.pid() else {
+            return;
+        };
+        if running.condemned || !running.share.is_due(is_busy, now) {
+            return;
+        }
+        running.share.handle_taken(group_cpu_us(pid), now);
+        let is_held = running.share.is_used_up();
+        if is_held == running.share.is_held() || !running.program.hold(is_held) {
+            return;
+        }
+        running.share.set_held(is_held);
+        let is_news = |told: Instant| now.duration_since(told) >= TELL_HELD;
+        if is_held && running.told_held.is_none_or(is_news) {
+            running.told_held = Some(now);
+            let peer = &*self.upstream.peers[number].label;
+            tracing::warn!(
+                peer,
+                "a process takes more than its share of a core: it is held back"
+            );
+        }
     }
 
     /// Asks a process to end that is to leave and has nothing to do.
@@ -555,6 +615,8 @@ impl Keeper {
                     requests_before: self.requests(number),
                     condemned: false,
                     usage: Usage::default(),
+                    share: Share::new(self.spec.cpu_ppm, Instant::now()),
+                    told_held: None,
                 });
                 self.duty(number, Duty::Serve);
             }
@@ -644,15 +706,15 @@ impl Keeper {
     }
 }
 
-/// How busy a process was between two looks: all of a core, all of the memory it may hold, and as much
-/// as a plain disk does are 100 each.
-fn load(before: &Usage, after: &Usage, since: Duration, memory: u64) -> Load {
+/// How busy a process was between two looks: all of a core and of the memory that it may take, and as
+/// much as a plain disk does are 100 each.
+fn load(before: &Usage, after: &Usage, since: Duration, spec: &fleet::Spec) -> Load {
     const DISK_BYTES: f32 = 100.0 * 1024.0 * 1024.0;
     let seconds = since.as_secs_f32().max(0.001);
     let of = |before: u64, after: u64| as_f32(after.saturating_sub(before)) / seconds;
     Load {
-        cpu: of(before.cpu_us, after.cpu_us) / 10_000.0,
-        memory: 100.0 * as_f32(after.memory_bytes) / as_f32(memory.max(1)),
+        cpu: 100.0 * of(before.cpu_us, after.cpu_us) / as_f32(spec.cpu_ppm.max(1).into()),
+        memory: 100.0 * as_f32(after.memory_bytes) / as_f32(spec.memory.max(1)),
         io: 100.0 * of(before.io_bytes, after.io_bytes) / DISK_BYTES,
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 
-use super::message::{MAX_NEWS, News, StartOptions, read_news, write_end, write_start};
+use super::message::{MAX_NEWS, News, StartOptions, read_news, write_end, write_hold, write_start};
 
 /// Messages that may wait because the helper is busy: more would only be waited for longer.
 const MAX_UNSENT: usize = 1_024;
@@ -264,6 +264,16 @@ impl Program {
     /// For who wants to know when it is over, but does not keep it running.
     pub fn watch(&self) -> Watch {
         Watch(self.state.clone())
+    }
+
+    /// Stops it and its group, or lets them go on. False: not now, the helper is busy or gone.
+    pub fn hold(&self, is_held: bool) -> bool {
+        let Some(link) = self.link.upgrade() else {
+            return false;
+        };
+        let bytes = write_hold(self.number, is_held);
+        let fds = Vec::new();
+        link.send(Message { bytes, fds }).is_ok()
     }
 
     /// Asks it to end, and kills it when it has not after `grace`; at once if that is zero.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use forebay_sys::net;
 use forebay_sys::process::{
-    self, ChildSignal, Ending, Launch, LaunchStep, Launcher, end_group, next_ended,
+    self, ChildSignal, Ending, Launch, LaunchStep, Launcher, end_group, hold_group, next_ended,
 };
 use rustix::io::Errno;
 
@@ -161,6 +161,12 @@ impl Keeper {
                 }
                 Some((number, Wish::End { grace_ms })) => {
                     self.end(id, number, grace_ms);
+                    true
+                }
+                Some((number, Wish::Hold { is_held })) => {
+                    if let Some(pid) = self.numbers.get(&(id, number)) {
+                        hold_group(*pid, is_held);
+                    }
                     true
                 }
                 None => false,

@@ -11,6 +11,7 @@
 //!             arguments: u16, variables: u16, then ended by NUL each: the program, its directory,
 //!             its arguments, its environment
 //!   2 end     grace: u32 (milliseconds between asking and killing)
+//!   3 hold    0 let it go on | 1 hold it: u8
 //! identity  0 | 1, user: u32, group: u32, groups: u16, u32 each
 //!
 //! from the helper   number: u32, kind: u8, and by kind
@@ -58,6 +59,11 @@ pub enum Wish<'a> {
     End {
         /// So long after having asked it to.
         grace_ms: u32,
+    },
+    /// Stop it and all that is in its group, or let them go on.
+    Hold {
+        /// Which of both.
+        is_held: bool,
     },
 }
 
@@ -164,6 +170,13 @@ pub fn write_end(number: u32, grace_ms: u32) -> Vec<u8> {
     out
 }
 
+/// Writes that a program is to be held, or to go on.
+pub fn write_hold(number: u32, is_held: bool) -> Vec<u8> {
+    let mut out = number.to_be_bytes().to_vec();
+    out.extend([3, u8::from(is_held)]);
+    out
+}
+
 /// Reads what a worker wants, and of which program.
 pub fn read_wish(message: &[u8]) -> Option<(u32, Wish<'_>)> {
     let mut input = Input(message);
@@ -172,6 +185,13 @@ pub fn read_wish(message: &[u8]) -> Option<(u32, Wish<'_>)> {
         1 => Wish::Start(Box::new(read_start(&mut input)?)),
         2 => Wish::End {
             grace_ms: input.u32()?,
+        },
+        3 => Wish::Hold {
+            is_held: match input.u8()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
         },
         _ => return None,
     };
@@ -353,6 +373,12 @@ mod tests {
             read_wish(&message),
             Some((9, Wish::End { grace_ms: 1_000 }))
         );
+        for is_held in [false, true] {
+            let message = write_hold(9, is_held);
+            assert_eq!(read_wish(&message), Some((9, Wish::Hold { is_held })));
+        }
+        assert_eq!(read_wish(&[0, 0, 0, 9, 3, 2]), None);
+        assert_eq!(read_wish(&[0, 0, 0, 9, 3]), None);
         for news in [
             News::Started { pid: 4_711 },
             News::Failed {

@@ -115,6 +115,44 @@ fn what_cannot_be_started_says_why() {
     assert_eq!(refused.err(), Some(StartError::Gone));
 }
 
+/// Comes back when the first process of a program is stopped, or is not.
+async fn stopped(program: &Program, is_stopped: bool) {
+    loop {
+        let Some(pid) = program.pid() else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        if stat.contains(") T ") == is_stopped {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn a_program_can_be_held_goes_on_and_hears_that_it_is_to_end_while_it_is_held() {
+    with_helper(async |_helper, programs| {
+        let script = "trap 'exit 7' TERM; echo ready; while :; do :; done";
+        let (program, mut output) = shell(&programs, script);
+        assert_eq!(output.read_u8().await.unwrap(), b'r');
+        for is_held in [true, false, true] {
+            assert!(program.hold(is_held));
+            stopped(&program, is_held).await;
+        }
+        program.end(Duration::from_secs(30));
+        assert_eq!(program.over().await.unwrap().end, End::Exited(7));
+        let (program, mut output) = shell(&programs, "echo ready; while :; do :; done");
+        assert_eq!(output.read_u8().await.unwrap(), b'r');
+        assert!(program.hold(true));
+        stopped(&program, true).await;
+        program.end(Duration::ZERO);
+        assert_eq!(program.over().await.unwrap().end, End::Killed(9));
+        // Of one that has ended nothing can be held.
+        program.hold(true);
+    });
+}
+
 #[test]
 fn a_program_that_nobody_wants_is_ended_with_its_children() {
     with_helper(async |_helper, programs| {
