@@ -110,7 +110,7 @@ fn bodies_stream_both_ways() {
 
 #[test]
 fn a_body_of_unknown_length_is_taken_in_first() {
-    let php = PhpFpm::start(2, &[("echo.php", ECHO)]);
+    let php = PhpFpm::start(4, &[("echo.php", ECHO)]);
     let server = plain(&php);
     let chunked = |pieces: &[&[u8]]| Request::new("POST", "/echo.php").chunks(pieces);
     let response = server.client().request(&chunked(&[b"one ", b"two"]));
@@ -169,6 +169,49 @@ fn more_requests_than_processes_are_all_answered() {
             .collect();
         assert_eq!(pids.len(), 2, "both processes work: {pids:?}");
     }
+}
+
+/// A Unix socket refuses at once (EAGAIN) what its backlog has no room for.
+#[test]
+fn a_short_backlog_is_no_fault() {
+    let script = "<?php usleep(5000); echo 'done';";
+    let php = PhpFpm::start_with(1, "listen.backlog = 2", &[("a.php", script)]);
+    let server = plain(&php);
+    let threads: Vec<_> = (0..40)
+        .map(|_| {
+            let client = server.client();
+            std::thread::spawn(move || client.get("/a.php").status())
+        })
+        .collect();
+    let statuses: Vec<u16> = threads
+        .into_iter()
+        .map(|thread| thread.join().expect("an answer"))
+        .collect();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+/// As long as it may take to connect, and then it is 503: it is there, and busy.
+#[test]
+fn a_backlog_that_stays_full_is_503() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("app.sock");
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+    let listener = listener.expect("a socket");
+    let address = socket2::SockAddr::unix(&path).expect("an address");
+    listener.bind(&address).expect("a socket");
+    listener.listen(0).expect("a socket");
+    let _only = std::os::unix::net::UnixStream::connect(&path).expect("the one it takes");
+    let server = Server::builder(
+        "site { \"*\", fastcgi \"unix:@app@\" { connect_timeout = \"300ms\", retries = 0 } }",
+    )
+    .set("app", path.display().to_string())
+    .start();
+    let begun = Instant::now();
+    assert_eq!(server.client().get("/").status(), 503);
+    assert!(
+        begun.elapsed() > Duration::from_millis(250),
+        "it has waited"
+    );
 }
 
 #[test]
@@ -324,7 +367,7 @@ fn what_php_marks_is_cached() {
 #[test]
 fn files_go_out_in_the_place_of_an_answer() {
     let php = PhpFpm::start(
-        2,
+        4,
         &[
             (
                 "sendfile.php",

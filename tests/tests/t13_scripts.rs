@@ -284,7 +284,7 @@ fn where_nothing_is_found_the_next_step_is_asked() {
 fn tries_with_queries_variables_and_other_names() {
     // A process for each server that keeps a connection.
     let php = PhpFpm::start(
-        4,
+        8,
         &[
             ("doku.php", WHICH),
             ("app.phtml", WHICH),
@@ -383,6 +383,14 @@ fn source_never_leaks() {
         "d/.htaccess",
         "a.php.2024-01-01",
         "a.php.",
+        "a.php ",
+        "a.PHP.",
+        "a.php::$DATA",
+        "a.php.~1~",
+        "a.php.bak2",
+        "a.php.txt",
+        "a.php.dpkg-old",
+        "d/.a.php.un~",
     ];
     for copy in copies {
         php.file(copy, secret);
@@ -406,6 +414,12 @@ fn source_never_leaks() {
                 "/a%2ephp",
                 "/a.php%20",
                 "/a.php%2f",
+                "/a.php%20.",
+                "/a.php%2e",
+                "/a.php%3a%3a$data",
+                "/A%2ePHP/x",
+                "/a.php%5c",
+                "/a.php%252e",
                 "/d/index.php",
                 "/d/",
                 "/d",
@@ -419,7 +433,7 @@ fn source_never_leaks() {
             .map(String::from),
         );
         for target in targets {
-            let target = target.replace('#', "%23");
+            let target = target.replace('#', "%23").replace(' ', "%20");
             for range in [None, Some("bytes=0-40")] {
                 let mut request = Request::get(&target);
                 if let Some(range) = range {

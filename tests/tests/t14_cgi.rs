@@ -41,7 +41,7 @@ fn env_program(server: &Server) {
     shell(
         server,
         "env",
-        &format!("{HEAD}; env; echo dir=$(pwd) arg0=$0"),
+        &format!("{HEAD}; env; echo dir=$(pwd) arg0=$0; echo args=$#; echo fds=$(ls /proc/$$/fd)"),
     );
 }
 
@@ -59,10 +59,14 @@ fn programs(server: &Server) -> Vec<u32> {
 }
 
 fn helper(server: &Server) -> u32 {
-    let children = format!("/proc/{0}/task/{0}/children", server.pid());
-    let children = std::fs::read_to_string(children).expect("a server");
-    let first = children.split_whitespace().next().expect("a helper");
-    first.parse().expect("a process id")
+    children(server.pid())[0]
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.expect("a process");
+    let pids = children.split_whitespace();
+    pids.map(|pid| pid.parse().expect("a process id")).collect()
 }
 
 #[test]
@@ -151,6 +155,51 @@ fn a_program_knows_what_rfc_3875_says() {
     let spaced = server.client().get("/env/a%20b").expect(200);
     assert_eq!(value(&spaced, "PATH_INFO"), Some("/a b"));
     assert_eq!(value(&spaced, "CONTENT_LENGTH"), None);
+}
+
+/// RFC 3875 §4.4 lets a query without `=` be arguments; php-cgi took them for options, among them one
+/// that shows the source (CVE-2012-1823).
+#[test]
+fn a_program_has_nothing_but_its_variables() {
+    let server = Server::builder(r#"site { "*", cgi "@dir@/cgi" }"#)
+        .env("A_SECRET", "of the server's")
+        .env("HTTP_PROXY", "http://proxy.test")
+        .start();
+    env_program(&server);
+    let response = server.client().get("/env?-s+-d").expect(200);
+    assert_eq!(value(&response, "args"), Some("0"));
+    // The last two are the shell's own: what it reads from, its script and what `ls` says.
+    assert_eq!(value(&response, "fds"), Some("0 1 10 2 3"));
+    let known = "GATEWAY_INTERFACE SERVER_PROTOCOL SERVER_SOFTWARE SERVER_NAME SERVER_PORT SERVER_ADDR \
+        REQUEST_METHOD REQUEST_URI REQUEST_SCHEME REDIRECT_STATUS QUERY_STRING SCRIPT_NAME SCRIPT_FILENAME \
+        DOCUMENT_ROOT DOCUMENT_URI REMOTE_ADDR REMOTE_PORT PATH HTTP_HOST HTTP_CDN_LOOP \
+        PWD OLDPWD SHLVL _ dir args fds";
+    for line in response.text().lines() {
+        let name = line.split('=').next().unwrap_or_default();
+        assert!(known.split(' ').any(|one| one == name), "{line}");
+    }
+}
+
+#[test]
+fn php_cgi_shows_no_source_to_who_asks_for_options() {
+    let server = Server::builder(r#"site { "*", cgi "@dir@/cgi" }"#)
+        .file(
+            "cgi/a.php",
+            "#!/usr/bin/env php-cgi\n<?php /* secret */ echo 'ran ', $_SERVER['QUERY_STRING'];",
+        )
+        .start();
+    let program = server.dir().join("cgi/a.php");
+    std::fs::set_permissions(program, Permissions::from_mode(0o755)).expect("a mode");
+    for query in [
+        "-s",
+        "-s+-d",
+        "%2ds",
+        "-d+auto_prepend_file=/etc/passwd",
+        "-h",
+    ] {
+        let got = server.client().get(&format!("/a.php?{query}")).expect(200);
+        assert_eq!(got.text(), format!("ran {query}"));
+    }
 }
 
 #[test]
@@ -500,6 +549,30 @@ fn a_client_that_leaves_takes_its_program_along() {
 }
 
 #[test]
+fn a_client_that_leaves_in_mid_response_takes_all_of_its_programs_along() {
+    let server = site();
+    shell(
+        &server,
+        "endless",
+        &format!("(sleep 1000 & sleep 1000) & {HEAD}; while :; do echo more; done"),
+    );
+    shell(&server, "upload", "sleep 1000 & cat >/dev/null; sleep 1000");
+    for _ in 0..2 {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get("/endless"));
+        let _ = conn.read_head();
+        wait::until("they run", || programs(&server).len() >= 3);
+        conn.abort();
+        wait::until("all are ended", || programs(&server).is_empty());
+        let mut conn = server.client().connect();
+        conn.raw("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nbegun");
+        wait::until("it runs", || programs(&server).len() == 3);
+        conn.abort();
+        wait::until("all are ended", || programs(&server).is_empty());
+    }
+}
+
+#[test]
 fn no_more_run_than_may_and_the_others_wait() {
     let server = serve(r#"cgi "@dir@/cgi" { concurrency = 2 }"#);
     shell(
@@ -515,14 +588,8 @@ fn no_more_run_than_may_and_the_others_wait() {
             conn
         })
         .collect();
-    let shells = || {
-        let all = programs(&server).into_iter();
-        all.filter(|pid| {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-            name.is_ok_and(|name| name.trim() == "gate")
-        })
-        .count()
-    };
+    // Not what they have started themselves, which looks like them for a moment.
+    let shells = || children(helper(&server)).len();
     wait::until("two run", || shells() == 2);
     assert!(shells() <= 2);
     server.file("cgi/go", "");

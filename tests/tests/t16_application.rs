@@ -155,6 +155,16 @@ fn what_no_http_request_may_say_no_parameters_may_say() {
         (&[("CONTENT_LENGTH", "+1")], 400),
         (&[("CONTENT_LENGTH", "1"), ("CONTENT_LENGTH", "2")], 400),
         (&[("SERVER_NAME", "a\r\nb"), ("HTTP_HOST", "")], 400),
+        (&[("REQUEST_URI", "/a\0b")], 400),
+        (&[("REQUEST_URI", "/a%00b")], 400),
+        (&[("REQUEST_URI", "/a\nb")], 400),
+        (&[("HTTP_X_TEST", "a\0b")], 400),
+        (&[("HTTP_X\0TEST", "a")], 400),
+        (&[("HTTP_", "a")], 400),
+        (&[("HTTP_HOST", "a\0")], 400),
+        (&[("CONTENT_TYPE", "a/b\r\nEvil: c")], 400),
+        (&[("CONTENT_LENGTH", "-1")], 400),
+        (&[("CONTENT_LENGTH", "99999999999999999999")], 400),
     ] {
         let answer = web.ask(&with(more), b"");
         assert_eq!((answer.status(), answer.end), (status, Some(0)), "{more:?}");
@@ -341,6 +351,87 @@ fn an_abort_ends_its_request_only() {
     until("the origin to be left", || origin.open_connections() == 0);
     let answer = web.ask(&with(&[("REQUEST_URI", "/fast")]), b"");
     assert_eq!(answer.body(), "fast");
+}
+
+/// §5.4 among others: what is aborted ends, and the others on the connection do not notice.
+#[test]
+fn an_abort_of_one_among_others_is_its_own_only() {
+    let gate = Gate::new();
+    let slow = Script::new()
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        .then(Act::Wait(gate.clone()))
+        .send("done");
+    let origin = Origin::setup()
+        .route("/slow", slow)
+        .route("/silent", Script::ok("never").when(&Gate::new()))
+        .route("/endless", Script::pattern(1 << 40))
+        .start();
+    let server = builder("proxy \"@origin@\"")
+        .origin("origin", &origin)
+        .start();
+    let mut web = front(&server);
+    let ask = |id: u16, uri: &str| request(id, true, &with(&[("REQUEST_URI", uri)]), b"");
+    web.send(&ask(1, "/slow"));
+    web.send(&ask(2, "/endless"));
+    web.send(&ask(3, "/silent"));
+    // One whose body has begun, and one whose parameters have.
+    let params = with(&[("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "10")]);
+    let mut begun = request(4, true, &params, b"begun");
+    begun.truncate(begun.len() - 8);
+    web.send(&begun);
+    web.send(&begin(5, 1, true));
+    web.send(&record(kind::PARAMS, 5, &pairs(GET)));
+    until("all to be asked for", || origin.requests().len() == 4);
+    for id in [3, 5, 4, 2, 77] {
+        web.send(&record(kind::ABORT, id, b""));
+    }
+    let (mut ended, mut body) = (Vec::new(), Vec::new());
+    while !ended.contains(&1) {
+        let record = web.read_record().expect("a record");
+        match (record.kind, record.id) {
+            (kind::STDOUT, 1) => body.extend(record.content),
+            (kind::STDOUT, id) => assert!(!ended.contains(&id), "{id} goes on behind its end"),
+            (kind::END, id) => ended.push(id),
+            _ => panic!("{record:?}"),
+        }
+        if ended.len() == 4 {
+            gate.open();
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, [1, 2, 3, 4, 5]);
+    assert!(body.ends_with(b"halfdone"));
+    // One is kept, and the one of `/silent` does not look.
+    until("the others to be left", || origin.open_connections() <= 2);
+    // Their numbers are free again.
+    web.send(&ask(2, "/slow"));
+    assert!(web.answer(2).body().ends_with("halfdone"));
+}
+
+/// §3.3, §5.2: of parameters that are not about the request there may be more than a record.
+#[test]
+fn parameters_over_many_records_are_one_stream() {
+    let server = start(ECHO);
+    let mut web = front(&server);
+    let long = "v".repeat(60_000);
+    let params = with(&[
+        ("DOCUMENT_ROOT", &long),
+        ("SCRIPT_FILENAME", &long),
+        ("X", "y"),
+    ]);
+    let block = pairs(&params);
+    assert!(block.len() > 1 << 16);
+    for size in [65_535, 60_001, 997] {
+        let mut bytes = begin(1, 1, true);
+        for part in block.chunks(size) {
+            bytes.extend(record(kind::PARAMS, 1, part));
+        }
+        bytes.extend(record(kind::PARAMS, 1, b""));
+        bytes.extend(record(5, 1, b""));
+        web.send(&bytes);
+        let answer = web.answer(1);
+        assert!(answer.body().contains("192.0.2.7|t|"), "{size}: {answer:?}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::params::{Params, ParamsBuilder};
 use crate::reader::Reader;
 use crate::record::{
     HEADER_LEN, Header, Piece, ProtocolStatus, RecordType, Role, read_end_request, write_begin,
-    write_end, write_stream,
+    write_end, write_params,
 };
 
 /// What came from the application; see [`Client::poll`].
@@ -273,7 +273,7 @@ impl Client {
             Role::Authorizer => Sending::Sent,
             Role::Responder | Role::Filter => Sending::Stdin,
         };
-        write_stream(RecordType::Params, id, params.as_bytes(), out);
+        write_params(id, params.as_bytes(), out);
         Ok(())
     }
 

@@ -234,17 +234,55 @@ impl Piece {
     }
 }
 
-/// Writes a stream that is there as a whole: as many records as it needs, then the empty one
-/// that ends it.
-pub(crate) fn write_stream(kind: RecordType, id: u16, mut data: &[u8], out: &mut Vec<u8>) {
-    while !data.is_empty() {
-        let piece = Piece::new(kind, id, data.len(), u16::MAX, false);
-        let (now, rest) = data.split_at(piece.content);
-        out.extend_from_slice(&piece.header);
-        out.extend_from_slice(now);
-        data = rest;
+/// Writes the stream of parameters, with its end. A pair goes on in another record only if it is
+/// longer than one: PHP reads each record for itself, and breaks off where a pair is cut.
+pub(crate) fn write_params(id: u16, mut block: &[u8], out: &mut Vec<u8>) {
+    while !block.is_empty() {
+        let (mut pairs, behind) = block.split_at(whole_pairs(block, MAX_CONTENT));
+        while !pairs.is_empty() {
+            let piece = Piece::new(RecordType::Params, id, pairs.len(), u16::MAX, false);
+            let (now, rest) = pairs.split_at(piece.content);
+            out.extend_from_slice(&piece.header);
+            out.extend_from_slice(now);
+            pairs = rest;
+        }
+        block = behind;
     }
-    write_end(kind, id, out);
+    write_end(RecordType::Params, id, out);
+}
+
+/// How long the first pairs of a block are that have room in `most` bytes, at least one pair.
+fn whole_pairs(block: &[u8], most: usize) -> usize {
+    if block.len() <= most {
+        return block.len();
+    }
+    let mut end = 0;
+    while let Some(len) = block.get(end..).and_then(pair_len) {
+        let next = end.saturating_add(len);
+        if next > most && end > 0 {
+            return end;
+        }
+        if next >= most {
+            return next.min(block.len());
+        }
+        end = next;
+    }
+    block.len()
+}
+
+/// How long the first pair is, its lengths included.
+fn pair_len(block: &[u8]) -> Option<usize> {
+    let (mut at, mut sum) = (0, 0);
+    for _ in 0..2 {
+        let (lens, len) = match *block.get(at..)? {
+            [short, ..] if short & 0x80 == 0 => (1, u32::from(short)),
+            [b3, b2, b1, b0, ..] => (4, u32::from_be_bytes([b3 & 0x7f, b2, b1, b0])),
+            _ => return None,
+        };
+        at += lens;
+        sum += u64::from(len);
+    }
+    usize::try_from(sum).ok()?.checked_add(at)
 }
 
 /// Writes the empty record that ends a stream (§3.3); the same as a record without content.

@@ -1,6 +1,6 @@
 //! One test for each rule, with the section of the FastCGI specification in its name.
 
-use forebay_fastcgi::{Client, Limits, Misuse, Role};
+use forebay_fastcgi::{Client, Limits, Misuse, Params, ParamsBuilder, Records, Role};
 
 use crate::common::{begin, client_in, params, record, server_in};
 
@@ -152,4 +152,47 @@ fn s5_1_a_connection_is_reused_only_if_all_was_sent() {
         assert!(text.contains("app_status: 258"), "{text}");
         assert!(text.contains(&format!("reusable: {reusable}")), "{text}");
     }
+}
+
+/// PHP reads each record of parameters for itself.
+#[test]
+fn s5_2_no_pair_goes_on_in_the_next_record() {
+    let records_of = |lens: &[usize]| {
+        let mut pairs = ParamsBuilder::new(1 << 20);
+        for (number, len) in lens.iter().enumerate() {
+            let (name, value) = (format!("NAME_{number}"), vec![b'v'; *len]);
+            pairs.push(name.as_bytes(), &value).unwrap();
+        }
+        let (mut client, mut out) = (Client::new(Limits::default()), Vec::new());
+        let id = client.begin(Role::Responder, true, &mut out).unwrap();
+        out.clear();
+        client.params(id, &pairs, &mut out).unwrap();
+        let mut records = Records::default();
+        records.push(&out);
+        let mut contents = Vec::new();
+        while let Some(record) = records.next_record().unwrap() {
+            contents.push(record.content);
+        }
+        assert!(contents.pop().unwrap().is_empty(), "the end of the stream");
+        assert_eq!(contents.concat(), pairs.as_bytes());
+        contents
+    };
+    let read = |content: &[u8]| Params::read(content.to_vec().into(), &Limits::default());
+    for len in (60_000..65_500).step_by(7) {
+        // What is in a record is whole, and the next pair had no room in it.
+        let contents = records_of(&[len / 2, len / 2, 100, len, 3]);
+        assert!(
+            contents.iter().all(|content| read(content).is_ok()),
+            "{len}"
+        );
+        assert!(contents.len() <= 4, "{len}: {}", contents.len());
+    }
+    // Exactly a record, and one more.
+    assert_eq!(records_of(&[65_535 - 11]).len(), 1);
+    assert_eq!(records_of(&[65_535 - 11, 0]).len(), 2);
+    assert_eq!(records_of(&[65_535 - 10]).len(), 2);
+    // A pair that is longer than any record is cut, and those behind it are not.
+    let contents = records_of(&[1, 70_000, 2]);
+    assert_eq!(contents.len(), 4);
+    assert!(read(&contents[0]).is_ok() && read(&contents[3]).is_ok());
 }

@@ -1,6 +1,6 @@
 //! Connecting to a peer: every address of its name, within the time.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::worker::Worker;
 
 /// No address is given up earlier than this, however many there are.
 const LEAST_TIME: Duration = Duration::from_millis(200);
+/// A Unix socket whose backlog is full is tried again after so long.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
 
 /// The PROXY header that tells a peer who the client is (the PROXY protocol, HAProxy's
 /// `proxy-protocol.txt`, sections 2.1 and 2.2).
@@ -79,14 +81,23 @@ async fn connect_clear(
     let left = |now: u64| Duration::from_millis(until_ms.saturating_sub(now));
     let now = worker.now_ms();
     match &peer.place {
-        Place::Unix(path) => {
-            let connecting = UnixStream::connect(path);
-            match timeout(deadline, now, left(now), connecting).await {
-                Ok(Ok(stream)) => Ok(Transport::Unix(stream)),
-                Ok(Err(error)) => Err(refused(peer, &error)),
-                Err(_) => Err(too_slow(peer)),
+        Place::Unix(path) => loop {
+            let now = worker.now_ms();
+            match timeout(deadline, now, left(now), UnixStream::connect(path)).await {
+                Ok(Ok(stream)) => return Ok(Transport::Unix(stream)),
+                // Its backlog is full: TCP would ask again by itself, and nobody tells when there
+                // is room.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if left(now) <= BACKLOG_PAUSE {
+                        let what = format!("{}: its backlog is full", peer.label);
+                        return Err(Fault::with(Reason::PeerRefused, what));
+                    }
+                    let _ = timeout(deadline, now, BACKLOG_PAUSE, pending::<()>()).await;
+                }
+                Ok(Err(error)) => return Err(refused(peer, &error)),
+                Err(_) => return Err(too_slow(peer)),
             }
-        }
+        },
         // Of a peer that is in service it is its socket.
         Place::Process(_) => Err(Fault::with(Reason::Internal, "a process without a socket")),
         Place::Address(address) => {

@@ -19,7 +19,7 @@ pub struct Hide {
 
 /// What editors and people put behind the name of a file that they keep a copy of, and what packs
 /// it: behind `.`, `_` or `-`.
-const COPIES: [&[u8]; 24] = [
+const COPIES: [&[u8]; 33] = [
     b"bak",
     b"backup",
     b"old",
@@ -44,6 +44,16 @@ const COPIES: [&[u8]; 24] = [
     b"zip",
     b"tar",
     b"7z",
+    b"tgz",
+    b"rar",
+    b"txt",
+    // What package managers put beside what was changed: `.dpkg-old`, `.ucf-dist`, `.rpmsave`.
+    b"dpkg",
+    b"ucf",
+    b"rpmsave",
+    b"rpmnew",
+    b"rpmorig",
+    b"mine",
 ];
 
 impl Hide {
@@ -136,10 +146,17 @@ pub fn without_copy(name: &[u8]) -> Option<&[u8]> {
         [b'#', name @ ..] | [name @ .., b'#' | b'~' | b'.' | b' '] => return Some(name),
         _ => {}
     }
+    // A stream of a file, as NTFS has them: `x.php::$DATA` is `x.php`.
+    if let Some(at) = memchr::memchr(b':', name) {
+        return Some(&name[..at]);
+    }
     let at = name.iter().rposition(|byte| b"._-".contains(byte))?;
     let end = &name[at + 1..];
-    let is_number = end.iter().all(u8::is_ascii_digit);
-    (is_number || COPIES.contains(&end)).then(|| &name[..at])
+    // Emacs numbers them `x.php.~1~`, people `x.php.bak2`.
+    let end = end.strip_prefix(b"~").unwrap_or(end);
+    let digits = end.iter().rev().take_while(|byte| byte.is_ascii_digit());
+    let word = &end[..end.len() - digits.count()];
+    (word.is_empty() || COPIES.contains(&word) || COPIES.contains(&end)).then(|| &name[..at])
 }
 
 /// Whether every segment of a relative path is a name: none is empty, `.` or `..`.
@@ -296,6 +313,19 @@ mod tests {
             "x.php.tar.gz",
             "#x.php#",
             "a/x.php.orig/b",
+            "x.php::$DATA",
+            "X.PHP:stream",
+            "x.php.~1~",
+            "x.php.~12~.gz",
+            "x.php.bak2",
+            "x.php.old3~",
+            "x.php.bz2",
+            "x.php.7z",
+            "x.php.txt",
+            "x.php.dpkg-old",
+            "x.php.ucf-dist",
+            "x.php.rpmsave",
+            "x.php. .",
         ] {
             assert!(hide.refuses(path.as_bytes()), "{path}");
         }
@@ -307,6 +337,8 @@ mod tests {
             "a.1",
             "xphp.bak",
             "x.php.css",
+            "x:y.txt",
+            "notes.txt",
         ] {
             assert!(!hide.refuses(path.as_bytes()), "{path}");
         }
