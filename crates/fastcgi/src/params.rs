@@ -192,9 +192,47 @@ impl ParamsBuilder {
         if value.contains(&0) {
             return Err(PushError::BadValue);
         }
+        self.push_fit(name, value)
+    }
+
+    /// Adds one that is known to be fit: a name that the program has, and a value that a parser has
+    /// looked at. Debug builds look once more.
+    ///
+    /// # Errors
+    /// There are too many bytes; nothing was added.
+    #[inline]
+    pub fn push_fit(&mut self, name: &[u8], value: &[u8]) -> Result<(), PushError> {
+        debug_assert!(is_name(name) && !value.contains(&0));
         self.make_room(name.len(), value.len())?;
         self.block.extend_from_slice(name);
         self.block.extend_from_slice(value);
+        Ok(())
+    }
+
+    /// Adds one whose fit name ends in that of a field, in capitals and with `_` for `-`; unless it
+    /// is not `wanted`.
+    ///
+    /// # Errors
+    /// As [`push_fit`](Self::push_fit).
+    pub(crate) fn push_field(
+        &mut self,
+        (before, name): (&[u8], &[u8]),
+        value: &[u8],
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), PushError> {
+        let start = self.block.len();
+        self.make_room(before.len() + name.len(), value.len())?;
+        let name_start = self.block.len();
+        self.block.extend_from_slice(before);
+        self.block.extend(name.iter().map(|&byte| match byte {
+            b'-' => b'_',
+            byte => byte.to_ascii_uppercase(),
+        }));
+        if self.block.get(name_start..).is_some_and(wanted) {
+            self.block.extend_from_slice(value);
+        } else {
+            self.block.truncate(start);
+        }
         Ok(())
     }
 
@@ -207,7 +245,10 @@ impl ParamsBuilder {
     }
 
     /// Adds one whose value is made of several with `separator` between them.
-    pub(crate) fn push_joined<'v>(
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_joined<'v>(
         &mut self,
         name: &[u8],
         values: impl Iterator<Item = &'v [u8]> + Clone,
@@ -236,6 +277,7 @@ impl ParamsBuilder {
     }
 
     /// Writes the lengths of a pair, if there is room for it.
+    #[inline]
     fn make_room(&mut self, name_len: usize, value_len: usize) -> Result<(), PushError> {
         let len = name_len.saturating_add(value_len).saturating_add(8);
         if name_len.max(value_len) > LONGEST
@@ -244,8 +286,16 @@ impl ParamsBuilder {
             return Err(PushError::TooLarge);
         }
         self.block.reserve(len);
-        write_len(&mut self.block, name_len);
-        write_len(&mut self.block, value_len);
+        // Nearly all of them are short.
+        match (u8::try_from(name_len), u8::try_from(value_len)) {
+            (Ok(name @ ..0x80), Ok(value @ ..0x80)) => {
+                self.block.extend_from_slice(&[name, value]);
+            }
+            _ => {
+                write_len(&mut self.block, name_len);
+                write_len(&mut self.block, value_len);
+            }
+        }
         Ok(())
     }
 }

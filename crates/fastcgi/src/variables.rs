@@ -21,40 +21,88 @@ pub fn push_fields(
     params: &mut ParamsBuilder,
 ) -> Result<(), PushError> {
     let skip = skip.union(NOT_PASSED);
-    let all: Vec<Field<'_>> = fields.iter().collect();
-    let mut variable = Vec::with_capacity(64);
-    for (at, field) in all.iter().enumerate() {
+    let repeated = Repeated::of(fields);
+    for (at, field) in fields.iter().enumerate() {
         let is_passed = match field.known {
             Some(known) => !skip.contains(known),
             None => is_plain(field.name),
         };
-        let (before, after) = (all.iter().take(at), all.iter().skip(at + 1));
-        if !is_passed || before.into_iter().any(|one| is_same(one, field)) {
+        if !is_passed {
             continue;
         }
-        variable.clear();
-        variable.extend_from_slice(b"HTTP_");
-        variable.extend(field.name.iter().map(|&b| match b {
-            b'-' => b'_',
-            b => b.to_ascii_uppercase(),
-        }));
-        if !wanted(&variable) {
+        if !repeated.may_have(&field) {
+            params.push_field((b"HTTP_", field.name), field.value, &wanted)?;
             continue;
         }
-        if !after.into_iter().any(|one| is_same(one, field)) {
-            params.push(&variable, field.value)?;
-            continue;
+        let same = fields.iter().enumerate();
+        let same = same.filter(|(_, one)| is_same(one, &field));
+        if same.clone().next().is_none_or(|(first, _)| first == at) {
+            let variable = variable(field.name);
+            if wanted(&variable) {
+                // RFC 6265 §5.4: cookies have a separator of their own.
+                let separator: &[u8] = match field.known {
+                    Some(Known::Cookie) => b"; ",
+                    _ => b", ",
+                };
+                params.push_joined(&variable, same.map(|(_, one)| one.value), separator)?;
+            }
         }
-        // RFC 6265 §5.4: cookies have a separator of their own.
-        let separator: &[u8] = if field.known == Some(Known::Cookie) {
-            b"; "
-        } else {
-            b", "
-        };
-        let values = all.iter().filter(|one| is_same(one, field));
-        params.push_joined(&variable, values.map(|one| one.value), separator)?;
     }
     Ok(())
+}
+
+/// What the field of that name is as a variable.
+fn variable(name: &[u8]) -> Vec<u8> {
+    let mut variable = b"HTTP_".to_vec();
+    variable.extend(name.iter().map(|&b| match b {
+        b'-' => b'_',
+        b => b.to_ascii_uppercase(),
+    }));
+    variable
+}
+
+/// Which names stand in several lines of a head, so that not each has to be compared with all.
+struct Repeated {
+    known: KnownSet,
+    /// By a bit that some other names have, too.
+    unknown: u64,
+}
+
+impl Repeated {
+    fn of(fields: &Fields) -> Self {
+        let (mut known, mut known_again) = (KnownSet::EMPTY, KnownSet::EMPTY);
+        let (mut unknown, mut unknown_again) = (0, 0);
+        for field in fields.iter() {
+            if let Some(name) = field.known {
+                if known.contains(name) {
+                    known_again.insert(name);
+                }
+                known.insert(name);
+            } else {
+                let bit = bit_of(field.name);
+                unknown_again |= unknown & bit;
+                unknown |= bit;
+            }
+        }
+        Self {
+            known: known_again,
+            unknown: unknown_again,
+        }
+    }
+
+    fn may_have(&self, field: &Field<'_>) -> bool {
+        match field.known {
+            Some(known) => self.known.contains(known),
+            None => self.unknown & bit_of(field.name) != 0,
+        }
+    }
+}
+
+/// One bit of 64, the same for a name in capitals.
+fn bit_of(name: &[u8]) -> u64 {
+    let at = |at: usize| name.get(at).map_or(0, |byte| usize::from(byte | 0x20));
+    let sum = name.len() * 5 + at(name.len().wrapping_sub(1)) * 3 + at(name.len() / 2);
+    1 << (sum % 64)
 }
 
 /// Whether a name can be told from all others as a variable.

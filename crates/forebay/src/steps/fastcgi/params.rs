@@ -40,6 +40,8 @@ struct Writing<'a> {
     env: &'a Env,
     /// What authorizers have said.
     said: &'a [(Box<str>, Box<[u8]>)],
+    /// There are variables of the operator's or of authorizers: those have to be looked at.
+    has_own: bool,
     role: Role,
 }
 
@@ -51,14 +53,37 @@ const RESPONDERS_ONLY: [&str; 4] = [
     "SCRIPT_NAME",
 ];
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
+    fn new(env: &'a Env, exchange: &'a Exchange, role: Role) -> Writing<'a> {
+        let said = Variables::of(exchange);
+        Writing {
+            params: ParamsBuilder::new(MAX_BYTES),
+            env,
+            said,
+            has_own: !env.is_empty() || !said.is_empty(),
+            role,
+        }
+    }
+
     /// Adds one, unless the operator has one of that name.
     fn push(&mut self, name: &str, value: &[u8]) -> Result<(), PushError> {
-        let is_hidden = self.role == Role::Authorizer && RESPONDERS_ONLY.contains(&name);
-        if is_hidden || self.is_own(name.as_bytes()) {
+        if self.is_left_out(name) {
             return Ok(());
         }
         self.params.push(name.as_bytes(), value)
+    }
+
+    /// The same of a value that has no NUL in it: of this program, or of a request that was parsed.
+    fn push_fit(&mut self, name: &str, value: &[u8]) -> Result<(), PushError> {
+        if self.is_left_out(name) {
+            return Ok(());
+        }
+        self.params.push_fit(name.as_bytes(), value)
+    }
+
+    fn is_left_out(&self, name: &str) -> bool {
+        self.role == Role::Authorizer && RESPONDERS_ONLY.contains(&name)
+            || self.is_own(name.as_bytes())
     }
 
     /// The same of a value in parts.
@@ -70,7 +95,7 @@ impl Writing<'_> {
     }
 
     fn is_own(&self, name: &[u8]) -> bool {
-        is_own(self.env, self.said, name)
+        self.has_own && is_own(self.env, self.said, name)
     }
 }
 
@@ -90,12 +115,7 @@ pub fn of(
     own_cookie: Option<&str>,
     env: &Env,
 ) -> Result<ParamsBuilder, Fault> {
-    let mut writing = Writing {
-        params: ParamsBuilder::new(MAX_BYTES),
-        env,
-        said: Variables::of(exchange),
-        role: Role::Responder,
-    };
+    let mut writing = Writing::new(env, exchange, Role::Responder);
     write(exchange, placed, body, own_cookie, &mut writing).map_err(refused)?;
     Ok(writing.params)
 }
@@ -105,12 +125,7 @@ pub fn of(
 /// # Errors
 /// As [`of`].
 pub fn of_authorizer(exchange: &Exchange) -> Result<ParamsBuilder, Fault> {
-    let mut writing = Writing {
-        params: ParamsBuilder::new(MAX_BYTES),
-        env: &[],
-        said: Variables::of(exchange),
-        role: Role::Authorizer,
-    };
+    let mut writing = Writing::new(&[], exchange, Role::Authorizer);
     write(exchange, None, &Body::Empty, None, &mut writing).map_err(refused)?;
     Ok(writing.params)
 }
@@ -138,30 +153,30 @@ fn write(
     let query = placed.and_then(|placed| placed.query.as_deref());
     let query = query.unwrap_or_else(|| request.query().unwrap_or("").as_bytes());
     to.push("QUERY_STRING", query)?;
-    to.push("REQUEST_METHOD", request.method.as_str().as_bytes())?;
-    to.push("REQUEST_URI", request.original_uri().as_bytes())?;
-    to.push("REQUEST_SCHEME", exchange.scheme().as_bytes())?;
+    to.push_fit("REQUEST_METHOD", request.method.as_str().as_bytes())?;
+    to.push_fit("REQUEST_URI", request.original_uri().as_bytes())?;
+    to.push_fit("REQUEST_SCHEME", exchange.scheme().as_bytes())?;
     if exchange.remote.tls {
-        to.push("HTTPS", b"on")?;
+        to.push_fit("HTTPS", b"on")?;
     }
-    to.push("GATEWAY_INTERFACE", b"CGI/1.1")?;
-    to.push("SERVER_SOFTWARE", SOFTWARE.as_bytes())?;
-    to.push("SERVER_PROTOCOL", exchange.protocol.as_bytes())?;
+    to.push_fit("GATEWAY_INTERFACE", b"CGI/1.1")?;
+    to.push_fit("SERVER_SOFTWARE", SOFTWARE.as_bytes())?;
+    to.push_fit("SERVER_PROTOCOL", exchange.protocol.as_bytes())?;
     // php-cgi runs nothing without it, lest it is called by somebody directly.
-    to.push("REDIRECT_STATUS", b"200")?;
+    to.push_fit("REDIRECT_STATUS", b"200")?;
     addresses(exchange, to)?;
     if let Some(user) = &exchange.user {
-        to.push("AUTH_TYPE", b"Basic")?;
+        to.push_fit("AUTH_TYPE", b"Basic")?;
         to.push("REMOTE_USER", user)?;
     }
     if let Some(kind) = request.fields.get(Known::ContentType) {
-        to.push("CONTENT_TYPE", kind)?;
+        to.push_fit("CONTENT_TYPE", kind)?;
     }
     let len = body.len_bytes().unwrap_or(0);
     if len > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch) {
         let mut text = Vec::with_capacity(20);
         append_decimal(&mut text, len);
-        to.push("CONTENT_LENGTH", &text)?;
+        to.push_fit("CONTENT_LENGTH", &text)?;
     }
     fields(exchange, own_cookie, to)?;
     for (name, value) in to.said {
@@ -209,19 +224,19 @@ fn addresses(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError>
     let mut text = Vec::with_capacity(40);
     if exchange.has_client_ip() {
         append_ip(exchange.client_ip(), &mut text);
-        to.push("REMOTE_ADDR", &text)?;
+        to.push_fit("REMOTE_ADDR", &text)?;
         text.clear();
         append_decimal(&mut text, u64::from(exchange.remote.address.port()));
-        to.push("REMOTE_PORT", &text)?;
+        to.push_fit("REMOTE_PORT", &text)?;
     } else {
         // A must (§4.1.8), and there is none.
-        to.push("REMOTE_ADDR", b"")?;
+        to.push_fit("REMOTE_ADDR", b"")?;
     }
     let local = exchange.remote.local;
     text.clear();
     if !local.ip().is_unspecified() {
         append_ip(local.ip(), &mut text);
-        to.push("SERVER_ADDR", &text)?;
+        to.push_fit("SERVER_ADDR", &text)?;
     }
     let host = exchange.request.host();
     let name: &[u8] = if host.is_empty() {
@@ -229,10 +244,10 @@ fn addresses(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError>
     } else {
         host.as_bytes()
     };
-    to.push("SERVER_NAME", name)?;
-    let mut port = Vec::with_capacity(5);
-    append_decimal(&mut port, u64::from(exchange.port()));
-    to.push("SERVER_PORT", &port)
+    to.push_fit("SERVER_NAME", name)?;
+    text.clear();
+    append_decimal(&mut text, u64::from(exchange.port()));
+    to.push_fit("SERVER_PORT", &text)
 }
 
 fn fields(
@@ -247,8 +262,12 @@ fn fields(
         skip.insert(Known::Cookie);
     }
     let (env, said) = (to.env, to.said);
-    let may = |name: &[u8]| !is_own(env, said, name);
-    push_fields(fields, skip, may, &mut to.params)?;
+    if to.has_own {
+        let may = |name: &[u8]| !is_own(env, said, name);
+        push_fields(fields, skip, may, &mut to.params)?;
+    } else {
+        push_fields(fields, skip, |_| true, &mut to.params)?;
+    }
     if let Some(own) = own {
         let left = cookies_without(own.as_bytes(), fields).join(b"; ".as_slice());
         if !left.is_empty() {
@@ -256,7 +275,10 @@ fn fields(
         }
     }
     // RFC 8586: an application that leads back here is told from one that does not.
-    let mut loops: Vec<&[u8]> = fields.all(Known::CdnLoop).collect();
-    loops.push(own_name().as_bytes());
-    to.push("HTTP_CDN_LOOP", &loops.join(b", ".as_slice()))
+    if to.is_own(b"HTTP_CDN_LOOP") {
+        return Ok(());
+    }
+    let loops = fields.all(Known::CdnLoop);
+    let loops = loops.chain([own_name().as_bytes()]);
+    to.params.push_joined(b"HTTP_CDN_LOOP", loops, b", ")
 }
