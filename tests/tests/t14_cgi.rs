@@ -746,3 +746,36 @@ fn another_user_runs_programs_when_root_starts_the_server() {
         "65533 65532 65532\n"
     );
 }
+
+#[test]
+fn programs_that_run_as_root_are_warned_of() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let config = |processes: &str, cgi: &str| {
+        format!(
+            "local app = processes \"app\" {{ \"true\", protocol = \"http\", count = 1 {processes} }}\n\
+             site {{ \"a.test\", route \"/x\" {{ cgi \"@dir@\" {cgi} }}, proxy(app) }}"
+        )
+    };
+    let user = r#"user = "65534:65534""#;
+    let named = config(&format!(", {user}"), &format!("{{ {user} }}"));
+    let server = Server::builder(&config("", "")).start();
+    server.wait_stderr("processes \"app\": its programs run as root");
+    server.wait_stderr("cgi of site \"a.test\": its programs run as root");
+    // Also what comes with a reload.
+    let server = Server::builder(&named).open_to_all().start();
+    server.reload_with(&config("", &format!("{{ {user} }}")));
+    server.wait_stderr("processes \"app\": its programs run as root");
+    assert!(
+        !server.stderr().contains("cgi of site"),
+        "{}",
+        server.stderr()
+    );
+    let server = Server::builder(&config("", ""))
+        .server(user)
+        .open_to_all()
+        .start();
+    server.wait_stderr("ended with status");
+    assert!(!server.stderr().contains("as root"), "{}", server.stderr());
+}

@@ -39,6 +39,8 @@ pub struct Built {
     pub server: Server,
     /// What it was made of, if that is watched.
     pub made: Made,
+    /// What has programs started as the user that the server is.
+    pub own_programs: Vec<String>,
 }
 
 /// Builds what these declarations say. `previous` is what is in service now: what an equal
@@ -151,6 +153,7 @@ fn build_all(
         binds,
         server,
         made: Made::default(),
+        own_programs: declarations::own_programs(declarations),
     })
 }
 
@@ -163,7 +166,8 @@ fn counts_of(bind: &Bind, previous: Option<&Built>) -> Arc<ListenerCounts> {
     }
 }
 
-fn name_of(call: &Call, hosts: &[Node]) -> String {
+/// The name of a site.
+pub(super) fn name_of(call: &Call, hosts: &[Node]) -> String {
     match (call.find("name"), hosts.first()) {
         (Some(name), _) => str::to_owned(name),
         (None, Some(host)) => host.get::<&Host>().to_string(),

@@ -17,8 +17,10 @@ use crate::exchange::Trust;
 use crate::listen::{ListenerId, Times};
 use crate::log::{FORMATS, LEVELS};
 use crate::snapshot::{Protocol, resource_id};
+use crate::steps;
 use crate::steps::networks::Networks;
 use crate::steps::patterns::check_hosts;
+use crate::upstream::fleet;
 
 const TIME: Type = Type::Duration {
     min: Duration::from_secs(1),
@@ -329,6 +331,24 @@ pub fn redact(declarations: &[Arc<Call>]) -> Redact {
         Some(call) => Redact::new(call.get("redact")),
         None => Redact::usual(),
     }
+}
+
+/// What has programs started as the user that the server is.
+pub fn own_programs(declarations: &[Arc<Call>]) -> Vec<String> {
+    let mut found = Vec::new();
+    for call in declarations {
+        if call.name() == fleet::DIRECTIVE.name && !call.is_set("user") {
+            found.push(call.subject());
+        }
+        call.visit_steps(&mut |step| {
+            if steps::runs_programs(step) && !step.is_set("user") {
+                let site = super::build::name_of(call, call.get("HOST"));
+                found.push(format!("{} of site \"{site}\"", step.name()));
+            }
+        });
+    }
+    found.dedup();
+    found
 }
 
 /// The addresses to listen on. One that was there before keeps its number.

@@ -269,6 +269,15 @@ fn warn_unresolved(names: Vec<String>) {
     }
 }
 
+/// Whoever finds a mistake in a program that runs as root has the machine.
+fn warn_of_root(built: &Built) {
+    if process::is_root() {
+        for what in &built.own_programs {
+            tracing::warn!("{what}: its programs run as root; give it a `user`, or `server` one");
+        }
+    }
+}
+
 fn watch_signal(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("a signal cannot be watched: {error}"))
 }
@@ -329,6 +338,7 @@ impl Server {
         open_logs(&built, &process.access)?;
         // Before anybody asks: what is on disks is found by the first request.
         stores_of(&built).for_each(|kept| kept.put_in_service());
+        warn_of_root(&built);
         let mut names = Names::default();
         warn_unresolved(names.watch(&built.snapshot.upstreams).await);
         let mut checks = Checks::default();
@@ -592,6 +602,7 @@ impl Server {
             self.workers.len(),
         )
         .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
+        warn_of_root(&built);
         warn_unresolved(self.names.watch(&built.snapshot.upstreams).await);
         secret::prepare(upstreams_of(&built), &built.server.state);
         let upstreams = &built.snapshot.upstreams;
