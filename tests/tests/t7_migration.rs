@@ -236,6 +236,9 @@ fn furnish(shell: &mut Shell, config: &str) {
     let hash = "$2b$05$zoXvUasMCTmDZR27e5b9U.ObsQQGA96NmdIw5W7oHb2gLfW7U0kfC";
     shell.write("/srv/users", &format!("ann:{hash}\n"));
     let _ = shell.succeed("head -c 3000000 /dev/zero >/mnt/3MB; head -c 1000 /dev/zero >/mnt/1KB");
+    if config.contains("fastcgi_pass") {
+        furnish_php(shell);
+    }
     let ports: BTreeSet<&str> = config
         .split("127.0.0.1:")
         .skip(1)
@@ -275,6 +278,46 @@ server {{
     ));
     shell.write("/mnt/origin/conf", &origin);
     let _ = shell.spawn("nginx -p /mnt/origin -c /mnt/origin/conf", "");
+}
+
+/// A site of PHP in `/srv/blog`, and a php-fpm for it at `/run/php/blog.sock`.
+fn furnish_php(shell: &mut Shell) {
+    let script = |name: &str| {
+        format!(
+            "<?php if (isset($_GET['status'])) http_response_code((int) $_GET['status']);\n\
+             if (isset($_GET['max'])) header('Cache-Control: max-age=' . $_GET['max']);\n\
+             header('Content-Type: text/plain');\n\
+             echo '{name} ', $_SERVER['REQUEST_METHOD'], ' ', $_SERVER['REQUEST_URI'], ' ', $_SERVER['QUERY_STRING'],\n\
+             \"\\nin \", $_SERVER['APP_ENV'] ?? '-', ', proxy ', $_SERVER['HTTP_PROXY'] ?? '' ?: '-',\n\
+             ', behind it ', $_SERVER['PATH_INFO'] ?? '-', ', ', strlen(file_get_contents('php://input')), \" bytes\\n\";\n"
+        )
+    };
+    for path in [
+        "index.php",
+        "info.php",
+        "admin/index.php",
+        "uploads/evil.php",
+    ] {
+        shell.write(&format!("/srv/blog/{path}"), &script(path));
+    }
+    for (path, text) in [
+        ("style.css", "a {}\n"),
+        ("a.jpg", "no picture\n"),
+        ("uploads/a.txt", "a text\n"),
+        ("info.php.bak", "<?php $password = 1;\n"),
+        (".env", "SECRET=1\n"),
+    ] {
+        shell.write(&format!("/srv/blog/{path}"), text);
+    }
+    shell.write(
+        "/mnt/fpm.conf",
+        "[global]\nerror_log = /mnt/fpm.log\n[blog]\nlisten = /run/php/blog.sock\n\
+         user = www-data\ngroup = www-data\npm = static\npm.max_children = 4\n\
+         php_admin_value[post_max_size] = 20M\n",
+    );
+    let _ = shell.succeed("mkdir -p /run/php");
+    let program = "$(ls /usr/sbin/php-fpm* | tail -n 1)";
+    let _ = shell.spawn(&format!("{program} -n -F -R -y /mnt/fpm.conf"), "");
 }
 
 /// Asks a server what the lines say, and ends it. What is wrong goes to `wrong`.
@@ -347,7 +390,7 @@ fn try_page(page: &str, at_least: usize) {
 
 #[test]
 fn coming_from_nginx() {
-    try_page("from-nginx.md", 4);
+    try_page("from-nginx.md", 7);
 }
 
 #[test]
