@@ -20,6 +20,8 @@ use crate::wait::{self, PATIENCE};
 pub struct PhpFpm {
     child: Option<Child>,
     dir: TempDir,
+    /// Whether the settings of the system hold, which name all extensions.
+    extended: bool,
 }
 
 impl PhpFpm {
@@ -38,6 +40,19 @@ impl PhpFpm {
     /// See [`PhpFpm::start`].
     #[must_use]
     pub fn start_with(children: usize, pool: &str, scripts: &[(&str, &str)]) -> Self {
+        Self::make(children, pool, scripts, false)
+    }
+
+    /// One with all extensions that are installed.
+    ///
+    /// # Panics
+    /// See [`PhpFpm::start`].
+    #[must_use]
+    pub fn start_extended(children: usize) -> Self {
+        Self::make(children, "", &[], true)
+    }
+
+    fn make(children: usize, pool: &str, scripts: &[(&str, &str)], extended: bool) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("forebay-php-")
             .tempdir()
@@ -62,7 +77,11 @@ impl PhpFpm {
         }
         writeln!(config, "{pool}").expect("a text");
         std::fs::write(dir.path().join("fpm.conf"), config).expect("a configuration");
-        let mut fpm = Self { child: None, dir };
+        let mut fpm = Self {
+            child: None,
+            dir,
+            extended,
+        };
         for (path, text) in scripts {
             fpm.file(path, text);
         }
@@ -75,8 +94,12 @@ impl PhpFpm {
     /// # Panics
     /// When it does not start.
     pub fn run(&mut self) {
-        let child = Command::new(program())
-            .args(["--nodaemonize", "--no-php-ini", "--fpm-config"])
+        let mut command = Command::new(program());
+        if !self.extended {
+            command.arg("--no-php-ini");
+        }
+        let child = command
+            .args(["--nodaemonize", "--fpm-config"])
             .arg(self.dir.path().join("fpm.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
