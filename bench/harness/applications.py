@@ -210,6 +210,7 @@ def trivial(bench, result, names):
     try:
         running = leave_out_wrong(bench, running, "/", len("hello"))
         file = bench.tools.requests(result.name, [request("/")])
+        closing = bench.tools.requests(f"{result.name}-new", [request("/", close=True)])
         for one in running:
             bench.tools.by_wrk(one.port, file, 1, **whole)
         for one in in_turns(bench, running, bench.options.rounds):
@@ -220,7 +221,7 @@ def trivial(bench, result, names):
             seconds = max(2.0, bench.options.seconds)
             others = bench.tools.start_load(one.port, file, d=seconds, c=CONNECTIONS, r=PACE,
                                             l=len("hello"), cores=cores)
-            new = bench.tools.start_load(one.port, file, d=seconds, c=1, k=True, r=200,
+            new = bench.tools.start_load(one.port, closing, d=seconds, c=1, k=True, r=200,
                                          l=len("hello"), cores=cores)
             reports = [bench.tools.finish_load(load, seconds + 60) for load in (others, new)]
             one.row.blame(*reports)
@@ -235,8 +236,8 @@ def trivial(bench, result, names):
     result.notes.append(
         f"Time, not CPU time. `wrk -t{THREADS} -c{CONNECTIONS}`, which asks again as soon as it is "
         f"answered: its latency is {CONNECTIONS} connections divided by the requests/s, whatever "
-        f"the server does. So what a request takes is measured at a pace, too: {PACE:,} a second over "
-        f"{CONNECTIONS} kept connections; and beside that, how long connecting takes, 200 times a "
+        f"the server does. So what a request takes is measured at a pace, too: {PACE:,} a second "
+        f"over {CONNECTIONS} kept connections; and beside that, how long connecting takes, 200 times a "
         f"second. Nothing is pinned: {len(cores)} workers, at most {2 * len(cores)} processes and "
         f"the load share {len(cores)} cores. Latencies in ms; of rounds the best one.")
     return result
@@ -297,8 +298,8 @@ def by_cgi(bench, result, names):
     result.notes.append(
         "CPU time of everything: of server, helper and programs, asked by 4 connections; of a loop "
         "that starts the same program (static, without a library), reads what it says and waits "
-        f"for its end, and of the programs. The loop has as much memory as the helper, {memory} KiB; "
-        "`fork` copies its page tables, `vfork` borrows them, as posix_spawn and the helper do.")
+        f"for its end, and of the programs. The loop has as much memory as the helper, "
+        f"{memory} KiB; `fork` copies its page tables, `vfork` borrows them, as posix_spawn and the helper do.")
     return result
 
 
