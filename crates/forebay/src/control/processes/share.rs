@@ -18,6 +18,8 @@ const SAVED: Duration = Duration::from_secs(1);
 const OWED: Duration = Duration::from_secs(10);
 /// One that takes less than half of its share is looked at so seldom.
 const SELDOM: Duration = Duration::from_secs(1);
+/// What one thread, or a few, may take before it is looked at next, in microseconds.
+const SOON_US: i64 = 200_000;
 /// A whole core.
 const CORE_PPM: i64 = 1_000_000;
 
@@ -86,9 +88,9 @@ impl Share {
         self.is_held = is_held;
     }
 
-    /// Whether that will soon be decided anew.
+    /// Whether that may soon be decided anew.
     pub fn is_tight(&self) -> bool {
-        self.is_held || self.is_near && self.credit_us < earned(self.ppm, SAVED) / 4
+        self.is_held || self.is_near && self.credit_us < SOON_US
     }
 }
 
