@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use forebay_fields::{EditError, Fields, Known, is_token};
+use memchr::memchr;
 
 /// How much a head may be; both as those of HTTP/1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,8 @@ pub struct CgiHead {
     pub kind: Kind,
     /// What `Content-Length` says.
     pub content_length: Option<u64>,
-    /// The fields but `Status` and those of a connection.
-    pub fields: Fields,
+    /// The fields but `Status` and those of a connection. In a box, to be used again.
+    pub fields: Box<Fields>,
 }
 
 /// Why a head was refused.
@@ -107,10 +108,22 @@ pub struct CgiHeadParser {
     /// Up to where that line was looked through.
     seen: usize,
     lines: usize,
-    fields: Fields,
+    fields: Box<Fields>,
 }
 
 impl CgiHeadParser {
+    /// One that writes into these fields, which have perhaps room from another head.
+    #[must_use]
+    pub fn new(mut fields: Box<Fields>) -> Self {
+        fields.clear();
+        Self {
+            line: 0,
+            seen: 0,
+            lines: 0,
+            fields,
+        }
+    }
+
     /// Reads on, and takes the head off the buffer when it is complete; what follows is the body.
     /// `None`: more bytes are needed. It decides at the latest with `max_header` + 1 bytes, and
     /// must not be asked again after it has. Lines may end with LF or CRLF.
@@ -122,9 +135,25 @@ impl CgiHeadParser {
         buf: &mut BytesMut,
         limits: &CgiLimits,
     ) -> Result<Option<CgiHead>, CgiError> {
+        Ok(self.read(buf, limits)?.map(|(head, len)| {
+            let _: Bytes = buf.split_to(len).freeze();
+            head
+        }))
+    }
+
+    /// As [`parse`](Self::parse), of bytes that are only looked at: those from the head's start on.
+    /// With the head, its length.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(
+        &mut self,
+        buf: &[u8],
+        limits: &CgiLimits,
+    ) -> Result<Option<(CgiHead, usize)>, CgiError> {
         loop {
             let unseen = buf.get(self.seen..).unwrap_or_default();
-            let Some(len) = unseen.iter().position(|&b| b == b'\n') else {
+            let Some(len) = memchr(b'\n', unseen) else {
                 self.seen = buf.len();
                 let over = buf.len() > limits.max_header;
                 return if over {
@@ -140,8 +169,8 @@ impl CgiHeadParser {
             let line = buf.get(self.line..end).unwrap_or_default();
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.is_empty() {
-                let _: Bytes = buf.split_to(end + 1).freeze();
-                return finish(std::mem::take(&mut self.fields)).map(Some);
+                let head = finish(std::mem::take(&mut self.fields))?;
+                return Ok(Some((head, end + 1)));
             }
             self.lines += 1;
             if self.lines > limits.max_fields {
@@ -157,7 +186,7 @@ fn read_line(line: &[u8], first: bool, fields: &mut Fields) -> Result<(), CgiErr
     if first && line.starts_with(b"HTTP/") {
         return Err(CgiError::NonParsed);
     }
-    let colon = line.iter().position(|&b| b == b':');
+    let colon = memchr(b':', line);
     let (name, value) = colon
         .and_then(|at| Some((line.get(..at)?, line.get(at + 1..)?)))
         .filter(|(name, _)| is_token(name))
@@ -169,7 +198,7 @@ fn read_line(line: &[u8], first: bool, fields: &mut Fields) -> Result<(), CgiErr
     })
 }
 
-fn finish(mut fields: Fields) -> Result<CgiHead, CgiError> {
+fn finish(mut fields: Box<Fields>) -> Result<CgiHead, CgiError> {
     if fields.is_empty() {
         return Err(CgiError::Empty);
     }

@@ -1,15 +1,20 @@
 //! The requests under way on one connection, by their ids.
 
+use smallvec::SmallVec;
+
 /// In the order of the ids: a few, so that shifting them costs less than a table of hashes, which
 /// a peer that chooses the ids could fill badly.
 #[derive(Debug)]
 pub(crate) struct Ids<T> {
-    rows: Vec<(u16, T)>,
+    /// Most connections have one at a time.
+    rows: SmallVec<[(u16, T); 1]>,
 }
 
 impl<T> Default for Ids<T> {
     fn default() -> Self {
-        Self { rows: Vec::new() }
+        Self {
+            rows: SmallVec::new(),
+        }
     }
 }
 

@@ -170,6 +170,23 @@ impl ParamsBuilder {
         }
     }
 
+    /// The same with the room that another one had.
+    #[must_use]
+    pub fn with_room(mut room: Vec<u8>, max_bytes: usize) -> Self {
+        room.clear();
+        room.reserve(max_bytes.min(USUAL));
+        Self {
+            block: room,
+            max_bytes,
+        }
+    }
+
+    /// Its room.
+    #[must_use]
+    pub fn into_room(self) -> Vec<u8> {
+        self.block
+    }
+
     /// Forgets all, keeps the room.
     pub fn clear(&mut self) {
         self.block.clear();
@@ -206,6 +223,34 @@ impl ParamsBuilder {
         self.make_room(name.len(), value.len())?;
         self.block.extend_from_slice(name);
         self.block.extend_from_slice(value);
+        Ok(())
+    }
+
+    /// The same of a value that is being written; a short one is not moved.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn push_written(
+        &mut self,
+        name: &[u8],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), PushError> {
+        let start = self.block.len();
+        self.make_room(name.len(), 0)?;
+        let len_at = self.block.len() - 1;
+        self.block.extend_from_slice(name);
+        let value_start = self.block.len();
+        write(&mut self.block);
+        let len = self.block.len() - value_start;
+        let fits = self.block.len() <= self.max_bytes;
+        match (u8::try_from(len), self.block.get_mut(len_at)) {
+            (Ok(len @ ..0x80), Some(at)) if fits => *at = len,
+            _ => {
+                let value = self.block.split_off(value_start);
+                self.block.truncate(start);
+                return self.push(name, &value);
+            }
+        }
         Ok(())
     }
 

@@ -50,10 +50,20 @@ pub type CodeAll = fn(Coding, &[Bytes]) -> io::Result<Vec<u8>>;
 impl Response {
     /// A response of this status, without a body.
     pub fn new(exchange: &mut Exchange, status: u16) -> Response {
+        Response::of(status, exchange.worker.fields())
+    }
+
+    /// The same with these fields. (The rest of a default response would be one with a box of its own.)
+    pub fn of(status: u16, fields: Box<Fields>) -> Response {
         Response {
             status,
-            fields: exchange.worker.fields(),
-            ..Response::default()
+            fields,
+            body: Body::default(),
+            announced_len: None,
+            fault: None,
+            from_upstream: false,
+            kept: None,
+            wants_page: false,
         }
     }
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use forebay_fastcgi::{
-    CgiHead, CgiHeadParser, CgiLimits, Client, ClientEvent, Limits, Misuse, ParamsBuilder,
-    ProtocolStatus, Role,
+    CgiError, CgiHead, CgiHeadParser, CgiLimits, Client, ClientEvent, Limits, Misuse,
+    ParamsBuilder, ProtocolStatus, Role,
 };
 use forebay_fields::Fields;
 
@@ -94,9 +94,11 @@ pub struct FcgiSession {
     wire: Wire,
     said: Said,
     parser: CgiHeadParser,
-    /// What has come of the head.
+    /// What has come of a head that did not come at once.
     head_bytes: BytesMut,
-    /// What has come of the body and is not pulled yet.
+    /// What has come of the body and is not pulled yet: the first of it, and what is behind that. Most
+    /// bodies that come at once are one piece.
+    first: Bytes,
     pieces: VecDeque<Bytes>,
     /// How much of the body is to come, if its head has said so.
     left: Option<u64>,
@@ -160,6 +162,7 @@ impl FcgiSession {
                 patience: deadline,
             }
         });
+        let fields = line.worker.fields();
         Ok(Box::new(FcgiSession {
             line,
             wire: Wire { client, id, tap },
@@ -171,8 +174,9 @@ impl FcgiSession {
                 text: Vec::new(),
                 logged: 0,
             },
-            parser: CgiHeadParser::default(),
+            parser: CgiHeadParser::new(fields),
             head_bytes: BytesMut::new(),
+            first: Bytes::new(),
             pieces: VecDeque::new(),
             left: None,
             len_bytes: None,
@@ -228,19 +232,8 @@ impl FcgiSession {
                         return Poll::Ready(Err(Fault::with(Reason::BadResponse, what)));
                     }
                 };
-                let piece = self
-                    .wire
-                    .client
-                    .take(&mut self.line.input, len.min(HEAD_PIECE));
-                self.head_bytes.extend_from_slice(&piece);
-                let parsed = self
-                    .parser
-                    .parse(&mut self.head_bytes, &CgiLimits::default());
-                match parsed {
-                    Ok(Some(head)) => {
-                        self.begin_body(&head);
-                        return Poll::Ready(Ok(head));
-                    }
+                match self.read_head(len.min(HEAD_PIECE)) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
                     Err(error) => {
                         let fault = Fault::with(Reason::BadResponse, error.sentence());
@@ -249,6 +242,28 @@ impl FcgiSession {
                 }
             }
         }
+    }
+
+    /// The head, if it ends in the next `len` bytes of the response.
+    fn read_head(&mut self, len: usize) -> Result<Option<CgiHead>, CgiError> {
+        let limits = CgiLimits::default();
+        let (client, input) = (&mut self.wire.client, &mut self.line.input);
+        // Where all of it has come at once, it is read where it is.
+        if self.head_bytes.is_empty()
+            && let Some((head, used)) = self.parser.read(&input[..len], &limits)?
+        {
+            client.skip(input, used);
+            self.begin_body(&head);
+            return Ok(Some(head));
+        }
+        self.head_bytes.extend_from_slice(&client.take(input, len));
+        let head = self.parser.parse(&mut self.head_bytes, &limits)?;
+        if let Some(head) = &head {
+            self.begin_body(head);
+            let rest = std::mem::take(&mut self.head_bytes).freeze();
+            self.take_in(rest);
+        }
+        Ok(head)
     }
 
     /// Has room made for a connection that is waited for in vain; again and again, since what is made
@@ -278,8 +293,6 @@ impl FcgiSession {
             self.line.times.read = self.line.times.tunnel;
         }
         self.line.clear_deadline();
-        let rest = std::mem::take(&mut self.head_bytes).freeze();
-        self.take_in(rest);
     }
 
     /// The body of the response whose head has come. What is there already in whole comes as bytes,
@@ -290,6 +303,7 @@ impl FcgiSession {
     pub fn into_body(mut self: Box<Self>, has_none: bool) -> Result<Body, Fault> {
         self.take_all_in();
         if has_none {
+            self.first = Bytes::new();
             self.pieces.clear();
             self.finish();
             return Ok(Body::Empty);
@@ -302,7 +316,7 @@ impl FcgiSession {
             return Ok(Body::Stream(self));
         }
         self.finish();
-        let first = self.pieces.pop_front().unwrap_or_default();
+        let first = std::mem::take(&mut self.first);
         if self.pieces.is_empty() {
             return Ok(first.into());
         }
@@ -390,9 +404,18 @@ impl FcgiSession {
             *left -= piece.len() as u64;
             self.has_all |= *left == 0;
         }
-        if !piece.is_empty() {
+        if self.first.is_empty() {
+            self.first = piece;
+        } else if !piece.is_empty() {
             self.pieces.push_back(piece);
         }
+    }
+
+    /// The first of what has come of the body.
+    fn pop(&mut self) -> Option<Bytes> {
+        let next = self.pieces.pop_front().unwrap_or_default();
+        let first = std::mem::replace(&mut self.first, next);
+        (!first.is_empty()).then_some(first)
     }
 
     fn end_data(&mut self) {
@@ -417,10 +440,10 @@ impl FcgiSession {
 
     /// The next piece, or the end, if they are there.
     fn taken(&mut self) -> Option<Pulled> {
-        if self.pieces.is_empty() {
+        if self.first.is_empty() {
             self.take_all_in();
         }
-        if let Some(piece) = self.pieces.pop_front() {
+        if let Some(piece) = self.pop() {
             // Free at once, not at the next pull: the client may be slow to come to it.
             if self.has_all && !self.over {
                 self.take_all_in();

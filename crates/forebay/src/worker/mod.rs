@@ -133,6 +133,7 @@ struct Spare {
     small: Vec<BytesMut>,
     large: Vec<BytesMut>,
     outs: Vec<Out>,
+    params: Vec<Vec<u8>>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     desks: Vec<Box<Desk>>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
@@ -372,6 +373,20 @@ impl Worker {
         let mut spare = self.spare.borrow_mut();
         if spare.outs.len() < SPARE {
             spare.outs.push(out);
+        }
+    }
+
+    /// Room for the parameters of a request to an application.
+    pub fn params_room(&self) -> Vec<u8> {
+        self.spare.borrow_mut().params.pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub fn give_back_params_room(&self, room: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        // What an unusual request needed goes back to the allocator.
+        if spare.params.len() < SPARE && room.capacity() <= BUFFER_BYTES {
+            spare.params.push(room);
         }
     }
 

@@ -210,7 +210,7 @@ impl Cgi {
         let has_none =
             exchange.request.method == Method::Head || matches!(head.status, 204 | 205 | 304);
         let body = run.into_body(has_none);
-        Ok(Flow::Answer(response_of(&exchange.worker, head, body)))
+        Ok(Flow::Answer(response_of(head, body)))
     }
 
     /// Looks for the program: on the worker, or where waiting is allowed.

@@ -45,7 +45,6 @@ use crate::trace::Offered;
 use crate::upstream::lines::Unheard;
 use crate::upstream::sticky::Sticky;
 use crate::upstream::{FcgiSession, OnBehalf, Seat};
-use crate::worker::Worker;
 
 /// See the module.
 pub static DIRECTIVE: Directive = Directive::handler(
@@ -241,6 +240,8 @@ impl FastCgi {
             led_on: RefCell::default(),
         };
         let flow = self.passing.pass_on(exchange, body, &asked).await;
+        let room = asked.params.into_room();
+        exchange.worker.give_back_params_room(room);
         match asked.led_on.into_inner() {
             Some(location) => restart(exchange, location).await,
             None => Ok(flow),
@@ -387,9 +388,7 @@ impl Speaker for Asked<'_> {
         let method = exchange.request.method;
         let has_none = method == Method::Head || matches!(head.status, 204 | 304);
         match session.into_body(has_none) {
-            Ok(body) => self
-                .passing
-                .judge(response_of(&exchange.worker, head, body), kept),
+            Ok(body) => self.passing.judge(response_of(head, body), kept),
             Err(fault) => Err(Failed {
                 failure: fault.reason.of_peer().unwrap_or(Failure::Garbage),
                 fault,
@@ -402,15 +401,11 @@ impl Speaker for Asked<'_> {
 }
 
 /// What an application has answered.
-pub fn response_of(worker: &Worker, mut head: CgiHead, body: Body) -> Response {
-    let mut fields = worker.fields();
-    std::mem::swap(&mut *fields, &mut head.fields);
+pub fn response_of(head: CgiHead, body: Body) -> Response {
     Response {
-        status: head.status,
-        fields,
         announced_len: head.content_length,
         body,
         from_upstream: true,
-        ..Response::default()
+        ..Response::of(head.status, head.fields)
     }
 }

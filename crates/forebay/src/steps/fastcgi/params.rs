@@ -57,7 +57,7 @@ impl<'a> Writing<'a> {
     fn new(env: &'a Env, exchange: &'a Exchange, role: Role) -> Writing<'a> {
         let said = Variables::of(exchange);
         Writing {
-            params: ParamsBuilder::new(MAX_BYTES),
+            params: ParamsBuilder::with_room(exchange.worker.params_room(), MAX_BYTES),
             env,
             said,
             has_own: !env.is_empty() || !said.is_empty(),
@@ -79,6 +79,18 @@ impl<'a> Writing<'a> {
             return Ok(());
         }
         self.params.push_fit(name.as_bytes(), value)
+    }
+
+    /// The same of a value that is being written.
+    fn push_written(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), PushError> {
+        if self.is_left_out(name) {
+            return Ok(());
+        }
+        self.params.push_written(name.as_bytes(), write)
     }
 
     fn is_left_out(&self, name: &str) -> bool {
@@ -174,9 +186,7 @@ fn write(
     }
     let len = body.len_bytes().unwrap_or(0);
     if len > 0 || matches!(request.method, Method::Post | Method::Put | Method::Patch) {
-        let mut text = Vec::with_capacity(20);
-        append_decimal(&mut text, len);
-        to.push_fit("CONTENT_LENGTH", &text)?;
+        to.push_written("CONTENT_LENGTH", |out| append_decimal(out, len))?;
     }
     fields(exchange, own_cookie, to)?;
     for (name, value) in to.said {
@@ -221,33 +231,28 @@ fn whole_path(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError
 }
 
 fn addresses(exchange: &Exchange, to: &mut Writing<'_>) -> Result<(), PushError> {
-    let mut text = Vec::with_capacity(40);
     if exchange.has_client_ip() {
-        append_ip(exchange.client_ip(), &mut text);
-        to.push_fit("REMOTE_ADDR", &text)?;
-        text.clear();
-        append_decimal(&mut text, u64::from(exchange.remote.address.port()));
-        to.push_fit("REMOTE_PORT", &text)?;
+        let port = exchange.remote.address.port();
+        to.push_written("REMOTE_ADDR", |out| append_ip(exchange.client_ip(), out))?;
+        to.push_written("REMOTE_PORT", |out| append_decimal(out, port.into()))?;
     } else {
         // A must (§4.1.8), and there is none.
         to.push_fit("REMOTE_ADDR", b"")?;
     }
-    let local = exchange.remote.local;
-    text.clear();
-    if !local.ip().is_unspecified() {
-        append_ip(local.ip(), &mut text);
-        to.push_fit("SERVER_ADDR", &text)?;
-    }
-    let host = exchange.request.host();
-    let name: &[u8] = if host.is_empty() {
-        &text
-    } else {
-        host.as_bytes()
+    let local = exchange.remote.local.ip();
+    let address = |out: &mut Vec<u8>| {
+        if !local.is_unspecified() {
+            append_ip(local, out);
+        }
     };
-    to.push_fit("SERVER_NAME", name)?;
-    text.clear();
-    append_decimal(&mut text, u64::from(exchange.port()));
-    to.push_fit("SERVER_PORT", &text)
+    to.push_written("SERVER_ADDR", address)?;
+    match exchange.request.host() {
+        "" => to.push_written("SERVER_NAME", address)?,
+        host => to.push_fit("SERVER_NAME", host.as_bytes())?,
+    }
+    to.push_written("SERVER_PORT", |out| {
+        append_decimal(out, exchange.port().into());
+    })
 }
 
 fn fields(

@@ -195,11 +195,9 @@ fn tunnel(
     let mut fields = worker.fields();
     std::mem::swap(&mut *fields, &mut session.head.fields);
     Ok(Response {
-        status: 101,
-        fields,
         body: Body::Tunnel(Box::new(tunnel)),
         from_upstream: true,
-        ..Response::default()
+        ..Response::of(101, fields)
     })
 }
 
@@ -209,12 +207,11 @@ fn response_of(worker: &Worker, mut session: Box<Session>) -> Response {
     head.fields.remove_hop_by_hop();
     let mut fields = worker.fields();
     std::mem::swap(&mut *fields, &mut head.fields);
+    let (status, announced_len) = (head.status, head.content_length);
     Response {
-        status: head.status,
-        fields,
-        announced_len: head.content_length,
+        announced_len,
         body: session.into_body(),
         from_upstream: true,
-        ..Response::default()
+        ..Response::of(status, fields)
     }
 }
