@@ -100,6 +100,22 @@ impl Scores {
         now.as_millis() < self.until.load(Relaxed)
     }
 
+    /// Takes the average of the reports that count, whoever has made them when.
+    fn settle_mean(&self, now: Tick) {
+        let words = self
+            .words
+            .iter()
+            .map(|word| Word::unpack(word.load(Relaxed)));
+        let (mut sum, mut count) = (0_u64, 0_u64);
+        for word in words.filter(|word| word.counts(low(now))) {
+            sum += u64::from(word.score);
+            count += 1;
+        }
+        let mean = sum.checked_div(count).unwrap_or(0);
+        self.mean
+            .store(u32::try_from(mean).unwrap_or(u32::MAX), Relaxed);
+    }
+
     /// What a choice goes by, the less the better, in hundredths of a point.
     #[inline]
     pub(crate) fn points(&self, peer: usize, in_flight: u32, now: Tick) -> u64 {
@@ -127,7 +143,7 @@ impl Pool {
     /// is how often they do.
     pub fn report_loads(&self, loads: &[(usize, Load)], period: Duration, now: Tick) {
         let until = now + period * PERIODS;
-        let (mut sum, mut count) = (0_u64, 0_u64);
+        let mut any = false;
         for (peer, load) in loads {
             let (Some(word), Some(hot)) = (self.scores.words.get(*peer), self.hot.get(*peer))
             else {
@@ -146,13 +162,10 @@ impl Pool {
                 until: low(until),
             };
             word.store(new.pack(), Relaxed);
-            sum += u64::from(new.score);
-            count += 1;
+            any = true;
         }
-        if let Some(mean) = sum.checked_div(count) {
-            self.scores
-                .mean
-                .store(u32::try_from(mean).unwrap_or(u32::MAX), Relaxed);
+        if any {
+            self.scores.settle_mean(now);
             self.scores.until.fetch_max(until.as_millis(), Relaxed);
             // Those without a report count as the average does, so all have changed.
             (0..self.len())

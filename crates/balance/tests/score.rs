@@ -142,6 +142,24 @@ fn who_has_no_report_counts_as_the_others_on_average() {
 }
 
 #[test]
+fn the_average_is_of_all_whose_report_counts() {
+    let pool = pool(3);
+    pool.report_loads(&[(0, cpu(80.0))], PERIOD, at(0));
+    pool.report_loads(&[(1, cpu(20.0))], PERIOD, at(500));
+    // The third counts as 25.
+    assert_eq!(in_turn(&pool, 4, at(600)), [0, 4, 0]);
+    let chosen = at_once(&pool, 30, at(600));
+    assert!(chosen[1] > chosen[2] && chosen[2] > chosen[0], "{chosen:?}");
+    // The first is too old now: what is left is the second's.
+    pool.report_loads(&[(1, cpu(20.0))], PERIOD, at(3_400));
+    let chosen = in_turn(&pool, 30, at(3_450));
+    assert!(
+        chosen.iter().all(|count| (9..=11).contains(count)),
+        "{chosen:?}"
+    );
+}
+
+#[test]
 fn what_was_in_flight_at_the_report_is_in_the_report() {
     let pool = pool(2);
     for _ in 0..10 {

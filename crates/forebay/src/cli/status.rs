@@ -109,6 +109,7 @@ struct Peer {
     peer: String,
     state: String,
     in_flight: u64,
+    score: Option<f64>,
     addresses: Vec<String>,
 }
 
@@ -302,6 +303,9 @@ impl Upstream {
                 "  {:30} {:10} {} in flight",
                 peer.peer, peer.state, peer.in_flight
             );
+            if let Some(score) = peer.score {
+                let _ = write!(out, "  score {score:.0}");
+            }
             // A peer that is written as an address is its own only one.
             let others: Vec<&str> = peer
                 .addresses

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod orders;
 mod processes;
 pub mod purge;
+mod reports;
 mod secret;
 pub mod server;
 pub mod service;

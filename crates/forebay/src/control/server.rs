@@ -22,6 +22,7 @@ use super::keys::KeySets;
 use super::orders::Order;
 use super::processes::Processes;
 use super::purge::{InForce, NotDone, Prepared, Purge};
+use super::reports::Reports;
 use super::secret;
 use super::service::Service;
 use super::sockets::{Inherited, bind_new, remove_files};
@@ -83,6 +84,7 @@ struct Server {
     checks: Checks,
     key_sets: KeySets,
     processes: Processes,
+    reports: Reports,
     /// Who programs run as for whom nothing is said.
     identity: Option<process::Identity>,
     generations: Vec<Weak<Generation>>,
@@ -347,6 +349,9 @@ impl Server {
         key_sets.watch(&built.snapshot.key_sets, &mut names);
         let mut processes = Processes::default();
         processes.watch(&built.snapshot.upstreams, &helper, identity.as_ref())?;
+        let mut reports = Reports::default();
+        let bound = reports.bind(&built.snapshot.upstreams)?;
+        reports.watch(&built.snapshot.upstreams, bound);
         let mut workers = Vec::new();
         for index in 0..count {
             let start = Start {
@@ -378,6 +383,7 @@ impl Server {
             checks,
             key_sets,
             processes,
+            reports,
             identity,
             generations,
             started: Instant::now(),
@@ -595,6 +601,8 @@ impl Server {
             mistakes
         })?;
         *made = Some(built.made.clone());
+        let heard = self.reports.bind(&built.snapshot.upstreams);
+        let heard = heard.map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
         let mut sockets = bind_new(
             (&self.helper, &self.inherited),
             &built,
@@ -614,6 +622,7 @@ impl Server {
                 self.identity.as_ref(),
             )
             .map_err(|error| format!("forebay: {error}\nnothing was changed\n"))?;
+        self.reports.watch(&built.snapshot.upstreams, heard);
         let key_sets = &built.snapshot.key_sets;
         self.key_sets.watch(key_sets, &mut self.names);
         let stays = |old: &&Bind| built.binds.iter().any(|new| new.id == old.id);

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::health;
 use super::tls::TlsSpec;
-use super::{Definition, Member, Place, Protocol, ProxyHeader, Upstream, fleet, options};
+use super::{Definition, Member, Place, Protocol, ProxyHeader, Upstream, fleet, options, report};
 use crate::snapshot::{Snapshot, resource_id};
 
 /// See the module.
@@ -26,6 +26,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 .options(&[
     options::BALANCE,
     options::BY,
+    report::OPTION,
     options::STICKY,
     Opt::new(
         "slow_start",
@@ -107,6 +108,7 @@ fn check(call: &Call, report: &mut Report) {
     health::check(call, report);
     let balance: &str = call.get("balance");
     options::check_by(call, report);
+    report::check(call, report);
     if balance == "first" && call.is_set("slow_start") {
         let message = format!(
             "{}: `slow_start` has no meaning for \"first\"",
@@ -279,6 +281,7 @@ fn single(member: Member, node: &Node, protocol: Protocol, report: &mut Report) 
         peers: vec![member],
         pool: PoolSpec::new(vec![PeerSpec::default()]),
         by: None,
+        report: None,
         sticky: None,
         health: None,
         queue: 1024,
@@ -373,6 +376,7 @@ fn definition(call: &Call, protocol: Protocol, report: &mut Report) -> Option<De
         peers,
         pool,
         by: call.find::<&Template>("by").cloned(),
+        report: report::of(call),
         sticky: call.find::<&str>("sticky").map(Into::into),
         health: health::of(call),
         queue: call.get("queue"),

@@ -233,7 +233,10 @@ impl FcgiSession {
                     }
                 };
                 match self.read_head(len.min(HEAD_PIECE)) {
-                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(Some(mut head)) => {
+                        self.line.handle_head(&mut head.fields);
+                        return Poll::Ready(Ok(head));
+                    }
                     Ok(None) => {}
                     Err(error) => {
                         let fault = Fault::with(Reason::BadResponse, error.sentence());

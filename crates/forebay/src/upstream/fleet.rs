@@ -349,6 +349,7 @@ pub(super) fn definition(call: &Call, report: &mut Report) -> Option<Definition>
             ..PoolSpec::new(vec![peer; slots])
         },
         by: call.find::<&Template>("by").cloned(),
+        report: None,
         sticky: call.find::<&str>("sticky").map(Into::into),
         health: None,
         queue: call.get("queue"),

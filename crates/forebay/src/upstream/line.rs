@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_balance::Tick;
 use forebay_fields::Fields;
 
 use super::pool::{Idle, PeerConn};
@@ -260,6 +261,16 @@ impl Line {
                 self.heard = true;
                 Poll::Ready(Ok(()))
             }
+        }
+    }
+
+    /// The head of the response is there: what in it is for this server alone is taken out.
+    pub fn handle_head(&self, fields: &mut Fields) {
+        if let Some(seat) = &self.seat
+            && seat.upstream.reports.is_some()
+        {
+            let now = Tick::from_millis(self.worker.turn_ms());
+            seat.upstream.take_field(seat.peer, fields, now);
         }
     }
 

@@ -13,6 +13,7 @@ mod line;
 pub mod lines;
 mod options;
 mod pool;
+pub mod report;
 mod seat;
 mod session;
 pub mod sticky;
@@ -37,6 +38,7 @@ pub use fcgi::{FcgiSession, OnBehalf};
 pub use health::{Ask, Health, Kind};
 pub use line::{Line, Times};
 pub use pool::{Idle, PeerConn};
+use report::ReportBy;
 pub use seat::Seat;
 pub use session::Session;
 use sticky::Sticky;
@@ -99,6 +101,8 @@ pub struct Definition {
     pub pool: PoolSpec,
     /// What `hash` makes its choice by.
     pub by: Option<Template>,
+    /// How its peers report their load.
+    pub report: Option<ReportBy>,
     /// The name of the cookie that leads clients back to their peers.
     pub sticky: Option<Box<str>>,
     /// How its peers are checked.
@@ -146,6 +150,8 @@ pub struct Upstream {
     tls: Option<Arc<ClientConfig>>,
     /// Its processes, if it has its own.
     pub fleet: Option<fleet::Fleet>,
+    /// What its peers report of their load, if they do.
+    pub reports: Option<report::Reports>,
     waiting: Mutex<WaitQueue<oneshot::Sender<()>>>,
     /// How many wait, so that giving a place back costs no lock while nobody does.
     waiting_count: AtomicUsize,
@@ -172,7 +178,9 @@ impl Upstream {
         });
         let pool = Pool::new(definition.pool.clone()).map_err(|error| error.to_string())?;
         let tls = definition.tls.as_ref().map(TlsSpec::client_config);
-        let peers = peers.collect();
+        let peers: Box<[Peer]> = peers.collect();
+        let reports = definition.report.clone();
+        let reports = reports.map(|by| report::Reports::new(by, peers.len()));
         let upstream = Upstream {
             id,
             peers,
@@ -180,6 +188,7 @@ impl Upstream {
             sticky: definition.sticky.as_deref().map(Sticky::new),
             tls: tls.transpose()?,
             fleet,
+            reports,
             waiting: Mutex::new(WaitQueue::new(definition.queue, definition.queue_timeout)),
             waiting_count: AtomicUsize::new(0),
             definition,
@@ -196,6 +205,7 @@ impl Upstream {
                 "peer": peer.label,
                 "state": state_name(view.state),
                 "in_flight": view.in_flight,
+                "score": self.pool.score(index, now),
                 "addresses": *peer.addresses.load_full(),
             })
         });

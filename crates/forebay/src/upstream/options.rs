@@ -12,10 +12,11 @@ pub const BALANCE: Opt = Opt::new(
         "hash",
         "random",
         "first",
+        "score",
     ]),
     "How a peer is chosen: the one with the fewest requests for its weight; in turn; of two drawn \
          at random the one that answers sooner; by the hash of `by`, so that a client stays with \
-         its peer; at random; the first that can be used.",
+         its peer; at random; the first that can be used; the least loaded by what they `report`.",
 )
 .default(r#""least_requests""#);
 

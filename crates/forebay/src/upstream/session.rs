@@ -145,6 +145,7 @@ impl Session {
             }
             self.parser = HeadParser::default();
             if !head.is_interim() {
+                self.line.handle_head(&mut head.fields);
                 self.begin_body();
                 return Ok(true);
             }

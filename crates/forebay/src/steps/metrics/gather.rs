@@ -373,6 +373,7 @@ struct Peer {
     ejections: u64,
     in_flight: u64,
     is_up: bool,
+    score: Option<f32>,
     state: &'static str,
 }
 
@@ -391,6 +392,7 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
             sum.ejections += u64::from(view.ejections);
             sum.in_flight += u64::from(view.in_flight);
             sum.state = state_name(view.state);
+            sum.score = upstream.pool.score(index, now).or(sum.score);
             sum.is_up |= matches!(view.state, PeerState::Up | PeerState::Warming);
         }
     }
@@ -438,6 +440,16 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
         "Whether a peer is in service.",
         &|peer| u64::from(peer.is_up),
     );
+    let mut family = text.family(
+        Kind::Gauge,
+        "forebay_peer_score",
+        "How loaded a peer is by what it reports, from 0 to 100.",
+    );
+    for ((upstream, peer), sum) in &peers {
+        if let Some(score) = sum.score {
+            family.sample(&[("upstream", upstream), ("peer", peer)], score);
+        }
+    }
     let mut family = text.family(
         Kind::Gauge,
         "forebay_peer_state",
