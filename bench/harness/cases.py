@@ -390,7 +390,7 @@ def _table():
     for suffix, about, browser in (("", "", False), ("-browser", ", a browser's head", True)):
         yield Case(f"cache-php{suffix}", f"hit in memory, 5 bytes of php-fpm's{about}", us, "nginx",
                    ["forebay", "nginx", "floor"], _php_hits(browser))
-    for suffix, connections in (("", 4), ("-64", 64)):
+    for suffix, connections in (("", 4), ("-16", 16), ("-64", 64)):
         yield Case(f"fastcgi-app{suffix}", "an application behind nginx says hello, a browser's "
                    f"head, {connections} connections: its CPU", us, "php-fpm", ["forebay"],
                    applications.behind(connections))

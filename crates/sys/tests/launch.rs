@@ -92,8 +92,11 @@ fn a_program_has_what_it_was_given_and_nothing_else() {
     };
     let (text, ended) = shell.run();
     let pid = ended.pid;
-    let expected =
-        format!("a-shell /usr b c {pid}={pid} 3\n0 1 2 3 SigBlk:\t0000000000000000\n{pid} {pid}\n");
+    // A group of its own, in our session.
+    let session = rustix::process::getsid(None).unwrap();
+    let expected = format!(
+        "a-shell /usr b c {pid}={pid} 3\n0 1 2 3 SigBlk:\t0000000000000000\n{pid} {session}\n"
+    );
     let (ignored, rest): (Vec<&str>, Vec<&str>) = text
         .split_inclusive('\n')
         .partition(|line| line.starts_with("SigIgn:"));

@@ -108,7 +108,6 @@ impl Helper {
             // Else mimalloc takes its first memory as huge pages: 4.2 MiB private instead of 0.4.
             .env("MIMALLOC_ALLOW_THP", "0")
             .current_dir("/")
-            .process_group(0)
             .spawn()?;
         let helper = Self {
             id: child.id(),

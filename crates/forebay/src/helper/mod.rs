@@ -13,8 +13,8 @@
 //!
 //! Both talk over a pair of Unix sockets that keep messages apart (SOCK_SEQPACKET); the helper
 //! finds its end as standard input. [`protocol`] has the messages. The helper ends when the
-//! server's end is closed, which the kernel does however the server has died. It is the leader
-//! of its own process group and lets SIGINT, SIGTERM, SIGHUP and SIGQUIT pass: a terminal or a
+//! server's end is closed, which the kernel does however the server has died. It leads a
+//! session and a process group of its own and lets SIGINT, SIGTERM, SIGHUP and SIGQUIT pass: a terminal or a
 //! service manager that signals all processes must not take it away from a server that drains.
 //!
 //! It also starts programs for the workers ([`programs`]). Before it ends it kills them with all that

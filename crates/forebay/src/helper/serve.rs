@@ -41,6 +41,8 @@ pub(super) fn run(parent: Option<u32>) -> ExitCode {
     };
     let prepared = process::expect_parent(parent)
         .and_then(|()| process::disregard())
+        // Programs are in this session: none has the terminal that the server was started from.
+        .and_then(|()| process::lead_session())
         // 1,024 sockets of one listener are 1,024 descriptors.
         .and_then(|()| process::raise_nofile())
         .and_then(|_| Keeper::new());

@@ -191,6 +191,7 @@ fn ends_when_the_socket_closes() {
 #[test]
 fn is_a_process_group_of_its_own_and_lets_signals_pass() {
     let helper = start();
+    helper.ping().unwrap();
     // pid (name) state parent group …
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", helper.id())).unwrap();
     let group = stat.rsplit_once(") ").unwrap().1.split(' ').nth(2);

@@ -17,8 +17,9 @@ use super::Identity;
 
 /// A program to be started.
 ///
-/// It leads a session and a process group of its own, has the default action for every signal and
-/// blocks none, holds no descriptors but those named here, and keeps no capability that came
+/// It leads a process group of its own, in the session of this process; a session of its own would
+/// cost it a scheduling group, too. It has the default action for every signal and blocks none, holds
+/// no descriptors but those named here, and keeps no capability that came
 /// without being root.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -253,7 +254,7 @@ unsafe fn prepare(plan: &mut Plan) -> c_int {
     unsafe {
         // Rust ignores it, and what is ignored stays so.
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::setsid();
+        libc::setpgid(0, 0);
         plan.step = LaunchStep::Limits;
         if let Some(most) = plan.max_files
             && !lower_max_files(most)

@@ -60,6 +60,15 @@ pub fn expect_parent(parent: u32) -> io::Result<()> {
     }
 }
 
+/// Leads a session of its own from now on, and a process group, without a terminal.
+///
+/// # Errors
+/// It leads a process group already.
+pub fn lead_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
 /// Sets the name that `ps` and `top` show for this thread; of the first thread, for the process.
 /// Cut at 15 bytes. Nothing happens where that does not exist.
 pub fn set_name(name: &std::ffi::CStr) {

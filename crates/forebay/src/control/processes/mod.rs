@@ -697,6 +697,7 @@ impl Keeper {
             places,
             identity: spec.identity.as_ref(),
             tells_pid: is_http,
+            wants_pid: true,
         });
         let program = program.map_err(|error| error.to_string())?;
         let label = self.upstream.peers[number].label.clone();

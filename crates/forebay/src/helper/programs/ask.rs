@@ -47,6 +47,8 @@ pub struct Spec<'a> {
     pub identity: Option<&'a Identity>,
     /// `LISTEN_PID` is in its environment too.
     pub tells_pid: bool,
+    /// Its process id is wanted: being told of it costs both sides a wake-up.
+    pub wants_pid: bool,
 }
 
 /// Why there is no program.
@@ -171,6 +173,7 @@ impl Programs {
             places: spec.places.len(),
             passed: 0,
             tells_pid: spec.tells_pid,
+            is_reported: spec.wants_pid,
             max_files: MAX_FILES,
             identity: spec.identity.or(link.identity.as_ref()),
         };
@@ -237,7 +240,7 @@ impl Programs {
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Program {
-    /// Its process id, once it runs.
+    /// Its process id, once it runs, if it was wanted.
     pub fn pid(&self) -> Option<u32> {
         self.state.pid.get()
     }

@@ -199,6 +199,9 @@ impl Keeper {
                 };
                 self.programs.insert(pid, program);
                 self.numbers.insert((channel, number), pid);
+                if !start.is_reported {
+                    return;
+                }
                 News::Started { pid }
             }
             Err((step, errno)) => News::Failed { step, errno },

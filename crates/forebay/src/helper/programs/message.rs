@@ -7,7 +7,7 @@
 //! ```text
 //! to the helper   number: u32 (of the program, given by who asks), kind: u8, and by kind
 //!   1 start   places: u8 (its descriptors), passed: u8 (a bit for each that rides along; the
-//!             others are /dev/null), tells pid: u8, files: u32 (0: as many as there are), identity,
+//!             others are /dev/null), tells pid: u8, is reported: u8, files: u32 (0: as many as there are), identity,
 //!             arguments: u16, variables: u16, then ended by NUL each: the program, its directory,
 //!             its arguments, its environment
 //!   2 end     grace: u32 (milliseconds between asking and killing)
@@ -42,6 +42,8 @@ pub struct StartMessage<'a> {
     /// A bit for each place whose descriptor rides along.
     pub passed: u8,
     pub tells_pid: bool,
+    /// It is told that it runs.
+    pub is_reported: bool,
     pub max_files: u32,
     pub identity: Option<Identity>,
     pub program: &'a CStr,
@@ -100,6 +102,8 @@ pub struct StartOptions<'a> {
     pub passed: u8,
     /// `LISTEN_PID` is in its environment.
     pub tells_pid: bool,
+    /// It is told that it runs; that it could not be started is told always.
+    pub is_reported: bool,
     /// How many descriptors it may open; 0: as many as the helper.
     pub max_files: u32,
     /// Who it runs as; none: who the helper is.
@@ -121,6 +125,7 @@ pub fn write_start<'a>(
     out.push(u8::try_from(options.places).ok()?);
     out.push(options.passed);
     out.push(u8::from(options.tells_pid));
+    out.push(u8::from(options.is_reported));
     out.extend(options.max_files.to_be_bytes());
     match options.identity {
         None => out.push(0),
@@ -204,11 +209,12 @@ fn read_start<'a>(input: &mut Input<'a>) -> Option<StartMessage<'a>> {
     if places > MAX_LAUNCH_FDS || u32::from(passed) >= 1 << places {
         return None;
     }
-    let tells_pid = match input.u8()? {
-        0 => false,
-        1 => true,
-        _ => return None,
+    let mut flag = || match input.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
     };
+    let (tells_pid, is_reported) = (flag()?, flag()?);
     let max_files = input.u32()?;
     let identity = match input.u8()? {
         0 => None,
@@ -229,6 +235,7 @@ fn read_start<'a>(input: &mut Input<'a>) -> Option<StartMessage<'a>> {
         places,
         passed,
         tells_pid,
+        is_reported,
         max_files,
         identity,
         program,
@@ -313,6 +320,7 @@ mod tests {
             places: 3,
             passed: 0b110,
             tells_pid: true,
+            is_reported: true,
             max_files: 1_024,
             identity,
         };

@@ -1,4 +1,4 @@
-//! Programs that the helper starts for the server: each leads a session of its own, dies with the
+//! Programs that the helper starts for the server: each leads a group of its own, dies with the
 //! server, and is ended together with all that it has started.
 //!
 //! ```text

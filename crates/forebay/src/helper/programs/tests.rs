@@ -50,6 +50,7 @@ fn shell(programs: &Programs, script: &str) -> (Program, pipe::Receiver) {
         places: vec![Place::Null, Place::Fd(write), Place::Null],
         identity: None,
         tells_pid: false,
+        wants_pid: true,
     };
     (programs.start(spec).unwrap(), output)
 }
@@ -78,6 +79,41 @@ fn programs_run_and_tell_how_they_ended() {
     });
 }
 
+/// So none has a terminal, and the one of who started the server is in another session.
+#[test]
+fn programs_lead_groups_in_the_helpers_session() {
+    with_helper(async |helper, programs| {
+        let (program, output) = shell(&programs, "cut -d' ' -f5-7 /proc/$$/stat");
+        let text = all(output).await;
+        program.over().await.unwrap();
+        let pid = program.pid().unwrap();
+        // Without a terminal its number is 0.
+        assert_eq!(text, format!("{pid} {} 0\n", helper.id()));
+    });
+}
+
+/// What nobody wants to know is not told; the end is.
+#[test]
+fn a_program_is_reported_if_it_is_wanted() {
+    with_helper(async |_helper, programs| {
+        let (read, write) = pipe();
+        let spec = Spec {
+            program: b"/bin/sh",
+            arguments: &[b"sh", b"-c", b"exit 2"],
+            environment: &[PATH],
+            dir: b"/",
+            places: vec![Place::Null, Place::Fd(write), Place::Null],
+            identity: None,
+            tells_pid: false,
+            wants_pid: false,
+        };
+        let program = programs.start(spec).unwrap();
+        assert_eq!(all(read).await, "");
+        assert_eq!(program.over().await.unwrap().end, End::Exited(2));
+        assert_eq!(program.pid(), None);
+    });
+}
+
 #[test]
 fn what_cannot_be_started_says_why() {
     with_helper(async |_helper, programs| {
@@ -90,6 +126,7 @@ fn what_cannot_be_started_says_why() {
                 places: Vec::new(),
                 identity: None,
                 tells_pid: false,
+                wants_pid: true,
             };
         let program = programs.start(spec(b"/no/such/program", &[])).unwrap();
         let error = program.over().await.unwrap_err();
@@ -111,6 +148,7 @@ fn what_cannot_be_started_says_why() {
         places: Vec::new(),
         identity: None,
         tells_pid: false,
+        wants_pid: true,
     });
     assert_eq!(refused.err(), Some(StartError::Gone));
 }
@@ -214,6 +252,7 @@ fn without_a_helper_every_program_is_over() {
             places: Vec::new(),
             identity: None,
             tells_pid: false,
+            wants_pid: true,
         };
         assert_eq!(programs.start(spec).err(), Some(StartError::Gone));
     });
@@ -279,6 +318,7 @@ fn acts_as_a_server_of_programs() {
                     places,
                     identity: None,
                     tells_pid: false,
+                    wants_pid: true,
                 })
                 .unwrap();
             std::future::pending::<()>().await;

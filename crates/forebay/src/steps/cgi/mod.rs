@@ -266,6 +266,7 @@ impl Cgi {
             places: Vec::new(),
             identity: self.identity.as_ref(),
             tells_pid: false,
+            wants_pid: false,
         };
         let worker = &exchange.worker;
         let (run, errors) = Run::start(worker, spec, body, permit, self.bounds)?;

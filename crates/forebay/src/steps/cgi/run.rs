@@ -134,9 +134,15 @@ impl Pipes {
             ],
             input,
             output,
-            errors: pipe::Receiver::from_owned_fd(errors)?,
+            errors: receiver(errors)?,
         })
     }
+}
+
+/// The end of a new pipe that is read: nothing about it needs to be asked for.
+fn receiver(end: OwnedFd) -> std::io::Result<pipe::Receiver> {
+    rustix::io::ioctl_fionbio(&end, true)?;
+    pipe::Receiver::from_owned_fd_unchecked(end)
 }
 
 impl Run {
@@ -157,7 +163,7 @@ impl Run {
         let program = program.map_err(|error| not_started(&error))?;
         let failed =
             |error: std::io::Error| Fault::with(Reason::Internal, format!("a pipe: {error}"));
-        let output = pipe::Receiver::from_owned_fd(pipes.output).map_err(failed)?;
+        let output = receiver(pipes.output).map_err(failed)?;
         let input = match pipes.input {
             None => Input::Done,
             Some(to) => {
