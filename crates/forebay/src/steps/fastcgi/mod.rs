@@ -213,7 +213,7 @@ impl FastCgi {
                 Found::Nothing => return Ok(Flow::Next),
                 Found::Directory => match directory(exchange) {
                     Some(flow) => return Ok(flow),
-                    None => match look_inside(exchange, &root, scripts).await? {
+                    None => match Box::pin(look_inside(exchange, &root, scripts)).await? {
                         Some(found) => script = Some((scripts, found)),
                         None => return Ok(Flow::Next),
                     },
@@ -243,7 +243,7 @@ impl FastCgi {
         let room = asked.params.into_room();
         exchange.worker.give_back_params_room(room);
         match asked.led_on.into_inner() {
-            Some(location) => restart(exchange, location).await,
+            Some(location) => Box::pin(restart(exchange, location)).await,
             None => Ok(flow),
         }
     }

@@ -54,23 +54,40 @@ pub async fn look(
     scripts: &Arc<Scripts>,
 ) -> Result<Found, Fault> {
     let path = exchange.request.path();
-    let as_directory = path.ends_with('/');
     if !fixed_root || !scripts.go_by_path() || path.len() > MAX_PATH {
-        return search(exchange, root, scripts, as_directory).await;
+        let as_directory = path.ends_with('/');
+        return Box::pin(search(exchange, root, scripts, as_directory)).await;
     }
-    static MEMORY: LazyLock<u64> = LazyLock::new(resource_id);
-    let worker = exchange.worker.clone();
-    let memory = worker.local(*MEMORY, Memory::default);
-    let now_ms = worker.turn_ms();
-    let mut key = smallvec::SmallVec::<[u8; MAX_PATH + 8]>::new();
-    key.extend_from_slice(&scripts.id().to_le_bytes());
-    key.extend_from_slice(path.as_bytes());
-    if let Some(found) = memory.get(&key, now_ms) {
+    if let Some(found) = with_memory(exchange, scripts, Memory::get) {
         return Ok(found);
     }
-    let found = search(exchange, root, scripts, as_directory).await?;
-    memory.put(&key, now_ms, &found);
-    Ok(found)
+    // In a box: once a second for each path.
+    let searching = Box::pin(async {
+        let found = search(exchange, root, scripts, path.ends_with('/')).await?;
+        with_memory(exchange, scripts, |memory, key, now_ms| {
+            memory.put(key, now_ms, &found);
+        });
+        Ok(found)
+    });
+    searching.await
+}
+
+/// What the worker remembers, the exchange's place in it, and what the time is.
+fn with_memory<R>(
+    exchange: &Exchange,
+    scripts: &Scripts,
+    use_it: impl FnOnce(&Memory, &[u8], u64) -> R,
+) -> R {
+    static MEMORY: LazyLock<u64> = LazyLock::new(resource_id);
+    let worker = &exchange.worker;
+    let mut key = smallvec::SmallVec::<[u8; MAX_PATH + 8]>::new();
+    key.extend_from_slice(&scripts.id().to_le_bytes());
+    key.extend_from_slice(exchange.request.path().as_bytes());
+    use_it(
+        &worker.local(*MEMORY, Memory::default),
+        &key,
+        worker.turn_ms(),
+    )
 }
 
 /// The script that stands for a directory which was asked for without its slash.

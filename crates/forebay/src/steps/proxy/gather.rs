@@ -46,7 +46,7 @@ pub async fn with_length(body: Body, most: usize) -> Result<Body, Fault> {
     if body.len_bytes().is_some() {
         return Ok(body);
     }
-    let body = take_in(body, most).await?;
+    let body = Box::pin(take_in(body, most)).await?;
     match body.len_bytes() {
         Some(_) => Ok(body),
         None => Err(Reason::LengthRequired.into()),

@@ -108,7 +108,7 @@ impl Passing {
         let body = exchange.take_body()?;
         match self.buffer_request {
             0 => Ok(body),
-            most => gather::take_in(body, most).await,
+            most => Box::pin(gather::take_in(body, most)).await,
         }
     }
 
@@ -252,9 +252,10 @@ impl Passing {
                     fleet.want_more();
                 }
                 let deadline = worker.wheel.register();
-                self.upstream
-                    .seat_in_turn(worker, &deadline, self.priority, &ask)
-                    .await
+                let turn = self
+                    .upstream
+                    .seat_in_turn(worker, &deadline, self.priority, &ask);
+                Box::pin(turn).await
             }
             Err(_) => Err(Reason::NoPeer.into()),
         }
@@ -289,7 +290,10 @@ impl Passing {
                 let remote = exchange.remote;
                 let time = self.times.connect;
                 idle.before_new(worker, seat.peer);
-                connect(worker, &self.upstream, peer, &remote, tls_name, time).await?
+                let connecting = connect(worker, &self.upstream, peer, &remote, tls_name, time);
+                // In a box, as whatever most requests have no use for: what waits here is moved, and
+                // its room is taken, for every request.
+                Box::pin(connecting).await?
             }
         };
         let mut line = Line::new(worker, idle, seat, conn, self.times, self.buffer);
