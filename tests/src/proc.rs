@@ -194,6 +194,16 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// Kills a process, as `kill -9` does.
+///
+/// # Panics
+/// When there is no such process.
+pub fn kill(pid: u32) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id"), Signal::KILL).expect("it is killed");
+}
+
 /// What a process does, as the kernel's letter: `R` runs, `S` sleeps, `T` is stopped; none when it is
 /// gone.
 #[must_use]

@@ -138,11 +138,7 @@ fn a_crash_costs_its_own_request_only() {
     let mut waiting = send(&client, "/gate");
     wait::until("it is asked", || running(&server).len() == 1);
     let mut queued = send(&client, "/");
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(i32::try_from(second).expect("a pid")).expect("a pid"),
-        rustix::process::Signal::KILL,
-    )
-    .expect("killed");
+    proc::kill(second);
     server.file("app/go", "");
     // A GET is asked again, of the one that is there then.
     assert_eq!(waiting.read_response().status(), 200);
@@ -439,6 +435,33 @@ fn a_busy_process_gets_little_and_recovers() {
     wait::until_within(patience, "it gets its share again", || {
         share_of(burning) >= 8
     });
+}
+
+#[test]
+fn a_new_process_takes_its_time_to_its_full_share() {
+    let options = r#"count = 2, max_connections = 200, balance = "round_robin", slow_start = "2s""#;
+    let server = builder(options, "proxy(app)")
+        .file("app/app.py", THREADS)
+        .start();
+    let client = server.client();
+    let are_up = |count: usize| {
+        let status = server.admin().get("/status").expect(200);
+        status.text().matches(r#""state": "up""#).count() == count
+    };
+    wait::until("both have their share", || are_up(2));
+    let old = pid(&client);
+    let other = wait::until_some("the other", || Some(pid(&client)).filter(|pid| *pid != old));
+    proc::kill(other);
+    let new = wait::until_some("a new one", || {
+        running(&server)
+            .into_iter()
+            .find(|pid| ![old, other].contains(pid))
+    });
+    let count = (0..20).filter(|_| pid(&client) == new).count();
+    assert!(count <= 6, "{count} of 20");
+    wait::until("it has its share", || are_up(2));
+    let count = (0..20).filter(|_| pid(&client) == new).count();
+    assert!((8..=12).contains(&count), "{count} of 20");
 }
 
 #[test]

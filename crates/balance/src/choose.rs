@@ -211,8 +211,10 @@ impl Pool {
             (Balance::RoundRobin, false) => Self::pass::<BY_TURN, false>,
             (Balance::RoundRobin, true) => Self::pass::<BY_TURN, true>,
             (Balance::First, _) => Self::pass::<BY_PLACE, false>,
-            (Balance::Score, _) if self.scores.any(ask.now) => Self::pass::<BY_SCORE, false>,
-            (Balance::Score, _) => Self::pass::<BY_TURN, false>,
+            (Balance::Score, false) if self.scores.any(ask.now) => Self::pass::<BY_SCORE, false>,
+            (Balance::Score, true) if self.scores.any(ask.now) => Self::pass::<BY_SCORE, true>,
+            (Balance::Score, false) => Self::pass::<BY_TURN, false>,
+            (Balance::Score, true) => Self::pass::<BY_TURN, true>,
             (Balance::Random | Balance::P2cEwma | Balance::Hash, _) => Self::pass::<BY_DRAW, false>,
         };
         let mut saw_tried = false;

@@ -227,6 +227,14 @@ impl Pool {
         hot.flags.load(Relaxed)
     }
 
+    /// Tells that there is another server in the place of a peer: it warms up, if there is a
+    /// `slow_start`.
+    pub fn warm_up(&self, peer: usize, now: Tick) {
+        if peer < self.len() && self.spec.slow_start > Duration::ZERO {
+            self.bring_back(peer, 0, now);
+        }
+    }
+
     /// Takes off what keeps a peer out; from then on it warms up, if there is a `slow_start`. Returns
     /// the flags that it had.
     fn bring_back(&self, peer: usize, flags: u32, now: Tick) -> u32 {

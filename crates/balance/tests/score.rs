@@ -160,6 +160,33 @@ fn the_average_is_of_all_whose_report_counts() {
 }
 
 #[test]
+fn who_is_new_warms_up() {
+    let spec = PoolSpec {
+        balance: Balance::Score,
+        slow_start: Duration::from_secs(10),
+        ..PoolSpec::new(vec![PeerSpec::default(); 3])
+    };
+    let pool = Pool::new(spec).unwrap();
+    let report = |now| {
+        let loads = [(0, cpu(20.0)), (1, cpu(20.0)), (2, cpu(20.0))];
+        pool.report_loads(&loads, PERIOD, at(now));
+    };
+    // Without a report by turns, with one by score: all to who is not new.
+    pool.warm_up(1, at(1_000));
+    let chosen = in_turn(&pool, 210, at(1_100));
+    assert!((5..=15).contains(&chosen[1]), "{chosen:?}");
+    report(1_200);
+    assert_eq!(in_turn(&pool, 20, at(1_300)), [10, 0, 10]);
+    let chosen = at_once(&pool, 300, at(1_300));
+    assert!((1..60).contains(&chosen[1]), "{chosen:?}");
+    report(11_000);
+    let chosen = in_turn(&pool, 30, at(11_001));
+    assert!(chosen.iter().all(|count| *count >= 9), "{chosen:?}");
+    pool.warm_up(7, at(11_002));
+    pool.check_invariants();
+}
+
+#[test]
 fn what_was_in_flight_at_the_report_is_in_the_report() {
     let pool = pool(2);
     for _ in 0..10 {

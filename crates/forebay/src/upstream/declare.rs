@@ -28,12 +28,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
     options::BY,
     report::OPTION,
     options::STICKY,
-    Opt::new(
-        "slow_start",
-        Type::DURATION,
-        "How long a peer that is back takes to its full share.",
-    )
-    .default(r#""0s""#),
+    options::SLOW_START,
     Opt::new(
         "health",
         Type::Record(&health::RECORD),
@@ -106,17 +101,9 @@ pub static DIRECTIVE: Directive = Directive::declaration(
 
 fn check(call: &Call, report: &mut Report) {
     health::check(call, report);
-    let balance: &str = call.get("balance");
     options::check_by(call, report);
     report::check(call, report);
-    if balance == "first" && call.is_set("slow_start") {
-        let message = format!(
-            "{}: `slow_start` has no meaning for \"first\"",
-            call.subject()
-        );
-        let help = "there are no shares: the first that can be used gets all";
-        report.mistake(call.place_of("slow_start"), Code::Conflict, message, help);
-    }
+    options::check_slow_start(call, report);
 }
 
 static PEER: RecordType = RecordType {

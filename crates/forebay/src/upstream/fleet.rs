@@ -113,6 +113,7 @@ pub static DIRECTIVE: Directive = Directive::declaration(
     .default(r#""score""#),
     options::BY,
     options::STICKY,
+    options::SLOW_START,
     Opt::new(
         "max_connections",
         Type::Count {
@@ -134,6 +135,7 @@ const COUNT: Type = Type::Count { min: 1, max: 1_000 };
 
 fn check(call: &Call, report: &mut Report) {
     options::check_by(call, report);
+    options::check_slow_start(call, report);
     if let Some((least, most)) = pair(call)
         && least > most
     {
@@ -346,6 +348,7 @@ pub(super) fn definition(call: &Call, report: &mut Report) -> Option<Definition>
             balance: Balance::from_name(call.get("balance")).unwrap_or_default(),
             // One that fails is replaced.
             eject: None,
+            slow_start: call.get("slow_start"),
             ..PoolSpec::new(vec![peer; slots])
         },
         by: call.find::<&Template>("by").cloned(),

@@ -32,6 +32,14 @@ pub const STICKY: Opt = Opt::new(
          the client is balanced anew. The peers do not see it.",
 );
 
+/// `slow_start`.
+pub const SLOW_START: Opt = Opt::new(
+    "slow_start",
+    Type::DURATION,
+    "How long a peer that is new or back takes to its full share.",
+)
+.default(r#""0s""#);
+
 /// `queue`.
 pub const QUEUE: Opt = Opt::new(
     "queue",
@@ -47,6 +55,19 @@ pub const QUEUE_TIMEOUT: Opt = Opt::new(
     "For how long they may wait; then 503.",
 )
 .default(r#""10s""#);
+
+/// `slow_start` is for who shares.
+pub fn check_slow_start(call: &Call, report: &mut Report) {
+    let balance: &str = call.get("balance");
+    if balance == "first" && call.is_set("slow_start") {
+        let message = format!(
+            "{}: `slow_start` has no meaning for \"first\"",
+            call.subject()
+        );
+        let help = "there are no shares: the first that can be used gets all";
+        report.mistake(call.place_of("slow_start"), Code::Conflict, message, help);
+    }
+}
 
 /// `by` is for who hashes.
 pub fn check_by(call: &Call, report: &mut Report) {

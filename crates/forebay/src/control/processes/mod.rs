@@ -619,6 +619,7 @@ impl Keeper {
                     told_held: None,
                 });
                 self.duty(number, Duty::Serve);
+                self.upstream.pool.warm_up(number, now());
             }
             Err(error) => {
                 let peer = &*self.upstream.peers[number].label;
