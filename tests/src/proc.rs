@@ -4,6 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
 /// Whether everything that was sent from these local TCP ports has been read by the other side,
 /// which must be on this machine: no socket whose remote port is one of them holds unread bytes.
 #[must_use]
@@ -302,6 +306,107 @@ fn skmem(line: &str) -> u64 {
     rest.split([',', ')'])
         .map(|word| number(word, "r") + number(word, "w"))
         .sum()
+}
+
+/// Threads that the kernel lets do nothing, until this is dropped by the thread that has made it.
+pub struct Stopped {
+    tids: Vec<Pid>,
+    /// Who makes more of them.
+    maker: Option<Pid>,
+}
+
+impl Stopped {
+    /// The threads of this name.
+    ///
+    /// # Panics
+    /// When there is none, or it cannot be stopped: that needs root.
+    #[must_use]
+    #[track_caller]
+    pub fn threads(pid: u32, name: &str) -> Self {
+        let tids = threads(pid, name);
+        assert!(!tids.is_empty(), "no thread {name}");
+        for tid in &tids {
+            ptrace::seize(*tid, ptrace::Options::empty()).expect("to trace it");
+            interrupt(*tid);
+        }
+        Self { tids, maker: None }
+    }
+
+    /// The threads of this name, and all that the one of the second name makes from now on: it waits
+    /// for [`Stopped::go_round`] each time.
+    ///
+    /// # Panics
+    /// As [`Stopped::threads`].
+    #[must_use]
+    #[track_caller]
+    pub fn threads_and_new(pid: u32, name: &str, maker: &str) -> Self {
+        let mut stopped = Self::threads(pid, name);
+        let tid = threads(pid, maker).pop().expect("a thread of this name");
+        ptrace::seize(tid, ptrace::Options::PTRACE_O_TRACECLONE).expect("to trace it");
+        stopped.maker = Some(tid);
+        stopped
+    }
+
+    /// Lets who makes them go on.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn go_round(&mut self) {
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        loop {
+            match waitpid(None, Some(flags)) {
+                Ok(WaitStatus::PtraceEvent(tid, _, event)) if Some(tid) == self.maker => {
+                    assert_eq!(event, 3, "PTRACE_EVENT_CLONE");
+                    ptrace::cont(tid, None).expect("it to go on");
+                }
+                Ok(WaitStatus::Stopped(tid, signal)) if Some(tid) == self.maker => {
+                    ptrace::cont(tid, signal).expect("it to go on");
+                }
+                // They begin stopped.
+                Ok(WaitStatus::PtraceEvent(tid, ..) | WaitStatus::Stopped(tid, _)) => {
+                    self.tids.push(tid);
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Some(maker) = self.maker {
+            self.go_round();
+            interrupt(maker);
+            let _ = ptrace::detach(maker, None);
+        }
+        for tid in &self.tids {
+            let _ = ptrace::detach(*tid, None);
+        }
+    }
+}
+
+fn threads(pid: u32, name: &str) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let tasks = tasks.map(|task| task.expect("a thread").path());
+    let is_it = |task: &std::path::PathBuf| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    };
+    let tid = |task: std::path::PathBuf| task.file_name()?.to_str()?.parse().ok();
+    let tids = tasks.filter(is_it).filter_map(tid);
+    tids.map(Pid::from_raw).collect()
+}
+
+/// Stops a thread that is traced.
+fn interrupt(tid: Pid) {
+    ptrace::interrupt(tid).expect("to stop it");
+    let status = waitpid(tid, Some(WaitPidFlag::__WALL)).expect("it to stop");
+    assert!(
+        matches!(
+            status,
+            WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)
+        ),
+        "{status:?}"
+    );
 }
 
 #[cfg(test)]

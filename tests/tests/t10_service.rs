@@ -3,10 +3,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use forebay_tests::proc::Stopped;
 use forebay_tests::{Gate, Origin, Request, Script, Server, wait};
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -156,13 +154,13 @@ fn a_worker_that_hangs_ends_the_signs_of_life() {
     assert!(manager.next().starts_with("READY=1\n"));
     for name in ["worker-1", "worker-0", "forebay"] {
         // The thread alone, as if it never came out of a loop. The last is the control plane's.
-        let stopped = Stopped::thread(server.pid(), name);
+        let stopped = Stopped::threads(server.pid(), name);
         // One may be on its way.
         manager.drain();
         let first = manager.next_within(WATCHDOG);
         let then = manager.next_within(WATCHDOG * 2);
         assert_eq!(then, None, "{name} is stopped; before that {first:?}");
-        stopped.go_on();
+        drop(stopped);
         let sign = manager.next_within(wait::PATIENCE);
         assert_eq!(sign.as_deref(), Some(ALIVE), "{name} goes on");
     }
@@ -219,38 +217,4 @@ fn the_helper_survives_the_signals_of_a_service() {
     server.reload_with(&format!("listen \"{}\" {HELLO}", port.addr()));
     let client = forebay_tests::Client::tcp(port.addr());
     assert_eq!(client.get("/").expect(200).text(), "hello");
-}
-
-/// A thread that the kernel lets do nothing.
-struct Stopped(Pid);
-
-impl Stopped {
-    /// The thread of this name. Whoever stops it has to let it go on, from the same thread.
-    fn thread(pid: u32, name: &str) -> Stopped {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
-        let tid = tasks
-            .map(|task| task.expect("a thread").path())
-            .find(|task| {
-                std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
-            })
-            .unwrap_or_else(|| panic!("no thread {name}"));
-        let tid = tid.file_name().and_then(|tid| tid.to_str());
-        let tid = tid.and_then(|tid| tid.parse().ok()).expect("a number");
-        let tid = Pid::from_raw(tid);
-        ptrace::seize(tid, ptrace::Options::empty()).expect("to trace it");
-        ptrace::interrupt(tid).expect("to stop it");
-        let stopped = waitpid(tid, Some(WaitPidFlag::__WALL)).expect("it to stop");
-        assert!(
-            matches!(
-                stopped,
-                WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)
-            ),
-            "{stopped:?}"
-        );
-        Stopped(tid)
-    }
-
-    fn go_on(self) {
-        ptrace::detach(self.0, None).expect("it to go on");
-    }
 }

@@ -8,7 +8,7 @@
 //!                                                                            go on by Range, twice at most
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
@@ -63,6 +63,8 @@ pub struct Filling {
     pub key: Box<[u8]>,
     /// The peer that was asked, for the log of who has had it asked.
     pub peer: RefCell<Option<Peered>>,
+    /// The disk has not answered: it is not asked again for the same client.
+    pub disk_hangs: Cell<bool>,
 }
 
 /// What came of asking the origin, for the one who did.

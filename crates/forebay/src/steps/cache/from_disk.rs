@@ -10,7 +10,6 @@
 //! A body of several blocks is brought in as it is read, a few blocks at a time.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,22 +73,27 @@ impl Cache {
         }
     }
 
-    /// Waits until what is on disks is in memory, or is not going to be.
-    pub(super) async fn read_from_disk(&self, exchange: &mut Exchange, reading: Reading) {
+    /// Waits until what is on disks is in memory, or is not going to be. False: the disk does not
+    /// answer, and is not to be waited for once more.
+    pub(super) async fn read_from_disk(&self, exchange: &mut Exchange, reading: Reading) -> bool {
         let worker = exchange.worker.clone();
         match reading {
             Reading::Leads(key, lead) => {
                 let (store, bytes) = (self.shared.store.clone(), key.bytes.clone());
                 let read = move || store.look_on_disk(&bytes, true);
-                if let Some(Got::Here(found)) = wait(&self.shared, &worker, read).await {
+                let got = wait(&self.shared, &worker, read).await;
+                let answers = got.is_some();
+                if let Some(Got::Here(found)) = got {
                     self.take_up(&key, &exchange.request.fields, found);
                 }
                 drop(lead);
+                answers
             }
             Reading::Follows(follow) => {
                 let deadline = worker.wheel.register();
                 // What has come is seen by looking again.
-                let _ = timeout(&deadline, worker.now_ms(), PATIENCE, follow).await;
+                let come = timeout(&deadline, worker.now_ms(), PATIENCE, follow).await;
+                come.is_ok()
             }
         }
     }
@@ -112,24 +116,41 @@ impl Cache {
 }
 
 impl Filling {
-    /// Has bytes of an object brought in from a disk. `None`: it is on none.
+    /// Has bytes of an object brought in from a disk. `None`: it is on none, or on one that hangs.
     pub fn bring_from_disk(
         self: &Rc<Filling>,
         object: &Kept,
         at: u64,
         end: Option<u64>,
     ) -> Option<Result<(), NotFilled>> {
+        if self.disk_hangs.get() {
+            return None;
+        }
         let begun = self.shared.store.fill_from_disk(object, at, end)?;
         Some(begun.map(|(filler, blocks)| {
             let worker = self.errand.worker().clone();
-            let reading = read_in(self.shared.clone(), worker.clone(), filler, blocks);
+            let reading = read_in(self.clone(), filler, blocks);
             tokio::task::spawn_local(guard::Task::new(worker, reading));
         }))
+    }
+
+    /// Does on the pool what may wait for the disk; `None`: it is not waited for, now and whatever
+    /// else of this object is wanted.
+    async fn wait<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let done = wait(&self.shared, self.errand.worker(), work).await;
+        self.disk_hangs.set(done.is_none());
+        done
     }
 }
 
 /// So far an origin is asked for what a disk should have had: the rest may be there.
 pub fn gap_end(filling: &Filling, object: &Kept, at: u64, end: Option<u64>) -> Option<u64> {
+    if filling.disk_hangs.get() {
+        return end;
+    }
     match filling.shared.store.blocks_on_disk(object) {
         Some(blocks) if blocks.is_whole() => {
             let most = (at - at % BLOCK_BYTES).saturating_add(GAP_BYTES);
@@ -145,6 +166,9 @@ const GAP_BYTES: u64 = 8 * BLOCK_BYTES;
 /// The bytes of an object from `at` to the end of their block, for one reader alone. `None`: no
 /// disk has them.
 pub async fn block_of(filling: Rc<Filling>, object: Kept, at: u64) -> Option<Bytes> {
+    if filling.disk_hangs.get() {
+        return None;
+    }
     let store = &filling.shared.store;
     let blocks = store.blocks_on_disk(&object)?;
     let disk = store.disk()?.clone();
@@ -154,7 +178,7 @@ pub async fn block_of(filling: Rc<Filling>, object: Kept, at: u64) -> Option<Byt
         Got::Absent => return None,
         Got::Wait => {
             let read = move || disk.read_block(&blocks, number);
-            wait(&filling.shared, filling.errand.worker(), read).await??
+            filling.wait(read).await??
         }
     };
     let within = usize::try_from(at % BLOCK_BYTES).ok()?;
@@ -163,13 +187,8 @@ pub async fn block_of(filling: Rc<Filling>, object: Kept, at: u64) -> Option<Byt
 
 /// Reads blocks of an object from a disk. What cannot be read stays absent, for whoever wants it to
 /// fetch from the origin.
-async fn read_in(
-    shared: Arc<Shared>,
-    worker: Rc<Worker>,
-    mut filler: Filler<Stored>,
-    blocks: Blocks,
-) {
-    let Some(disk) = shared.store.disk().cloned() else {
+async fn read_in(filling: Rc<Filling>, mut filler: Filler<Stored>, blocks: Blocks) {
+    let Some(disk) = filling.shared.store.disk().cloned() else {
         return filler.stop(false, true);
     };
     let range = filler.range();
@@ -184,7 +203,7 @@ async fn read_in(
                 let (disk, blocks) = (disk.clone(), blocks.clone());
                 let numbers = next..end.min(next.saturating_add(BLOCKS_AT_ONCE));
                 let read = move || disk.read_blocks(&blocks, numbers);
-                wait(&shared, &worker, read).await.unwrap_or_default()
+                filling.wait(read).await.unwrap_or_default()
             }
         };
         if read.is_empty() {

@@ -29,7 +29,7 @@ mod stored;
 pub mod stores;
 mod tell;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -407,6 +407,7 @@ impl Cache {
             hash: key.hash,
             key: key.bytes.clone(),
             peer: RefCell::default(),
+            disk_hangs: Cell::default(),
         })
     }
 
@@ -751,8 +752,8 @@ impl Step for Cache {
                 let Some(reading) = exchange.take_kept::<Reading>(self.shared.id) else {
                     break;
                 };
-                self.read_from_disk(exchange, reading).await;
-                match self.look(exchange, round < MAX_ROUNDS) {
+                let answers = self.read_from_disk(exchange, reading).await;
+                match self.look(exchange, answers && round < MAX_ROUNDS) {
                     Flow::Wait => {}
                     flow => return flow,
                 }
