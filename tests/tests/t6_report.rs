@@ -255,6 +255,29 @@ fn only_peers_are_believed_and_only_for_themselves() {
 }
 
 #[test]
+fn a_port_alone_is_open_to_both_families() {
+    let port = Reserved::any();
+    let number = port.addr().port();
+    let server = Server::builder(&format!(
+        r#"local pool = upstream "pool" {{ "127.0.0.1:1", "[::1]:1", balance = "score", report = ":{number}" }}
+           site {{ "*", proxy(pool) }}"#
+    ))
+    .start();
+    // It has come up, not only its listener.
+    assert_eq!(scores(&server, "pool"), [None, None]);
+    for (from, expected) in [
+        ("127.0.0.1", [Some(10.0), None]),
+        ("::1", [Some(10.0), Some(10.0)]),
+    ] {
+        let socket = UdpSocket::bind((from, 0)).expect("a socket");
+        socket
+            .send_to(b"cpu=20, period=60", (from, number))
+            .expect("a datagram is sent");
+        wait::until(from, || scores(&server, "pool") == expected);
+    }
+}
+
+#[test]
 fn an_address_that_is_taken_is_told() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = taken.local_addr().expect("an address").to_string();
