@@ -1,10 +1,11 @@
-//! Big bodies through php-fpm, and clients that are slow.
+//! Big bodies through php-fpm, and through this server as an application; clients that are slow.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay_tests::fcgi::{Front, begin, kind, pairs, record};
 use forebay_tests::php::PhpFpm;
-use forebay_tests::{Request, Server, pattern};
+use forebay_tests::{Origin, Request, Script, Server, pattern};
 
 const LEN: usize = 100 << 20;
 const MOST_MEMORY: u64 = 16 << 20;
@@ -99,5 +100,90 @@ fn a_huge_upload_costs_little() {
         let said = conn.read_response().expect(200).text().to_owned();
         assert_eq!(said, format!("same {LEN}"));
     });
+    assert!(more < MOST_MEMORY, "{more} bytes more");
+}
+
+/// This server as an application, before an origin.
+fn start_application(origin: &Origin) -> Server {
+    Server::builder(
+        "listen \"unix:@dir@/app.sock\" { protocol = \"fastcgi\" }\n\
+         site { \"*\", limit { body = \"1GB\" }, proxy \"@origin@\" }",
+    )
+    .origin("origin", origin)
+    .start()
+}
+
+const PER_SECOND: usize = 20 << 20;
+
+/// Sleeps until so many bytes may have passed.
+fn pace(begun: Instant, bytes: usize) {
+    let due = begun + Duration::from_millis((bytes / (PER_SECOND / 1000)) as u64);
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+}
+
+fn ask(web: &mut Front, method: &str, len: &str) {
+    web.send(&begin(1, 1, true));
+    let params = pairs(&[
+        ("REQUEST_METHOD", method),
+        ("REQUEST_URI", "/huge"),
+        ("HTTP_HOST", "a"),
+        ("CONTENT_LENGTH", len),
+    ]);
+    web.send(&record(kind::PARAMS, 1, &params));
+    web.send(&record(kind::PARAMS, 1, b""));
+}
+
+#[test]
+fn a_huge_response_to_a_slow_web_server_costs_little() {
+    let origin = Origin::always(Script::pattern(LEN as u64));
+    let server = start_application(&origin);
+    let more = memory_of(&server, || {
+        let mut web = Front::unix(&server.dir().join("app.sock"));
+        ask(&mut web, "GET", "");
+        web.send(&record(kind::STDIN, 1, b""));
+        let mut checker = pattern::Checker::at(0);
+        let (mut head, begun) = (Some(Vec::new()), Instant::now());
+        loop {
+            let record = web.read_record().expect("a record");
+            if record.kind == kind::END {
+                break;
+            }
+            let Some(bytes) = &mut head else {
+                checker.feed(&record.content);
+                pace(begun, usize::try_from(checker.offset()).expect("a length"));
+                continue;
+            };
+            bytes.extend(record.content);
+            let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
+            if let Some(end) = end {
+                checker.feed(&bytes[end + 4..]);
+                head = None;
+            }
+        }
+        assert_eq!(checker.offset(), LEN as u64);
+    });
+    assert!(more < MOST_MEMORY, "{more} bytes more");
+}
+
+#[test]
+fn a_huge_request_of_a_slow_web_server_costs_little() {
+    let origin = Origin::always(Script::ok("taken"));
+    let server = start_application(&origin);
+    let more = memory_of(&server, || {
+        let mut web = Front::unix(&server.dir().join("app.sock"));
+        ask(&mut web, "POST", &LEN.to_string());
+        let (whole, begun) = (vec![b'x'; 60_000], Instant::now());
+        let mut sent = 0;
+        while sent < LEN {
+            let piece = &whole[..whole.len().min(LEN - sent)];
+            web.send(&record(kind::STDIN, 1, piece));
+            sent += piece.len();
+            pace(begun, sent);
+        }
+        web.send(&record(kind::STDIN, 1, b""));
+        assert_eq!(web.answer(1).body(), "taken");
+    });
+    let received = origin.only_request();
+    assert_eq!(received.body_len, LEN as u64);
     assert!(more < MOST_MEMORY, "{more} bytes more");
 }

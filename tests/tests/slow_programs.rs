@@ -38,6 +38,24 @@ fn ten_thousand_runs_leave_nothing() {
     assert!(grown < 16 << 20, "{grown} bytes more");
 }
 
+#[test]
+fn who_waits_for_a_program_for_too_long_is_503() {
+    let server = Server::builder(r#"site { "*", cgi "@dir@/cgi" { concurrency = 1 } }"#)
+        .file("cgi/slow", "#!/bin/sh\nsleep 1000\n")
+        .start();
+    let program = server.dir().join("cgi/slow");
+    std::fs::set_permissions(program, Permissions::from_mode(0o755)).expect("a mode");
+    let mut first = server.client().connect();
+    first.send(&Request::get("/slow"));
+    wait::until("it runs", || proc::tree(server.pid()).len() > 2);
+    let begun = Instant::now();
+    let client = server.client().patience(Duration::from_secs(30));
+    let refused = client.get("/slow").expect(503);
+    assert!(refused.field("retry-after").is_some());
+    let took = begun.elapsed().as_secs();
+    assert!((9..20).contains(&took), "{took} s");
+}
+
 const APP: &str = r#"
 import os, socket, time
 listener = socket.socket(fileno=3)

@@ -409,6 +409,34 @@ fn an_upload_is_not_read_faster_than_it_is_taken() {
     assert_eq!(conn.read_response().expect(200).text(), "hello");
 }
 
+/// A process of PHP is busy with a request from its first byte on.
+#[test]
+fn an_upload_that_is_taken_in_first_keeps_no_application_busy() {
+    let app = App::start();
+    let server = builder(&app, r#"{ buffer_request = "1MB" }"#).start();
+    let mut slow = server.client().connect();
+    slow.raw("POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nbegun");
+    slow.wait_until_read();
+    let mut quick = server.client().connect();
+    quick.send(&Request::post("/quick", "body"));
+    let mut asked = app.accept();
+    assert_eq!(
+        asked.param("REQUEST_URI"),
+        Some("/quick"),
+        "the other waits"
+    );
+    let _ = asked.read_stdin();
+    asked.answer(OK);
+    assert_eq!(quick.read_response().expect(200).text(), "hello");
+    drop(asked);
+    slow.raw("ended");
+    let mut asked = app.accept();
+    assert_eq!(asked.param("REQUEST_URI"), Some("/slow"));
+    assert_eq!(asked.read_stdin(), b"begunended");
+    asked.answer(OK);
+    assert_eq!(slow.read_response().expect(200).text(), "hello");
+}
+
 #[test]
 fn a_client_that_leaves_closes_the_connection() {
     let app = App::start();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use forebay_tests::php::PhpFpm;
+use forebay_tests::port::Reserved;
 use forebay_tests::{Builder, Request, Server, pattern, wait};
 
 const HELLO: &str =
@@ -171,6 +172,52 @@ fn more_requests_than_processes_are_all_answered() {
     }
 }
 
+/// All the others have it behind a Unix socket.
+#[test]
+fn over_tcp_it_is_the_same() {
+    let port = Reserved::new();
+    let user = match rustix::process::geteuid().is_root() {
+        true => "user = www-data\ngroup = www-data\n",
+        false => "",
+    };
+    let pool = format!(
+        "[tcp]\nlisten = {}\npm = static\npm.max_children = 2\n{user}\
+         php_admin_value[post_max_size] = 20M",
+        port.addr()
+    );
+    let scripts = [
+        ("index.php", HELLO),
+        ("echo.php", ECHO),
+        ("waits.php", WAITS),
+    ];
+    let mut php = PhpFpm::start_with(1, &pool, &scripts);
+    let server = Server::builder("site { \"*\", fastcgi \"@tcp@\" { root = \"@root@\" } }")
+        .set("tcp", port.addr().to_string())
+        .set("root", php.root())
+        .start();
+    wait::until("its port", || {
+        std::net::TcpStream::connect(port.addr()).is_ok()
+    });
+    let mut conn = server.client().connect();
+    for _ in 0..3 {
+        assert_eq!(conn.get("/a?b").expect(200).text(), "hello GET b");
+    }
+    let body = pattern::bytes(5_000_000);
+    let echoed = conn.exchange(&Request::post("/echo.php", &body));
+    assert!(echoed.expect(200).body == body, "5 MB come back");
+    conn.send(&Request::get("/waits.php?f=go"));
+    let _ = conn.read_head();
+    conn.expect_bytes(b"6\r\nbegun \r\n");
+    php.file("go", "");
+    conn.expect_bytes(b"4\r\ndone\r\n0\r\n\r\n");
+    php.stop();
+    assert_eq!(server.client().get("/").status(), 502);
+    php.run();
+    wait::until("it to be there again", || {
+        server.client().get("/").status() == 200
+    });
+}
+
 /// A Unix socket refuses at once (EAGAIN) what its backlog has no room for.
 #[test]
 fn a_short_backlog_is_no_fault() {
@@ -258,6 +305,30 @@ fn exhausted_is_a_queue_and_then_503() {
     php.file("one", "");
     assert_eq!(first.read_response().expect(200).text(), "done");
     assert_eq!(third.read_response().expect(200).text(), "done");
+}
+
+#[test]
+fn who_waits_for_a_place_for_too_long_is_503() {
+    let php = PhpFpm::start(1, &[("silent.php", SILENT)]);
+    let server = builder(
+        &php,
+        r#"local php = upstream "php" { "@php@", max_connections = 1, queue_timeout = "300ms" }
+           site { "*", fastcgi(php) { root = "@root@" } }"#,
+    )
+    .start();
+    let mut first = server.client().connect();
+    first.send(&Request::get("/silent.php?f=one"));
+    let begun = Path::new(&php.root()).join("one.begun");
+    wait::until("the first request", || begun.exists());
+    let since = Instant::now();
+    let refused = server.client().get("/silent.php?f=one").expect(503);
+    assert!(refused.field("retry-after").is_some());
+    assert!(
+        since.elapsed() > Duration::from_millis(250),
+        "it has waited"
+    );
+    php.file("one", "");
+    assert_eq!(first.read_response().expect(200).text(), "done");
 }
 
 #[test]

@@ -613,9 +613,12 @@ fn slow_programs_do_not_delay_files() {
         .collect();
     wait::until("all run", || programs(&server).len() >= 50);
     let mut conn = client.connect();
+    let begun = std::time::Instant::now();
     for _ in 0..200 {
         assert_eq!(conn.get("/x.txt").expect(200).text(), "a file");
     }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
     assert!(programs(&server).len() >= 50, "they all run still");
     drop(slow);
     wait::until("all are ended", || programs(&server).is_empty());
