@@ -16,8 +16,8 @@ use forebay_tests::{Client, Request, Response, Server};
 const PACKAGE: &str = "/usr/share/dokuwiki";
 const HOST: &str = "wiki.test";
 
-/// A wiki of its own in this directory, with one user: ann, whose password is `s3cret`.
-fn install(dir: &Path) {
+/// A wiki of its own in this directory, not installed yet.
+fn unpack(dir: &Path) {
     assert!(
         Path::new(PACKAGE).is_dir(),
         "there is no DokuWiki: install the Debian package dokuwiki"
@@ -36,23 +36,34 @@ fn install(dir: &Path) {
     copy("/var/lib/dokuwiki/data/.", &dir.join("data"));
     // The package's way to keep its configuration elsewhere.
     let _ = fs::remove_file(dir.join("inc/preload.php"));
-    let local = "<?php\n$conf['title'] = 'A wiki';\n$conf['useacl'] = 1;\n\
-                 $conf['superuser'] = '@admin';\n$conf['savedir'] = './data';\n";
-    let hash = Command::new("htpasswd")
-        .args(["-nbBC", "5", "ann", "s3cret"])
-        .output()
-        .expect("htpasswd");
-    let line = String::from_utf8_lossy(&hash.stdout).into_owned();
-    let (_, hash) = line.trim().split_once(':').expect("a hash");
-    let users = format!("ann:{hash}:Ann:ann@example.com:admin,user\n");
-    for (name, text) in [
-        ("local.php", local),
-        ("users.auth.php", &users),
-        ("acl.auth.php", "* @ALL 1\n* @user 8\n"),
+    let conf = dir.join("conf");
+    for made in [
+        "local.php",
+        "users.auth.php",
+        "acl.auth.php",
+        "plugins.local.php",
     ] {
-        fs::write(dir.join("conf").join(name), text).expect("a file");
+        let _ = fs::remove_file(conf.join(made));
     }
+    // As it was before it was packed.
+    let path = conf.join("dokuwiki.php");
+    let text = fs::read_to_string(&path).expect("its settings");
+    fs::write(path, text.replace("'/var/lib/dokuwiki/data'", "'./data'")).expect("a file");
     give(dir);
+}
+
+/// Installs it by its own page, with one user: ann, whose password is `s3cret`.
+fn install(client: &Client) {
+    let form = "submit=1&l=en&d[title]=A+wiki&d[acl]=1&d[superuser]=ann&d[fullname]=Ann&\
+                d[email]=ann%40example.com&d[password]=s3cret&d[confirm]=s3cret&d[policy]=1&\
+                d[license]=cc-by-sa";
+    let mut ann = Visitor::new(client.clone(), HOST);
+    let done = ann.form("/install.php", form).expect(200);
+    assert!(
+        done.text().contains("finished successfully"),
+        "{}",
+        done.text()
+    );
 }
 
 /// PHP runs as www-data.
@@ -147,12 +158,13 @@ fn use_it(client: &Client) {
 #[test]
 fn by_one_command() {
     let dir = tempfile::tempdir().expect("a directory");
-    install(dir.path());
+    unpack(dir.path());
     let port = Reserved::new();
     let (address, path) = (port.addr().to_string(), dir.path().display().to_string());
     let args = ["php", &path, "--cache", "--listen", &address];
     let server = Server::from_command(&args, port.addr());
     server.wait_stderr("DokuWiki");
+    install(&server.client());
     use_it(&server.client());
 }
 
@@ -165,8 +177,8 @@ const WIKI: &str = "site { \"*\",\n\
       try = { \"$path\", \"$path/index.php\", \"/doku.php?id=$rest&$query_string\" } },\n}";
 
 fn wiki_behind_nginx() -> (PhpFpm, Server, Nginx) {
-    let php = PhpFpm::start(3, &[]);
-    install(Path::new(&php.root()));
+    let php = PhpFpm::start_extended(3);
+    unpack(Path::new(&php.root()));
     let text = format!(
         "listen \"unix:@dir@/app.sock\" {{ protocol = \"fastcgi\", mode = \"0666\" }}\n{WIKI}"
     );
@@ -184,6 +196,7 @@ fn wiki_behind_nginx() -> (PhpFpm, Server, Nginx) {
         ),
         &[],
     );
+    install(&front.client());
     (php, server, front)
 }
 
