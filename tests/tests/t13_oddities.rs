@@ -7,6 +7,8 @@ use forebay_tests::peers::Nginx;
 use forebay_tests::php::{App, PhpFpm, record};
 use forebay_tests::{Builder, Request, Response, Server, wait};
 
+const OK: &str = "Content-Type: text/plain\r\n\r\nhello";
+
 fn builder(php: &PhpFpm, pipeline: &str) -> Builder {
     Server::builder(&format!("site {{ \"*\", {pipeline} }}"))
         .set("php", php.target())
@@ -430,4 +432,82 @@ fn where_no_connection_is_kept_none_waits_for_what_is_done_behind_an_answer() {
     assert!(!root.join("done").exists(), "it goes on still");
     php.file("go", "");
     wait::until("it is done", || root.join("done").exists());
+}
+
+/// What is below a cache is asked once for all who wait: an application that leads on to the page that
+/// is being asked for must not have it wait for itself.
+#[test]
+fn local_redirects_below_a_cache_come_to_an_end() {
+    // PHP says a status with each `Location`; this does not.
+    let app = App::start();
+    let server = Server::builder(
+        "site { \"*\", route \"/page\" { respond(200, \"the page\") }, cache { ttl = \"1m\" }, fastcgi \"@app@\" }",
+    )
+    .set("app", app.target())
+    .start();
+    let ask = |target: &str, answer: &str| {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get(target));
+        let mut asked = app.accept();
+        let _ = asked.read_stdin();
+        asked.answer(answer);
+        drop(asked);
+        conn
+    };
+    let got = ask("/to-page", "Location: /page\n\n").read_response();
+    assert_eq!(got.expect(200).text(), "the page");
+    // To itself; and round by another.
+    for (first, second) in [("/a", "/a"), ("/b", "/c")] {
+        let mut conn = server.client().connect();
+        conn.send(&Request::get(first));
+        let mut asked = app.accept();
+        for number in 0..6 {
+            if number > 0 {
+                asked.read_params();
+            }
+            let _ = asked.read_stdin();
+            let to = if number % 2 == 0 { second } else { first };
+            asked.answer(format!("Location: {to}\n\n"));
+        }
+        assert_eq!(conn.read_response().status(), 502, "{first}");
+    }
+    // What is stored is of use to it.
+    let mut conn = ask("/stored", OK);
+    assert_eq!(conn.read_response().expect(200).text(), "hello");
+    let mut conn = ask("/to-stored", "Location: /stored\n\n");
+    assert_eq!(conn.read_response().expect(200).text(), "hello");
+}
+
+/// What is sent in the place of an answer is stored as any other answer.
+#[test]
+fn a_file_in_the_place_of_an_answer_is_cached() {
+    let php = PhpFpm::start(
+        2,
+        &[(
+            "send.php",
+            "<?php header('Cache-Control: max-age=60'); header('X-Accel-Redirect: /' . $_GET['f']);",
+        )],
+    );
+    let body = forebay_tests::pattern::bytes(200_000);
+    let server = builder(
+        &php,
+        r#"cache, fastcgi "@php@" { root = "@root@", send_files = "@dir@/files" }"#,
+    )
+    .file("files/a.bin", &body)
+    .file("files/b.bin", &body)
+    .start();
+    let client = server.client();
+    for expected in ["miss", "hit"] {
+        let got = client.get("/send.php?f=a.bin").expect(200);
+        assert!(got.body == body, "the file");
+        let status = got.field("cache-status").unwrap_or_default();
+        assert!(status.contains(expected), "{status}");
+    }
+    for expected in ["miss", "hit"] {
+        let part = Request::get("/send.php?f=b.bin").field("Range", "bytes=100000-100099");
+        let got = client.request(&part).expect(206);
+        assert!(got.body == body[100_000..100_100], "a part");
+        let status = got.field("cache-status").unwrap_or_default();
+        assert!(status.contains(expected), "{status}");
+    }
 }

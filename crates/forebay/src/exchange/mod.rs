@@ -131,6 +131,8 @@ pub struct Exchange {
     pub wants_kept: bool,
     /// It is one of the server's own, on behalf of another: not counted as a client's.
     is_errand: bool,
+    /// An application has led it on to another path of its site.
+    led_on: bool,
     /// Its place in the pipeline.
     pub(crate) course: step::Course,
 }
@@ -230,6 +232,7 @@ impl Exchange {
             aside: None,
             wants_kept: false,
             is_errand: false,
+            led_on: false,
             course: step::Course::default(),
         }
     }
@@ -256,6 +259,7 @@ impl Exchange {
         self.aside = None;
         self.wants_kept = false;
         self.is_errand = false;
+        self.led_on = false;
         self.course.clear();
     }
 
@@ -298,6 +302,17 @@ impl Exchange {
         let mut response = Response::new(self, 204);
         response.set(Known::Allow, METHODS.as_bytes());
         response
+    }
+
+    /// An application leads on to another path of the site.
+    pub fn lead_on(&mut self) {
+        self.led_on = true;
+    }
+
+    /// Whether others wait for this, and what it comes by now may be what they wait for: it must
+    /// not wait for what waits for others.
+    pub fn must_not_join(&self) -> bool {
+        self.is_errand && self.led_on
     }
 
     /// Takes the request's body, to read at most as much of it as the site allows.

@@ -380,6 +380,10 @@ impl Cache {
         stored: Option<Kept>,
         why: Forward,
     ) -> Flow {
+        // Of a fill whose application leads on: by another path to what waits for this very fill.
+        if exchange.must_not_join() {
+            return self.go_on(exchange, Around::Bypass);
+        }
         let looked = Looked {
             key: Key::of(&self.shared, exchange),
             facts,

@@ -273,6 +273,7 @@ pub async fn restart(exchange: &mut Exchange, location: Vec<u8>) -> Result<Flow,
         return Err(Fault::with(Reason::BadResponse, what));
     }
     exchange.keep(*RESTARTS, restarts);
+    exchange.lead_on();
     let location = String::from_utf8(location).map_err(|_| Reason::BadResponse)?;
     let Some(site) = exchange.site.clone() else {
         return Err(Reason::Internal.into());
