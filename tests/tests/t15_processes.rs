@@ -439,16 +439,19 @@ fn a_busy_process_gets_little_and_recovers() {
 
 #[test]
 fn a_new_process_takes_its_time_to_its_full_share() {
-    let options = r#"count = 2, max_connections = 200, balance = "round_robin", slow_start = "2s""#;
+    let options = r#"count = 2, max_connections = 200, balance = "round_robin", slow_start = "3s""#;
     let server = builder(options, "proxy(app)")
         .file("app/app.py", THREADS)
         .start();
     let client = server.client();
-    let are_up = |count: usize| {
+    let are = |state: &str, count: usize| {
         let status = server.admin().get("/status").expect(200);
-        status.text().matches(r#""state": "up""#).count() == count
+        let state = format!(r#""state": "{state}""#);
+        status.text().matches(&state).count() == count
     };
-    wait::until("both have their share", || are_up(2));
+    // Before they are started they do not pass for new yet.
+    wait::until("both are started", || are("warming", 2));
+    wait::until("both have their share", || are("up", 2));
     let old = pid(&client);
     let other = wait::until_some("the other", || Some(pid(&client)).filter(|pid| *pid != old));
     proc::kill(other);
@@ -457,16 +460,17 @@ fn a_new_process_takes_its_time_to_its_full_share() {
             .into_iter()
             .find(|pid| ![old, other].contains(pid))
     });
+    wait::until("it is started", || are("warming", 1));
     let count = (0..20).filter(|_| pid(&client) == new).count();
-    assert!(count <= 6, "{count} of 20");
-    wait::until("it has its share", || are_up(2));
+    assert!(count <= 7, "{count} of 20");
+    wait::until("it has its share", || are("up", 2));
     let count = (0..20).filter(|_| pid(&client) == new).count();
     assert!((8..=12).contains(&count), "{count} of 20");
 }
 
 #[test]
 fn a_process_that_takes_more_than_its_share_of_a_core_is_held_back() {
-    let options = r#"count = 2, max_connections = 200, balance = "round_robin", cpu = "30%""#;
+    let options = r#"count = 2, max_connections = 200, balance = "round_robin", cpu = "20%""#;
     let server = builder(options, "proxy(app)")
         .file("app/app.py", THREADS)
         .start();
@@ -481,17 +485,19 @@ fn a_process_that_takes_more_than_its_share_of_a_core_is_held_back() {
     let taken = || -> Duration { proc::tree(burning).into_iter().map(proc::cpu_time).sum() };
     let (start, before) = (Instant::now(), taken());
     let (mut answered, mut was_held) = (BTreeSet::new(), false);
-    while start.elapsed() < Duration::from_secs(3) {
+    // On a busy machine it may be found late, and is held for as much longer then.
+    wait::until_within(Duration::from_secs(25), "it is held and goes on", || {
         answered.insert(pid(&client));
         was_held |= proc::state(burning) == Some('T');
         assert_ne!(proc::state(other), Some('T'));
-    }
+        start.elapsed() > Duration::from_secs(3) && was_held && taken() > before
+    });
     let took = (taken() - before).as_secs_f64() / start.elapsed().as_secs_f64();
-    assert!((0.05..0.5).contains(&took), "{took:.2} of a core");
+    assert!(took < 0.5, "{took:.2} of a core");
     // It is slow, but it is not cut off.
     assert!(was_held && answered == BTreeSet::from([burning, other]));
     server.file("app/cool", "");
-    wait::until("it is free again", || {
+    wait::until_within(Duration::from_secs(25), "it is free again", || {
         proc::state(burning) != Some('T') && pid(&client) == burning
     });
 }
