@@ -439,7 +439,7 @@ fn a_busy_process_gets_little_and_recovers() {
 
 #[test]
 fn a_new_process_takes_its_time_to_its_full_share() {
-    let options = r#"count = 2, max_connections = 200, balance = "round_robin", slow_start = "3s""#;
+    let options = r#"count = 2, max_connections = 200, balance = "round_robin", slow_start = "5s""#;
     let server = builder(options, "proxy(app)")
         .file("app/app.py", THREADS)
         .start();
@@ -463,39 +463,39 @@ fn a_new_process_takes_its_time_to_its_full_share() {
     wait::until("it is started", || are("warming", 1));
     let count = (0..20).filter(|_| pid(&client) == new).count();
     assert!(count <= 7, "{count} of 20");
-    wait::until("it has its share", || are("up", 2));
-    let count = (0..20).filter(|_| pid(&client) == new).count();
-    assert!((8..=12).contains(&count), "{count} of 20");
+    let patience = Duration::from_secs(20);
+    wait::until_within(patience, "it has its share", || {
+        are("up", 2) && (0..20).filter(|_| pid(&client) == new).count() == 10
+    });
 }
 
 #[test]
 fn a_process_that_takes_more_than_its_share_of_a_core_is_held_back() {
-    let options = r#"count = 2, max_connections = 200, balance = "round_robin", cpu = "20%""#;
+    let options = r#"count = 2, max_connections = 200, balance = "round_robin", cpu = "10%""#;
     let server = builder(options, "proxy(app)")
         .file("app/app.py", THREADS)
         .start();
-    let client = server.client();
+    let client = server.client().patience(Duration::from_secs(30));
     let both = wait::until_some("both run", || {
         Some(running(&server)).filter(|both| both.len() == 2)
     });
     let burning = pid_of(client.get("/burn-by-children").expect(200).text());
     let other = both[usize::from(both[0] == burning)];
     server.wait_stderr("more than its share of a core: it is held back");
+    wait::until("it is stopped", || proc::state(burning) == Some('T'));
     // Children count, too.
     let taken = || -> Duration { proc::tree(burning).into_iter().map(proc::cpu_time).sum() };
     let (start, before) = (Instant::now(), taken());
-    let (mut answered, mut was_held) = (BTreeSet::new(), false);
-    // On a busy machine it may be found late, and is held for as much longer then.
-    wait::until_within(Duration::from_secs(25), "it is held and goes on", || {
+    let mut answered = BTreeSet::new();
+    while start.elapsed() < Duration::from_secs(3) {
         answered.insert(pid(&client));
-        was_held |= proc::state(burning) == Some('T');
         assert_ne!(proc::state(other), Some('T'));
-        start.elapsed() > Duration::from_secs(3) && was_held && taken() > before
-    });
+    }
     let took = (taken() - before).as_secs_f64() / start.elapsed().as_secs_f64();
-    assert!(took < 0.5, "{took:.2} of a core");
-    // It is slow, but it is not cut off.
-    assert!(was_held && answered == BTreeSet::from([burning, other]));
+    assert!(took < 0.25, "{took:.2} of a core");
+    // It is slow, but it is not cut off, and goes on.
+    assert_eq!(answered, BTreeSet::from([burning, other]));
+    wait::until("it takes its share", || taken() > before);
     server.file("app/cool", "");
     wait::until_within(Duration::from_secs(25), "it is free again", || {
         proc::state(burning) != Some('T') && pid(&client) == burning

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 /// So much a process may save: what it earns in this time. Short bursts pass unhindered.
 const SAVED: Duration = Duration::from_secs(1);
-/// It owes at most what it earns in this time: one that was found late is not stopped for long.
-const OWED: Duration = Duration::from_secs(10);
-/// One that takes less than half of its share is looked at so seldom.
+/// It owes at most what it earns in this time, or this many microseconds: what 16 threads take in two
+/// close looks. One that was found late is not stopped for long.
+const OWED: Duration = Duration::from_secs(2);
+const OWED_US: i64 = 800_000;
+/// One that may take a whole core, has nothing to do and takes little is looked at so seldom.
 const SELDOM: Duration = Duration::from_secs(1);
 /// What one thread, or a few, may take before it is looked at next, in microseconds.
 const SOON_US: i64 = 200_000;
@@ -54,9 +56,8 @@ impl Share {
 
     /// Whether it is worth the effort to look what it has taken; `is_busy`: it has requests.
     pub fn is_due(&self, is_busy: bool, now: Instant) -> bool {
-        // What may take a whole core takes no more by one thread, and little more by a second one
-        // until it is looked at anyway.
-        let is_watched = is_busy && self.ppm < CORE_PPM;
+        // One thread never takes more than a core.
+        let is_watched = is_busy || self.ppm < CORE_PPM;
         is_watched || self.is_near || self.is_held || now.duration_since(self.looked) >= SELDOM
     }
 
@@ -69,7 +70,8 @@ impl Share {
         (self.looked, self.taken_us) = (now, taken_us);
         self.is_near = taken.saturating_mul(2) > earned_us;
         let credit = self.credit_us + earned_us;
-        let (least, most) = (-earned(self.ppm, OWED), earned(self.ppm, SAVED));
+        let least = -earned(self.ppm, OWED).max(OWED_US);
+        let most = earned(self.ppm, SAVED);
         self.credit_us = credit.saturating_sub(taken).clamp(least, most);
     }
 
@@ -165,15 +167,17 @@ mod tests {
     #[test]
     fn who_was_found_late_or_slept_is_back_within_seconds() {
         let start = Instant::now();
-        let mut share = Share::new(100_000, start);
-        assert!(!share.is_due(false, start) && share.is_due(true, start));
+        let whole = Share::new(1_000_000, start);
+        assert!(!whole.is_due(false, start) && whole.is_due(true, start));
         let late = start + Duration::from_secs(30);
-        assert!(share.is_due(false, late));
+        assert!(whole.is_due(false, late));
+        let mut share = Share::new(100_000, start);
+        assert!(share.is_due(false, start));
         share.handle_taken(30_000_000, late);
         assert!(share.is_used_up() && share.is_due(false, late));
         share.set_held(true);
         assert!(share.is_tight());
-        share.handle_taken(30_000_000, late + OWED);
+        share.handle_taken(30_000_000, late + Duration::from_secs(8));
         assert!(!share.is_used_up());
         // Nor does it save for more than a second, however long it rests.
         share.set_held(false);

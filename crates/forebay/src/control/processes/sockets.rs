@@ -33,8 +33,12 @@ const LOCK: &str = "lock";
 /// Holds the lock of our own directory as long as this process lives.
 fn lock(dir: &Path) -> io::Result<()> {
     static HELD: OnceLock<File> = OnceLock::new();
-    let file = File::create(dir.join(LOCK))?;
+    // It gets its name once it is held: between the two, another server that starts could hold it, and
+    // take the directory for one that was left behind.
+    let new = dir.join("lock.new");
+    let file = File::create(&new)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    std::fs::rename(&new, dir.join(LOCK))?;
     // It is made once.
     let _ = HELD.set(file);
     Ok(())
