@@ -11,6 +11,8 @@ use crate::fault::Fault;
 const SHORT: usize = 0x7f;
 /// The parameters of a browser's request.
 const USUAL: usize = 2048;
+/// How many they are.
+const USUAL_PAIRS: usize = 40;
 /// The longest that four bytes can say.
 const LONGEST: usize = 0x7fff_ffff;
 
@@ -31,7 +33,8 @@ impl Params {
         if u32::try_from(block.len()).map_or(true, |len| len > limits.max_params_bytes) {
             return Err(Fault::ParamsTooLarge);
         }
-        let mut pairs = Vec::new();
+        // As many as a web server sends with a browser's request; each has at least two bytes.
+        let mut pairs = Vec::with_capacity((block.len() / 2).min(USUAL_PAIRS));
         let mut rest = block.as_ref();
         while !rest.is_empty() {
             if pairs.len() >= usize::from(limits.max_params) {
