@@ -16,7 +16,8 @@
 //! ```
 //!
 //! So there are never more connections than there were requests at once, and no request waits for long
-//! for a process that only keeps a connection. Always to do so would cost a busy application with room
+//! for a process that only keeps a connection. (A process of this server's own is a peer of its own, and
+//! is always tight.) Always to do so would cost a busy application with room
 //! enough a connection per request: of those that begin together, each is closed for the next one's
 //! sake. An application that is slow passes for tight, too; to it, a connection is nothing.
 
@@ -48,6 +49,14 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Those to an application of a single process: no second connection is answered beside a kept one.
+    pub fn of_one_process() -> Lines {
+        Lines {
+            tight_until_ms: AtomicU64::new(u64::MAX),
+            ..Lines::default()
+        }
+    }
+
     /// Whether there may be no more processes than connections.
     pub fn is_tight(&self, now_ms: u64) -> bool {
         now_ms < self.tight_until_ms.load(Ordering::SeqCst)
@@ -151,6 +160,7 @@ mod tests {
         assert!(!lines.is_tight(5 + TIGHT_MS) && !lines.is_waited_for(5 + TIGHT_MS));
         lines.unheard.fetch_sub(1, Ordering::SeqCst);
         assert!(!lines.is_waited_for(5));
+        assert!(Lines::of_one_process().is_tight(u64::MAX - 1));
     }
 
     #[test]

@@ -167,14 +167,23 @@ impl Upstream {
             (Place::Process(slot), Some(fleet)) => Place::Unix(fleet.sockets[*slot].clone()),
             (place, _) => place.clone(),
         };
-        let peers = definition.peers.iter().map(|member| Peer {
+        let rooms = definition
+            .pool
+            .peers
+            .iter()
+            .map(|peer| peer.max_connections);
+        let peers = definition.peers.iter().zip(rooms);
+        let peers = peers.map(|(member, room)| Peer {
             label: member.label.clone(),
             place: place_of(member),
             tls: member.tls,
             addresses: ArcSwap::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            lines: lines::Lines::default(),
+            lines: match (&member.place, room) {
+                (Place::Process(_), 1) => lines::Lines::of_one_process(),
+                _ => lines::Lines::default(),
+            },
         });
         let pool = Pool::new(definition.pool.clone()).map_err(|error| error.to_string())?;
         let tls = definition.tls.as_ref().map(TlsSpec::client_config);

@@ -170,6 +170,21 @@ mod tests {
     use crate::steps::testing::Bench;
 
     #[test]
+    fn a_process_of_its_own_has_one_connection() {
+        let bench = Bench::new(
+            r#"local own = processes "own" { "php-cgi", protocol = "fastcgi" }
+               local more = processes "more" { "app", protocol = "fastcgi", max_connections = 2 }
+               site { "*", route "/own" { fastcgi(own) }, route "/more" { fastcgi(more) },
+                 fastcgi "unix:/run/php.sock" }"#,
+        );
+        for pool in &bench.built.snapshot.upstreams {
+            let is_one = &*pool.definition.name == "own";
+            let mut peers = pool.peers.iter();
+            assert!(peers.all(|peer| peer.lines.is_tight(0) == is_one));
+        }
+    }
+
+    #[test]
     fn who_leaves_when_it_is_their_turn_gives_it_on() {
         let bench = Bench::new(
             r#"local pool = upstream "pool" { "127.0.0.1:1", max_connections = 1 }
