@@ -117,7 +117,8 @@ impl<'a> Iterator for ParamsIter<'a> {
     }
 }
 
-fn read_len(rest: &mut &[u8]) -> Result<u32, Fault> {
+/// Takes the length of a name or a value off the front.
+pub(crate) fn read_len(rest: &mut &[u8]) -> Result<u32, Fault> {
     match **rest {
         [short, ref behind @ ..] if short & 0x80 == 0 => {
             *rest = behind;
@@ -167,10 +168,7 @@ impl ParamsBuilder {
     /// Takes at most `max_bytes` bytes of encoded parameters.
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
-        Self {
-            block: Vec::with_capacity(max_bytes.min(USUAL)),
-            max_bytes,
-        }
+        Self::with_room(Vec::new(), max_bytes)
     }
 
     /// The same with the room that another one had.
@@ -257,25 +255,20 @@ impl ParamsBuilder {
         Ok(())
     }
 
-    /// Adds one whose fit name ends in that of a field, in capitals and with `_` for `-`; unless it
-    /// is not `wanted`.
+    /// Adds the variable of a field, unless that is not `wanted`.
     ///
     /// # Errors
     /// As [`push_fit`](Self::push_fit).
     pub(crate) fn push_field(
         &mut self,
-        (before, name): (&[u8], &[u8]),
+        name: &[u8],
         value: &[u8],
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<(), PushError> {
         let start = self.block.len();
-        self.make_room(before.len() + name.len(), value.len())?;
+        self.make_room(VARIABLE.len() + name.len(), value.len())?;
         let name_start = self.block.len();
-        self.block.extend_from_slice(before);
-        self.block.extend(name.iter().map(|&byte| match byte {
-            b'-' => b'_',
-            byte => byte.to_ascii_uppercase(),
-        }));
+        write_variable(name, &mut self.block);
         if self.block.get(name_start..).is_some_and(wanted) {
             self.block.extend_from_slice(value);
         } else {
@@ -346,6 +339,18 @@ impl ParamsBuilder {
         }
         Ok(())
     }
+}
+
+/// What the variable of a field begins with (RFC 3875 §4.1.18).
+const VARIABLE: &[u8] = b"HTTP_";
+
+/// Writes what the variable of a field of this name is called.
+pub(crate) fn write_variable(name: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(VARIABLE);
+    out.extend(name.iter().map(|&byte| match byte {
+        b'-' => b'_',
+        byte => byte.to_ascii_uppercase(),
+    }));
 }
 
 /// Whether it can stand in front of the first `=` of a variable. Without a way out in the middle:

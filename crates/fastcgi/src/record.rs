@@ -1,6 +1,7 @@
 //! Records: their headers and the bodies of fixed size (FastCGI 1.0 §3.3, §8).
 
 use crate::fault::Fault;
+use crate::params::read_len;
 
 /// The version that every record has.
 pub const VERSION: u8 = 1;
@@ -272,17 +273,12 @@ fn whole_pairs(block: &[u8], most: usize) -> usize {
 
 /// How long the first pair is, its lengths included.
 fn pair_len(block: &[u8]) -> Option<usize> {
-    let (mut at, mut sum) = (0, 0);
-    for _ in 0..2 {
-        let (lens, len) = match *block.get(at..)? {
-            [short, ..] if short & 0x80 == 0 => (1, u32::from(short)),
-            [b3, b2, b1, b0, ..] => (4, u32::from_be_bytes([b3 & 0x7f, b2, b1, b0])),
-            _ => return None,
-        };
-        at += lens;
-        sum += u64::from(len);
-    }
-    usize::try_from(sum).ok()?.checked_add(at)
+    let mut rest = block;
+    let mut len = || read_len(&mut rest).ok().map(u64::from);
+    let sum = len()? + len()?;
+    usize::try_from(sum)
+        .ok()?
+        .checked_add(block.len() - rest.len())
 }
 
 /// Writes the empty record that ends a stream (§3.3); the same as a record without content.

@@ -2,7 +2,7 @@
 
 use forebay_fields::{Field, Fields, Known, KnownSet};
 
-use crate::params::{ParamsBuilder, PushError};
+use crate::params::{ParamsBuilder, PushError, write_variable};
 
 /// Adds `HTTP_*` for the fields of a request, each name once.
 ///
@@ -31,13 +31,14 @@ pub fn push_fields(
             continue;
         }
         if !repeated.may_have(&field) {
-            params.push_field((b"HTTP_", field.name), field.value, &wanted)?;
+            params.push_field(field.name, field.value, &wanted)?;
             continue;
         }
         let same = fields.iter().enumerate();
         let same = same.filter(|(_, one)| is_same(one, &field));
         if same.clone().next().is_none_or(|(first, _)| first == at) {
-            let variable = variable(field.name);
+            let mut variable = Vec::new();
+            write_variable(field.name, &mut variable);
             if wanted(&variable) {
                 // RFC 6265 §5.4: cookies have a separator of their own.
                 let separator: &[u8] = match field.known {
@@ -49,16 +50,6 @@ pub fn push_fields(
         }
     }
     Ok(())
-}
-
-/// What the field of that name is as a variable.
-fn variable(name: &[u8]) -> Vec<u8> {
-    let mut variable = b"HTTP_".to_vec();
-    variable.extend(name.iter().map(|&b| match b {
-        b'-' => b'_',
-        b => b.to_ascii_uppercase(),
-    }));
-    variable
 }
 
 /// Which names stand in several lines of a head, so that not each has to be compared with all.

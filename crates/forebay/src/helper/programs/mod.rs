@@ -15,9 +15,11 @@
 
 mod ask;
 mod keep;
+mod lines;
 mod message;
 #[cfg(test)]
 mod tests;
 
 pub use ask::{Channel, Place, Program, Programs, Spec, StartError, Watch};
 pub use keep::Keeper;
+pub use lines::each_line;

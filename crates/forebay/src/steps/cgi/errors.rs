@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use tokio::net::unix::pipe;
 
 use crate::counters::SiteCounts;
-use crate::helper::programs::Watch;
-use crate::log::Split;
+use crate::helper::programs::{Watch, each_line};
 
 /// Whose words they are.
 pub struct Speaker {
@@ -21,8 +19,6 @@ pub struct Speaker {
 
 /// Lines of one program that are logged; the others are counted.
 const MAX_LINES: usize = 100;
-/// Bytes that are read at a time.
-const READ: usize = 4096;
 
 /// Logs what comes, until the program has ended or has closed its error stream.
 pub async fn log(errors: pipe::Receiver, watch: Watch, speaker: Speaker) {
@@ -31,31 +27,8 @@ pub async fn log(errors: pipe::Receiver, watch: Watch, speaker: Speaker) {
         logged: 0,
         dropped: 0,
     };
-    let mut split = Split::default();
-    let mut held = BytesMut::new();
-    loop {
-        let is_over = tokio::select! {
-            biased;
-            ready = errors.readable() => ready.is_err(),
-            // What it has left behind may hold the stream for ever.
-            () = watch.over() => true,
-        };
-        loop {
-            held.reserve(READ);
-            match errors.try_read_buf(&mut held) {
-                Ok(0) => return lines.finish(split.rest(&mut held)),
-                Ok(_) => split.each(&mut held, |line| lines.line(line)),
-                Err(_) => break,
-            }
-        }
-        if is_over {
-            return lines.finish(split.rest(&mut held));
-        }
-        // Nothing is held for a program that says nothing.
-        if held.is_empty() {
-            held = BytesMut::new();
-        }
-    }
+    each_line(errors, watch, |line| lines.line(line)).await;
+    lines.finish();
 }
 
 struct Lines {
@@ -84,10 +57,7 @@ impl Lines {
         self.speaker.site.as_ref().map_or("", |site| &site.name)
     }
 
-    fn finish(mut self, rest: Option<BytesMut>) {
-        if let Some(rest) = rest {
-            self.line(&rest);
-        }
+    fn finish(self) {
         if self.dropped > 0 {
             tracing::warn!(
                 site = self.site(),
