@@ -157,7 +157,7 @@ impl fmt::Display for PushError {
 
 impl std::error::Error for PushError {}
 
-/// The parameters of a request that is to be sent, encoded as they are added. Reusable.
+/// The parameters of a request that is to be sent, encoded as they are added.
 #[derive(Clone, Debug)]
 pub struct ParamsBuilder {
     block: Vec<u8>,
@@ -186,11 +186,6 @@ impl ParamsBuilder {
     #[must_use]
     pub fn into_room(self) -> Vec<u8> {
         self.block
-    }
-
-    /// Forgets all, keeps the room.
-    pub fn clear(&mut self) {
-        self.block.clear();
     }
 
     /// The encoded pairs.

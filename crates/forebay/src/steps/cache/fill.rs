@@ -146,7 +146,7 @@ impl Filling {
         let Some(names) = names.without(|name| shared.is_left_out(name)) else {
             return Ok(None);
         };
-        let key = super::variant_key(&names, errand.fields()).ok_or(TooLong)?;
+        let key = super::vary::variant_key(&names, errand.fields()).ok_or(TooLong)?;
         Ok(Some(Box::new(Variant { names, key })))
     }
 

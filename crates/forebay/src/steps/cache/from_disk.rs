@@ -20,7 +20,8 @@ use forebay_store::{BLOCK_BYTES, Begin, Candidate, Filler, Follow, Hash, Lead, N
 use super::fill::Filling;
 use super::key::Key;
 use super::stored::{Kept, Stored};
-use super::{Cache, Shared, is_for};
+use super::vary::is_for;
+use super::{Cache, Shared};
 use crate::exchange::{Exchange, guard};
 use crate::wheel::timeout;
 use crate::worker::Worker;
@@ -106,7 +107,9 @@ impl Cache {
         mut found: Vec<Candidate<Stored>>,
     ) -> Option<Kept> {
         let store = &self.shared.store;
-        let fits = found.iter().position(|one| is_for(&one.meta, fields));
+        let fits = found
+            .iter()
+            .position(|one| is_for(one.meta.vary.as_deref(), fields));
         // If none does, the newest one tells by what they are chosen: whoever asks for another
         // variant is not made to wait for this one's.
         let chosen = found.swap_remove(fits.unwrap_or(0));

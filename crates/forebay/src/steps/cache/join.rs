@@ -22,7 +22,8 @@ use forebay_store::{Borders, Hash, Heard, LiveFiller, LiveReader, Room, Store, T
 use super::fill::{self, Filling};
 use super::key::Key;
 use super::stored::{Stored, Tags, Variant};
-use super::{Cache, forwarded, tell, variant_key};
+use super::vary::is_for;
+use super::{Cache, forwarded, tell};
 use crate::counters::SiteCounts;
 use crate::exchange::{
     Body, Cached, Exchange, Fault, Flow, How, Lease, Pulled, Reason, Response, Stream, Why, guard,
@@ -64,9 +65,7 @@ impl Head {
     fn is_for(&self, fields: &Fields) -> bool {
         let accepts = self.accept.as_deref();
         accepts.is_none_or(|accept| *accept == *accept_of(fields))
-            && self.vary.as_ref().is_none_or(|variant| {
-                variant_key(&variant.names, fields).is_some_and(|key| key == variant.key)
-            })
+            && is_for(self.vary.as_deref(), fields)
     }
 }
 

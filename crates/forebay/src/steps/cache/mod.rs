@@ -28,6 +28,7 @@ mod purge;
 mod stored;
 pub mod stores;
 mod tell;
+mod vary;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,11 +36,11 @@ use std::sync::Arc;
 
 use forebay_cache_policy::{
     Asked, Forward, Moment, Origin, Outcome as Status, Policy, RequestFacts, Reuse, Time,
-    VaryNames, WhyAround, WhyNot, WhyStale, WhyValidate, normalise_request, prepare_request, reuse,
+    WhyAround, WhyNot, WhyStale, WhyValidate, normalise_request, prepare_request, reuse,
 };
 use forebay_fields::{Fields, Known};
 use forebay_http1::Method;
-use forebay_store::{Begin, Hash, Outcome, Refresh, Store, TooSlow, View};
+use forebay_store::{Begin, Outcome, Refresh, Store, TooSlow, View};
 use forebay_sys::clock;
 
 use self::content::{Content, Unread};
@@ -48,6 +49,7 @@ use self::from_disk::{OnDisk, Reading};
 use self::key::{Key, KeyRules};
 use self::purge::Purging;
 use self::stored::{Kept, Stored, Tags};
+use self::vary::{flight, is_for};
 use crate::exchange::errand::Errand;
 use crate::exchange::step::Rest;
 use crate::exchange::{
@@ -189,7 +191,7 @@ pub fn may_use_stale(
 impl Cache {
     /// Whether a stored response is for a request with these fields.
     fn is_it(&self, object: &Kept, fields: &Fields) -> bool {
-        is_for(&object.meta, fields) && self.shared.store.is_alive(object)
+        is_for(object.meta.vary.as_deref(), fields) && self.shared.store.is_alive(object)
     }
 
     /// Whether a hit needs nothing but what is there: it is answered where it stands, without
@@ -490,7 +492,7 @@ impl Cache {
                     Outcome::Object(object)
                         if object.asked_at < rules_before && !store.is_alive(&object) => {}
                     Outcome::Object(object) => {
-                        if is_for(&object.meta, &exchange.request.fields) {
+                        if is_for(object.meta.vary.as_deref(), &exchange.request.fields) {
                             return self.collapsed(exchange, &object, &filling, why);
                         }
                         // It varies, and this is another variant.
@@ -675,33 +677,6 @@ fn forwarded(why: Forward, status: Option<u16>, stored: bool, collapsed: bool) -
         status,
         stored,
         collapsed,
-    }
-}
-
-/// What a request says in the fields that a `Vary` names. `None`: that is longer than is compared,
-/// and like nothing else.
-pub fn variant_key(names: &VaryNames, fields: &Fields) -> Option<Box<[u8]>> {
-    let mut key = Vec::new();
-    names.write_key(fields, &mut key).then(|| key.into())
-}
-
-/// Whether a stored response was chosen by what this request has, too.
-fn is_for(stored: &Stored, fields: &Fields) -> bool {
-    match &stored.vary {
-        None => true,
-        Some(variant) => variant_key(&variant.names, fields).is_some_and(|key| key == variant.key),
-    }
-}
-
-/// By what a question is known: all who ask for the same while nothing is known of it; one for each
-/// variant once it is known by what they differ.
-fn flight(shared: &Shared, key: &Key, newest: Option<&Kept>, fields: &Fields) -> Hash {
-    match newest.and_then(|object| object.meta.vary.as_ref()) {
-        None => key.hash,
-        Some(variant) => match variant_key(&variant.names, fields) {
-            Some(values) => key.hash.with(shared.store.hash(&values)),
-            None => key.hash,
-        },
     }
 }
 
