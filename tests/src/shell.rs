@@ -228,10 +228,11 @@ impl Shell {
         self.succeed(&format!("cat {}", job.log))
     }
 
-    /// How many sockets listen.
+    /// How many sockets listen. `ss -l` alone also shows those that are bound and do not listen
+    /// yet, which Python's server is for as long as it looks for the machine's name.
     #[track_caller]
     fn sockets(&mut self) -> usize {
-        self.succeed("ss -Hltnx").lines().count()
+        self.succeed("ss -Htnx state listening").lines().count()
     }
 }
 
