@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use forebay_tests::peer::Peer;
 use forebay_tests::{Gate, Origin, Request, Script, Server, wait};
 use serde_json::Value;
 
@@ -261,7 +262,8 @@ fn a_running_server_tells_what_it_has_stored() {
     let server = Server::before(&origin, config);
     let explain = |url: &str| server.command(&format!("explain --live {url}"));
     let said = explain("http://a.test/x").expect(0).stdout;
-    assert_eq!(said, "nothing is stored for http://a.test/x\n");
+    let nothing = "nothing is stored for http://a.test/x, and nothing is on its way\n";
+    assert_eq!(said, nothing);
     for (cookie, language) in [("c=1", "de"), ("c=2", "de"), ("c=1", "fr")] {
         let request = Request::get("/x?a=1").host("a.test");
         let request = request
@@ -273,7 +275,7 @@ fn a_running_server_tells_what_it_has_stored() {
         .expect(0)
         .stdout;
     let found: Value = serde_json::from_str(&json).expect("JSON");
-    let list = found.as_array().expect("a list");
+    let list = found["stored"].as_array().expect("a list");
     assert_eq!(list.len(), 3, "{json}");
     let first = &list[0];
     assert_eq!(first["key"], "http://a.test/x?a=1\n1:1");
@@ -302,4 +304,146 @@ fn a_running_server_tells_what_it_has_stored() {
     assert_eq!(said.matches("a soft purge has met it").count(), 3, "{said}");
     let wrong = explain("http://a.test/%zz").expect(2);
     assert!(wrong.stderr.contains("is no URL"), "{}", wrong.stderr);
+}
+
+/// Waits until `forebay explain --live` says each of these of a target.
+#[track_caller]
+fn wait_told(server: &Server, target: &str, lines: &[&str]) -> String {
+    let mut said = String::new();
+    wait::until(&format!("{lines:?} of {target}"), || {
+        let command = format!("explain --live http://forebay.test{target}");
+        let now = server.command(&command).expect(0).stdout;
+        if said != now {
+            println!("{now}");
+        }
+        said = now;
+        lines.iter().all(|line| said.contains(line))
+    });
+    said
+}
+
+#[test]
+fn a_running_server_tells_what_is_on_its_way() {
+    let peer = Peer::start();
+    let config = format!("cache {{ live = \"skip\" }}, proxy \"{}\"", peer.target());
+    let server = Server::builder(&format!("site {{ \"*\", {config} }}")).start();
+    let ask = |target: &str| {
+        let mut conn = server.client().connect();
+        conn.send_head(&Request::get(target));
+        conn
+    };
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+
+    // Nothing has come; and one who waits with the first.
+    let mut first = ask("/big");
+    let mut call = peer.accept();
+    let origin = " ago of the origin, which has not answered";
+    let said = wait_told(&server, "/big", &[origin]);
+    assert!(!said.contains("more request"), "{said}");
+    let mut second = ask("/big");
+    let waits = "has not answered; 1 more request waits for it\n";
+    wait_told(&server, "/big", &[waits]);
+
+    // How far it is, and who follows.
+    call.send(format!(
+        "{HEAD}Cache-Control: max-age=1000\r\nContent-Length: 200000\r\n\r\n"
+    ));
+    call.send(vec![b'x'; 70_000]);
+    let readers = [first.read_head(), second.read_head()];
+    let lines = [
+        "  body      200000 bytes, 1 of 4 blocks are there\n",
+        "  fill      70000 of 200000 bytes have come in ",
+        "  readers   2\n",
+        "  lifetime  1000 s",
+    ];
+    let said = wait_told(&server, "/big", &lines);
+    assert!(!said.contains("asked"), "{said}");
+    drop(readers);
+    first.abort();
+    call.send(vec![b'x'; 130_000]);
+    let all = "  body      200000 bytes, 4 of 4 blocks are there\n";
+    let said = wait_told(&server, "/big", &[all]);
+    assert!(!said.contains("fill") && !said.contains("asked"), "{said}");
+    second.abort();
+
+    // A stream that is shared and not stored.
+    let mut ear = ask("/live");
+    let mut call = peer.accept();
+    call.send(format!(
+        "{HEAD}Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store\r\n\r\n"
+    ));
+    call.send("data: 1\n\n");
+    ear.read_head();
+    let lines = [
+        "http://forebay.test/live\n  store     none: it runs beside default\n",
+        "  stream    9 bytes in ",
+        "  readers   1\n",
+        "  type      text/event-stream\n",
+        "  vary      accept:*/*\n",
+    ];
+    wait_told(&server, "/live", &lines);
+    let json = server
+        .command("explain --live --json http://forebay.test/live")
+        .expect(0);
+    let found: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(found["streams"][0]["bytes"], 9, "{found}");
+    assert_eq!(found["streams"][0]["readers"], 1, "{found}");
+    assert_eq!(found["stored"].as_array().map(Vec::len), Some(0));
+    ear.abort();
+    wait::until("the stream to be gone", || {
+        let said = server.command("explain --live http://forebay.test/live");
+        !said.expect(0).stdout.contains("stream")
+    });
+
+    // Who comes next does not wait for the answer to another one.
+    let mut mine = ask("/mine");
+    peer.accept().send(format!(
+        "{HEAD}Set-Cookie: a=b\r\nContent-Length: 0\r\n\r\n"
+    ));
+    assert_eq!(mine.read_response().status(), 200);
+    wait_told(
+        &server,
+        "/mine",
+        &["  passed    it was not to be stored: for 1"],
+    );
+}
+
+#[test]
+fn what_takes_the_place_of_something_stale_is_told_of_meanwhile() {
+    let peer = Peer::start();
+    let config = format!("cache, proxy \"{}\"", peer.target());
+    let server = Server::builder(&format!("site {{ \"*\", {config} }}")).start();
+    let answer = |text: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\
+             Cache-Control: max-age=0, stale-while-revalidate=600\r\n\r\n{text}"
+        )
+    };
+    let client = server.client();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| client.get("/a").expect(200).text().to_owned());
+        peer.accept().send(answer("old!"));
+        assert_eq!(first.join().expect("an answer"), "old!");
+    });
+    assert_eq!(client.get("/a").expect(200).text(), "old!");
+    let mut call = peer.accept();
+    let lines = [
+        "of the origin, which has not answered",
+        "  now       it is used though it is stale: ",
+    ];
+    wait_told(&server, "/a", &lines);
+    call.send(answer("ne"));
+    let place = "  place     not used yet: when all of it has come, it takes the place of what is \
+                 stored\n";
+    let lines = [place, "  fill      2 of 4 bytes have come in "];
+    let said = wait_told(&server, "/a", &lines);
+    assert_eq!(said.matches("  body ").count(), 2, "{said}");
+    assert_eq!(client.get("/a").expect(200).text(), "old!");
+    call.send("w!");
+    wait::until("the new one", || {
+        let said = server.command("explain --live http://forebay.test/a");
+        !said.expect(0).stdout.contains("place")
+    });
+    // It is stale as well, and asked for anew behind this.
+    assert_eq!(client.get("/a").expect(200).text(), "new!");
 }

@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Waker};
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
+use forebay_sys::clock::coarse_ms;
 use parking_lot::Mutex;
 
 use self::work::{Run, Work};
@@ -101,6 +102,19 @@ pub enum NotFilled {
     /// There are too many fills, or what came would not stay: who wants it has to fetch it for
     /// himself.
     Refused,
+}
+
+/// A fill as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FillState {
+    /// The first byte that it brings.
+    pub from: u64,
+    /// The byte that comes next.
+    pub at: u64,
+    /// One past the last byte that it brings; `None`: that is not known.
+    pub to: Option<u64>,
+    /// When it began, on the clock of [`coarse_ms`].
+    pub since_ms: u64,
 }
 
 /// What a fill's bytes were to it.
@@ -200,6 +214,19 @@ impl Body {
     /// Whether a fill is under way.
     pub(crate) fn is_filling(&self) -> bool {
         self.filling.load(Acquire)
+    }
+
+    /// The fills that are under way.
+    pub(crate) fn fills(&self) -> Vec<FillState> {
+        let guard = self.work.lock();
+        let runs = guard.iter().flat_map(|work| &work.runs);
+        runs.map(|run| FillState {
+            from: run.start,
+            at: run.at(),
+            to: Some(run.end).filter(|end| *end != UNKNOWN),
+            since_ms: run.since_ms,
+        })
+        .collect()
     }
 
     /// Whether it does not stay as a whole: blocks go when the fastest reader is [`WINDOW_BYTES`]
@@ -399,6 +426,7 @@ impl Body {
             start: first,
             end: stop,
             asked_end: stop,
+            since_ms: coarse_ms(),
         });
         self.filling.store(true, Release);
         // Who waits for what the slow one will not bring any more has to find that out.

@@ -14,7 +14,7 @@ use std::task::Context;
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 
-use crate::body::{Body, Look, Place, Slot};
+use crate::body::{Body, FillState, Look, Place, Slot};
 use crate::disk::Blocks;
 use crate::room::{COUNTS_BYTES, room};
 
@@ -209,6 +209,11 @@ impl Content {
     /// Whether a fill is under way.
     pub fn is_filling(&self) -> bool {
         self.with(false, Body::is_filling)
+    }
+
+    /// The fills that are under way.
+    pub fn fills(&self) -> Vec<FillState> {
+        self.with(Vec::new(), Body::fills)
     }
 
     /// See [`Body::is_windowed`].

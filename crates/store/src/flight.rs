@@ -95,6 +95,13 @@ impl<M: Meta> Flight<M> {
         }
     }
 
+    pub(crate) fn followers(&self) -> usize {
+        match &*self.state.lock() {
+            State::Under { followers, .. } => *followers,
+            State::Landed(_) => 0,
+        }
+    }
+
     fn land(&self, outcome: Outcome<M>) {
         let before = std::mem::replace(&mut *self.state.lock(), State::Landed(outcome));
         if let State::Under { waiting, .. } = before {
@@ -131,10 +138,7 @@ impl<M: Meta> Lead<M> {
 
     /// How many wait with it.
     pub fn followers(&self) -> usize {
-        match &*self.flight.state.lock() {
-            State::Under { followers, .. } => *followers,
-            State::Landed(_) => 0,
-        }
+        self.flight.followers()
     }
 
     /// Tells all who wait.

@@ -30,13 +30,15 @@ pub mod rules;
 mod store;
 mod tier;
 
-pub use body::{AHEAD_BYTES, BLOCK_BYTES, FAR_BYTES, MAX_FILLS, NotFilled, Pushed, WINDOW_BYTES};
+pub use body::{
+    AHEAD_BYTES, BLOCK_BYTES, FAR_BYTES, FillState, MAX_FILLS, NotFilled, Pushed, WINDOW_BYTES,
+};
 pub use content::{Content, SHORT_BYTES, View};
 pub use flight::{Begin, Follow, Lead, Outcome};
 pub use key::{Hash, Secret};
-pub use live::{Borders, Heard, LiveFiller, LiveReader, LiveUsage, Lives, Room, TooSlow};
+pub use live::{Borders, Heard, LiveFiller, LiveReader, LiveUsage, Lives, Room, Running, TooSlow};
 pub use object::{Meta, Object, Refresh};
 pub use reader::{Read, Reader};
 pub use room::room;
-pub use store::{Filler, Options, Store, Swept, Usage};
+pub use store::{Filler, Options, Question, Store, Swept, Usage};
 pub use tier::Candidate;

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use forebay_sys::clock::coarse_ms;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -96,10 +97,28 @@ pub struct LiveUsage {
     pub skipped: u64,
 }
 
+/// A running response as it stands.
+#[derive(Clone, Debug)]
+pub struct Running<H> {
+    /// Its key.
+    pub key: Box<[u8]>,
+    /// What it says of itself.
+    pub head: Arc<H>,
+    /// When it began, on the clock of [`coarse_ms`].
+    pub since_ms: u64,
+    /// How many bytes have come in all.
+    pub bytes: u64,
+    /// Memory of its window, in bytes.
+    pub window_bytes: u64,
+    /// Those who read it.
+    pub readers: usize,
+}
+
 /// A running response.
 struct Live<H, E> {
     of: Arc<Lives<H, E>>,
     hash: Hash,
+    since_ms: u64,
     key: Box<[u8]>,
     head: Arc<H>,
     state: Mutex<State<E>>,
@@ -248,6 +267,7 @@ impl<H, E: Clone> Lives<H, E> {
         let live = Arc::new(Live {
             of: self.clone(),
             hash,
+            since_ms: coarse_ms(),
             key: key.into(),
             head: Arc::new(head),
             state: Mutex::new(State {
@@ -292,6 +312,26 @@ impl<H, E: Clone> Lives<H, E> {
         let table = self.table.lock();
         let of_key = table.get(&hash);
         of_key.is_some_and(|lives| lives.iter().any(|live| *live.key == *key))
+    }
+
+    /// What runs under these keys, `most` responses at most. Looks at all that run.
+    pub fn running(&self, wanted: impl Fn(&[u8]) -> bool, most: usize) -> Vec<Running<H>> {
+        let table = self.table.lock();
+        let lives = table.values().flatten().filter(|live| wanted(&live.key));
+        lives
+            .take(most)
+            .map(|live| {
+                let state = live.state.lock();
+                Running {
+                    key: live.key.clone(),
+                    head: live.head.clone(),
+                    since_ms: live.since_ms,
+                    bytes: state.at,
+                    window_bytes: state.bytes,
+                    readers: state.readers.len(),
+                }
+            })
+            .collect()
     }
 
     /// Joins the newest response for this key that fits.

@@ -2,6 +2,7 @@
 
 mod filler;
 mod held;
+mod seen;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,6 +29,7 @@ use crate::rules::{Rule, Rules, Verdict};
 use self::held::{Held, WHOLE};
 
 pub use filler::Filler;
+pub use seen::Question;
 
 /// How a store is made.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +69,8 @@ pub struct Store<M: Meta> {
     /// Bytes of bodies whose length is not known yet: they are in no queue, and cannot be evicted.
     unsettled: AtomicU64,
     fills: AtomicUsize,
-    /// Of what is being filled and cannot be found yet, when it was asked for, and its key.
-    hidden: Mutex<Slab<(u64, Hash)>>,
+    /// What is being filled and cannot be found yet, and the hash of its key.
+    hidden: Mutex<Slab<(Arc<Object<M>>, Hash)>>,
     /// Somebody is about to sweep.
     to_be_swept: AtomicBool,
     /// What has been purged.
@@ -101,7 +103,11 @@ struct Flights<M: Meta> {
 struct UnderWay<M: Meta> {
     /// What it is about, in whichever variant.
     key: Hash,
+    /// The key itself, for people who want to know.
+    text: Box<[u8]>,
     asked_at: u64,
+    /// When it was asked, on the clock of those who ask.
+    since_ms: u64,
     flight: Arc<Flight<M>>,
 }
 
@@ -281,12 +287,18 @@ impl<M: Meta> Store<M> {
     // --- Asking ----------------------------------------------------------------------------------
 
     /// Who is to ask for something that is absent, while nothing is known of its variants.
-    pub fn begin(self: &Arc<Store<M>>, key: Hash, now_ms: u64) -> Begin<M> {
-        self.begin_variant(key, key, now_ms)
+    pub fn begin(self: &Arc<Store<M>>, key: Hash, text: &[u8], now_ms: u64) -> Begin<M> {
+        self.begin_variant(key, text, key, now_ms)
     }
 
     /// The same of one variant: `hash` is that of the key, with that of what it is chosen by.
-    pub fn begin_variant(self: &Arc<Store<M>>, key: Hash, hash: Hash, now_ms: u64) -> Begin<M> {
+    pub fn begin_variant(
+        self: &Arc<Store<M>>,
+        key: Hash,
+        text: &[u8],
+        hash: Hash,
+        now_ms: u64,
+    ) -> Begin<M> {
         let mut flights = self.shard(hash).flights.lock();
         if let Some(under) = flights.under_way.get(&hash) {
             return Begin::Follow(under.flight.follow());
@@ -301,7 +313,9 @@ impl<M: Meta> Store<M> {
         let asked_at = self.rules.newest();
         let under = UnderWay {
             key,
+            text: text.into(),
             asked_at,
+            since_ms: now_ms,
             flight: flight.clone(),
         };
         flights.under_way.insert(hash, under);
@@ -371,7 +385,7 @@ impl<M: Meta> Store<M> {
         if len_bytes == Some(0) {
             body.set_empty();
         }
-        let hidden = when_complete.then(|| self.hidden.lock().insert((asked_at, hash)));
+        let hidden = when_complete.then(|| self.hidden.lock().insert((object.clone(), hash)));
         let filler = Filler::new(self, object.clone(), body, run, range, hidden, false);
         (object, filler)
     }
@@ -657,8 +671,8 @@ impl<M: Meta> Store<M> {
                 oldest = oldest.min(under.asked_at);
             }
         }
-        for (_, (asked_at, _)) in &*self.hidden.lock() {
-            oldest = oldest.min(*asked_at);
+        for (_, (object, _)) in &*self.hidden.lock() {
+            oldest = oldest.min(object.asked_at);
         }
         if let Some(look) = self.before_sweep.get() {
             look(&self.rules);

@@ -184,7 +184,7 @@ fn one_asks_and_the_others_hear() {
     let hash = store.hash(KEY);
     let (bell, waker) = bell();
     let mut cx = Context::from_waker(&waker);
-    let follow = || match store.begin(hash, 0) {
+    let follow = || match store.begin(hash, KEY, 0) {
         Begin::Follow(follow) => Box::pin(follow),
         _ => panic!("nobody leads"),
     };
@@ -193,6 +193,11 @@ fn one_asks_and_the_others_hear() {
     assert!(one.as_mut().poll(&mut cx).is_pending());
     assert!(other.as_mut().poll(&mut cx).is_pending());
     assert_eq!(first.followers(), 2);
+    let seen = store.questions(|key| key == KEY, 9);
+    assert_eq!((seen.len(), seen[0].followers), (1, 2));
+    assert_eq!((seen[0].hashes, &*seen[0].key), ((hash, hash), KEY));
+    assert!(store.questions(|key| key != KEY, 9).is_empty());
+    assert!(store.questions(|_| true, 0).is_empty());
     drop(other);
     assert_eq!(first.followers(), 1);
     first.land(Outcome::Failed(502));
@@ -211,8 +216,10 @@ fn one_asks_and_the_others_hear() {
 
     lead(&store, hash).land(Outcome::Pass);
     store.pass(hash, 1000);
-    assert!(matches!(store.begin(hash, 999), Begin::Pass));
-    assert!(matches!(store.begin(hash, 1000), Begin::Lead(_)));
+    assert_eq!(store.passed_until(hash, 999), Some(1000));
+    assert_eq!(store.passed_until(hash, 1000), None);
+    assert!(matches!(store.begin(hash, KEY, 999), Begin::Pass));
+    assert!(matches!(store.begin(hash, KEY, 1000), Begin::Lead(_)));
     assert_eq!(store.usage().flights, 0);
 }
 

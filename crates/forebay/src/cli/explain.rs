@@ -31,7 +31,7 @@ Examples:
   forebay explain forebay.lua /index.html -H \"Accept-Encoding: gzip\"
   forebay explain forebay.lua https://example.com/login -X POST --client 192.0.2.7
   forebay explain forebay.lua /x --json            for scripts; docs/explain.md has the names
-  forebay explain --live https://example.com/a     what the running server has stored of it
+  forebay explain --live https://example.com/a     what the running server has of it
 
 Exit status: 0 whatever the answer is, 2 a mistake in the configuration or in what was asked."
 )]
@@ -54,8 +54,8 @@ pub struct Args {
     /// Print one JSON document with the same facts
     #[arg(long)]
     json: bool,
-    /// Ask the running server instead what its caches have stored of the URL, as a plain request
-    /// for it would find it
+    /// Ask the running server instead what its caches have stored of the URL and what they are
+    /// bringing in, as a plain request for it would find it
     #[arg(long, conflicts_with_all = ["second", "fields", "method", "client"])]
     live: bool,
     #[command(flatten)]

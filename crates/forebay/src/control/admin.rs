@@ -277,7 +277,7 @@ async fn order(target: &str, commands: &Commands) -> (u16, &'static str, String)
     }
 }
 
-/// What is stored under a URL.
+/// What is stored under a URL, and what is on its way.
 async fn cached(target: &str, commands: &Commands) -> (u16, &'static str, String) {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let mut pairs = query_pairs(query);
@@ -295,9 +295,7 @@ async fn cached(target: &str, commands: &Commands) -> (u16, &'static str, String
         let caches = &snapshot.caches;
         let keyed = urls.iter().map(|url| purge::keyed(url, &caches.queries));
         let wanted: Vec<Vec<u8>> = keyed.flatten().collect();
-        let stores = caches.stores.iter();
-        let found = stores.flat_map(|kept| live::look(kept, &wanted, &caches.policies, now()));
-        serde_json::to_string_pretty(&found.collect::<Vec<_>>())
+        serde_json::to_string_pretty(&live::look(caches, &wanted, now()))
     };
     // It may wait for a disk.
     match tokio::task::spawn_blocking(look).await {

@@ -44,6 +44,8 @@ pub(super) struct Run {
     pub(super) end: u64,
     /// What `end` was before another fill took a part of it over.
     pub(super) asked_end: u64,
+    /// When it began, on the monotonic clock.
+    pub(super) since_ms: u64,
 }
 
 /// Where a reader waits.

@@ -70,7 +70,7 @@ pub fn found(store: &Arc<Store<Head>>, key: &[u8]) -> Option<Arc<Object<Head>>> 
 }
 
 pub fn lead(store: &Arc<Store<Head>>, hash: Hash) -> forebay_store::Lead<Head> {
-    match store.begin(hash, 0) {
+    match store.begin(hash, KEY, 0) {
         Begin::Lead(lead) => lead,
         _ => panic!("somebody else leads"),
     }

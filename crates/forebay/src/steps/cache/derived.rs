@@ -79,7 +79,7 @@ impl Keeps for Beside {
 
     fn code(&self, coding: Coding, code: CodeAll) {
         let (hash, key) = self.key(coding);
-        let Begin::Lead(lead) = self.store.begin(hash, self.worker.now_ms()) else {
+        let Begin::Lead(lead) = self.store.begin(hash, &key, self.worker.now_ms()) else {
             return;
         };
         let Some(pieces) = self.pieces() else {

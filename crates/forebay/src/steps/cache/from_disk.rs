@@ -58,8 +58,9 @@ impl Cache {
         }
         // Under way as a question to the origin is: what makes this invalid meanwhile sees that it
         // is, and it is not taken up then.
-        let flight = key.hash.with(READING);
-        match store.begin_variant(key.hash, flight, exchange.worker.now_ms()) {
+        let flight = flight(key.hash);
+        let now_ms = exchange.worker.now_ms();
+        match store.begin_variant(key.hash, &key.bytes, flight, now_ms) {
             Begin::Lead(lead) => match store.look_on_disk(&key.bytes, false) {
                 Got::Here(found) => {
                     let fields = &exchange.request.fields;
@@ -245,6 +246,11 @@ pub fn lane(shared: &Shared) -> u64 {
 
 /// What is asked of a disk is no question to an origin.
 const READING: Hash = Hash(0xD15C);
+
+/// By what it is known that something is read from a disk.
+pub fn flight(key: Hash) -> Hash {
+    key.with(READING)
+}
 
 /// The lanes of caches in the pool: other numbers than those of file systems.
 const LANES: u64 = 1 << 63;

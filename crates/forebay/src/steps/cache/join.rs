@@ -62,6 +62,21 @@ impl Head {
         rules.judge(self.asked_at, url_of(key), self.tags.iter()) == Verdict::Alive
     }
 
+    /// What it is, as it says itself.
+    pub fn media_type(&self) -> String {
+        String::from_utf8_lossy(&media_type(&self.fields)).into_owned()
+    }
+
+    /// The values of request fields that it was chosen by.
+    pub fn chosen_by(&self) -> (Option<&Variant>, Option<&[u8]>) {
+        (self.vary.as_deref(), self.accept.as_deref())
+    }
+
+    /// What it can be purged by.
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
     fn is_for(&self, fields: &Fields) -> bool {
         let accepts = self.accept.as_deref();
         accepts.is_none_or(|accept| *accept == *accept_of(fields))

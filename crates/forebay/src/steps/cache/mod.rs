@@ -436,7 +436,7 @@ impl Cache {
         if let Begin::Lead(lead) =
             self.shared
                 .store
-                .begin_variant(key.hash, flight, exchange.worker.now_ms())
+                .begin_variant(key.hash, &key.bytes, flight, exchange.worker.now_ms())
         {
             let filling = self.filling(exchange, facts, &key);
             // Nobody waits for it.
@@ -520,10 +520,11 @@ impl Cache {
         let fields = &exchange.request.fields;
         let flight = flight(&self.shared, key, newest.as_ref(), fields);
         let now_ms = exchange.worker.now_ms();
-        match store.begin_variant(key.hash, flight, now_ms) {
+        match store.begin_variant(key.hash, &key.bytes, flight, now_ms) {
             // Not for all, but perhaps for all who ask while it runs.
             Begin::Pass if may_share => {
-                store.begin_variant(key.hash, join::flight(store, flight), now_ms)
+                let flight = join::flight(store, flight);
+                store.begin_variant(key.hash, &key.bytes, flight, now_ms)
             }
             begun => begun,
         }
