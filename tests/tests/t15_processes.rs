@@ -81,6 +81,28 @@ fn send(client: &Client, target: &str) -> forebay_tests::Conn {
     conn
 }
 
+/// A number of the metrics, about the pool of most cases.
+fn metric(server: &Server, name: &str, labels: &str) -> f64 {
+    let text = server.admin().get("/metrics").expect(200).text().to_owned();
+    let start = format!("forebay_processes_{name}{{upstream=\"app\"{labels}}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&start));
+    let value = line.unwrap_or_else(|| panic!("no {start}in\n{text}"));
+    value.trim().parse().expect("a number")
+}
+
+/// Waits until at least one process has ended for this reason by the metrics; and none for most of
+/// the others.
+fn wait_ended(server: &Server, reason: &str) {
+    let ended = |why| metric(server, "ended_total", &format!(",reason=\"{why}\""));
+    wait::until(&format!("one ended by {reason}"), || ended(reason) > 0.0);
+    let all = [
+        "start", "crash", "exit", "time", "memory", "requests", "spare",
+    ];
+    for other in all.into_iter().filter(|other| *other != reason) {
+        assert_eq!(ended(other) as u64, 0, "{reason} and {other}");
+    }
+}
+
 #[test]
 fn processes_answer() {
     let server = serve("count = 2");
@@ -88,6 +110,15 @@ fn processes_answer() {
     let pids: BTreeSet<u32> = (0..20).map(|_| pid(&client)).collect();
     assert_eq!(pids.len(), 2);
     assert_eq!(pids, running(&server).into_iter().collect());
+    wait::until("both are told of", || {
+        metric(&server, "running", "") == 2.0 && metric(&server, "memory_bytes", "") > 1e6
+    });
+    assert_eq!(metric(&server, "started_total", ""), 2.0);
+    let told = server.command("upstream app").expect(0).stdout;
+    assert!(told.contains("\n  2 run, 2 started\n"), "{told}");
+    for pid in pids {
+        assert!(told.contains(&format!("  process {pid}, ")), "{told}");
+    }
 }
 
 #[test]
@@ -135,6 +166,7 @@ fn a_crash_costs_its_own_request_only() {
     let second = pid(&client);
     assert_ne!(first, second);
     server.wait_stderr("ended with status 3");
+    wait_ended(&server, "crash");
     let mut waiting = send(&client, "/gate");
     wait::until("it is asked", || running(&server).len() == 1);
     let mut queued = send(&client, "/");
@@ -154,6 +186,7 @@ fn a_request_that_takes_too_long_costs_its_process() {
     let second = pid(&client);
     assert_ne!(first, second);
     server.wait_stderr("took too long for a request");
+    wait_ended(&server, "time");
     wait::until("one is left", || running(&server) == [second]);
 }
 
@@ -166,6 +199,7 @@ fn a_process_that_holds_too_much_memory_is_replaced() {
     assert_eq!(response.status(), 502);
     assert_ne!(pid(&client), first);
     server.wait_stderr("holds too much memory");
+    wait_ended(&server, "memory");
 }
 
 #[test]
@@ -178,6 +212,7 @@ fn processes_are_replaced_after_their_requests_and_none_fails() {
         pids.len() >= 6
     });
     wait::until("two are left", || running(&server).len() == 2);
+    wait_ended(&server, "requests");
 }
 
 #[test]
@@ -295,6 +330,10 @@ fn what_cannot_start_is_tried_again_later_and_later() {
     assert_eq!(client.get("/").text(), "here");
     let count = server.stderr().matches("ended with status 1").count();
     assert!(count < 20, "{count} times");
+    wait_ended(&server, "crash");
+    let told = server.command("upstream").expect(0).stdout;
+    let none = "upstream none\n  0 run, 0 started, 1 could not be started\n";
+    assert!(told.contains(none), "{told}");
 }
 
 #[test]
@@ -483,6 +522,15 @@ fn a_process_that_takes_more_than_its_share_of_a_core_is_held_back() {
     let other = both[usize::from(both[0] == burning)];
     server.wait_stderr("more than its share of a core: it is held back");
     wait::until("it is stopped", || proc::state(burning) == Some('T'));
+    wait::until("it is told that it is", || {
+        let told = server.command("upstream app").expect(0).stdout;
+        let held = "held back: it has used up its cpu";
+        let line = told.lines().find(|line| line.ends_with(held));
+        line.is_some_and(|line| line.contains(&format!("process {burning}, ")))
+    });
+    wait::until("it is counted", || {
+        metric(&server, "held_seconds_total", "") > 0.5
+    });
     // Children count, too.
     let taken = || -> Duration { proc::tree(burning).into_iter().map(proc::cpu_time).sum() };
     let (start, before) = (Instant::now(), taken());

@@ -101,7 +101,17 @@ const MAX_CACHES: usize = 10;
 struct Upstream {
     name: String,
     waiting: u64,
+    #[serde(default)]
+    processes: Option<Processes>,
     peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Processes {
+    running: u64,
+    started: u64,
+    ended: BTreeMap<String, u64>,
+    held_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +120,16 @@ struct Peer {
     state: String,
     in_flight: u64,
     score: Option<f64>,
+    #[serde(default)]
+    process: Option<Process>,
     addresses: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    pid: u32,
+    memory_bytes: u64,
+    held: bool,
 }
 
 /// The upstreams of a status, each with its name and how it is shown.
@@ -297,6 +316,9 @@ impl Upstream {
             let _ = write!(out, ", {} requests wait", self.waiting);
         }
         out.push('\n');
+        if let Some(processes) = &self.processes {
+            processes.show(out);
+        }
         for peer in &self.peers {
             let _ = write!(
                 out,
@@ -305,6 +327,13 @@ impl Upstream {
             );
             if let Some(score) = peer.score {
                 let _ = write!(out, "  score {score:.0}");
+            }
+            if let Some(process) = &peer.process {
+                let mb = process.memory_bytes.div_ceil(1 << 20);
+                let _ = write!(out, "  process {}, {mb} MB", process.pid);
+                if process.held {
+                    out.push_str(", held back: it has used up its cpu");
+                }
             }
             // A peer that is written as an address is its own only one.
             let others: Vec<&str> = peer
@@ -318,6 +347,29 @@ impl Upstream {
             }
             out.push('\n');
         }
+    }
+}
+
+impl Processes {
+    fn show(&self, out: &mut String) {
+        let _ = write!(out, "  {} run, {} started", self.running, self.started);
+        let said = |why: &str| match why {
+            "start" => "could not be started",
+            "crash" => "crashed",
+            "exit" => "ended by themselves",
+            "time" => "killed for their time",
+            "memory" => "killed for their memory",
+            "requests" => "replaced after their requests",
+            "spare" => "not needed any more",
+            _ => "ended otherwise",
+        };
+        for (why, count) in &self.ended {
+            let _ = write!(out, ", {count} {}", said(why));
+        }
+        if self.held_ms > 0 {
+            let _ = write!(out, "; held back for {} s", self.held_ms.div_ceil(1000));
+        }
+        out.push('\n');
     }
 }
 
@@ -368,7 +420,13 @@ mod tests {
                   "addresses": ["192.0.2.1:80"] },
                 { "peer": "192.0.2.9:80", "state": "ejected", "in_flight": 0,
                   "addresses": ["192.0.2.9:80"] }
-            ]}],
+            ]}, { "name": "php", "waiting": 0,
+                "processes": { "running": 1, "held": 1, "memory_bytes": 5, "started": 9,
+                    "ended": { "memory": 2, "time": 1 }, "held_ms": 1500 },
+                "peers": [{ "peer": "php/0", "state": "up", "in_flight": 1, "score": 49.6,
+                    "process": { "pid": 71, "memory_bytes": 3000000, "held": true },
+                    "addresses": [] }]
+            }],
             "stores": [{ "name": "default", "memory_bytes": 5000000, "max_memory_bytes": 268435456,
                 "objects": 12, "evicted": 3, "asking": 0, "fills": 1, "purge_rules": 2,
                 "live_streams": 1, "live_readers": 9,
@@ -393,6 +451,10 @@ memory        11 MB
 upstream app, 2 requests wait
   app.test:80                    up         1 in flight  (192.0.2.1:80)
   192.0.2.9:80                   ejected    0 in flight
+
+upstream php
+  1 run, 9 started, 2 killed for their memory, 1 killed for their time; held back for 2 s
+  php/0                          up         1 in flight  score 50  process 71, 3 MB, held back: it has used up its cpu
 
 cache store default
   5 MB of 256 MB, 12 objects, 3 evicted, 1 fills, 2 purge rules

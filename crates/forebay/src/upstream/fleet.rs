@@ -20,6 +20,7 @@ use forebay_config::{Call, Code, Directive, Node, Opt, Report, Template, Type, V
 use forebay_sys::process::{self, Identity, resolve_identity};
 use tokio::sync::Notify;
 
+use super::tally::Tally;
 use super::{Definition, Member, Place, Protocol, Upstream, options};
 
 /// See the module.
@@ -212,6 +213,8 @@ pub struct Fleet {
     is_full: AtomicBool,
     /// Of each slot: a request to its process took longer than it may.
     overran: Box<[AtomicBool]>,
+    /// What becomes of them.
+    pub tally: Tally,
 }
 
 impl Fleet {
@@ -223,6 +226,7 @@ impl Fleet {
             wake: Notify::new(),
             is_full: AtomicBool::new(false),
             overran: (0..slots).map(|_| AtomicBool::new(false)).collect(),
+            tally: Tally::new(slots),
         }
     }
 

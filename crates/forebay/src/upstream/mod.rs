@@ -17,6 +17,7 @@ pub mod report;
 mod seat;
 mod session;
 pub mod sticky;
+pub mod tally;
 mod tls;
 
 use std::net::SocketAddr;
@@ -215,12 +216,14 @@ impl Upstream {
                 "state": state_name(view.state),
                 "in_flight": view.in_flight,
                 "score": self.pool.score(index, now),
+                "process": self.fleet.as_ref().map(|fleet| fleet.tally.status_of(index)),
                 "addresses": *peer.addresses.load_full(),
             })
         });
         serde_json::json!({
             "name": *self.definition.name,
             "waiting": self.waiting(),
+            "processes": self.fleet.as_ref().map(|fleet| fleet.tally.status()),
             "peers": peers.collect::<Vec<_>>(),
         })
     }

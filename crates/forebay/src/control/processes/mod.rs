@@ -40,6 +40,7 @@ use crate::helper::Helper;
 use crate::helper::programs::{Channel, Place, Program, Programs, Spec, Watch};
 use crate::log::Ration;
 use crate::upstream::fleet::{self, Fleet, run_dir};
+use crate::upstream::tally::{Gone, Tally};
 use crate::upstream::{Protocol, Upstream};
 
 use share::Share;
@@ -233,10 +234,14 @@ struct Running {
     requests_before: u64,
     /// It is being killed.
     condemned: bool,
+    /// Why it is to end.
+    why: Option<Gone>,
     /// What it had taken when it was measured last.
     usage: Usage,
     /// What it may take of a core.
     share: Share,
+    /// Since when it is held back.
+    held_since: Option<Instant>,
     /// When it was told last that it is held back.
     told_held: Option<Instant>,
 }
@@ -351,19 +356,31 @@ impl Keeper {
             State::Paused { .. } | State::Off => return,
         };
         let Some(ended) = running.program.ended() else {
+            if let (Some(tally), Some(pid)) = (self.tally(), running.program.pid()) {
+                tally.note_pid(number, pid);
+            }
             return;
         };
+        let served = self.requests(number) > running.requests_before;
+        let why = match &ended {
+            Err(_) => Gone::Start,
+            Ok(_) if running.why.is_some() => running.why.unwrap_or(Gone::Spare),
+            Ok(over) if over.end == End::Exited(0) && served => Gone::Exit,
+            Ok(_) => Gone::Crash,
+        };
+        if let Some(tally) = self.tally() {
+            if let Some(since) = running.held_since {
+                tally.note_held(number, Some(now.duration_since(since)));
+            }
+            tally.note_gone(number, why);
+        }
         if leaves {
             self.slots[number].state = State::Off;
             self.duty(number, Duty::Rest);
             return;
         }
         let lived = now.duration_since(running.since);
-        let served = self.requests(number) > running.requests_before;
-        let is_well = match &ended {
-            Ok(over) => over.end == End::Exited(0) && served || running.condemned,
-            Err(_) => false,
-        };
+        let is_well = !matches!(why, Gone::Start | Gone::Crash);
         let peer = &*self.upstream.peers[number].label;
         if !is_well {
             match ended {
@@ -408,6 +425,9 @@ impl Keeper {
                 let usage = tree_usage(pid);
                 let before = std::mem::replace(&mut running.usage, usage);
                 loads.push((number, load(&before, &usage, since, &self.spec)));
+                if let Some(fleet) = &self.upstream.fleet {
+                    fleet.tally.note_memory(number, usage.memory_bytes);
+                }
             }
         }
         self.upstream.pool.report_loads(&loads, MEASURE, now());
@@ -444,6 +464,10 @@ impl Keeper {
             return;
         }
         running.condemned = true;
+        running.why = Some(match overran {
+            true => Gone::Time,
+            false => Gone::Memory,
+        });
         running.program.end(Duration::ZERO);
     }
 
@@ -472,6 +496,14 @@ impl Keeper {
             return;
         }
         running.share.set_held(is_held);
+        let since = match is_held {
+            true => running.held_since.replace(now),
+            false => running.held_since.take(),
+        };
+        if let Some(fleet) = &self.upstream.fleet {
+            let time = since.map(|since| now.duration_since(since));
+            fleet.tally.note_held(number, time);
+        }
         let is_news = |told: Instant| now.duration_since(told) >= TELL_HELD;
         if is_held && running.told_held.is_none_or(is_news) {
             running.told_held = Some(now);
@@ -501,6 +533,11 @@ impl Keeper {
         if (is_free || is_late) && !*is_asked {
             *is_asked = true;
             running.program.end(GRACE);
+            if let (Some(since), Some(fleet)) = (running.held_since.take(), &self.upstream.fleet) {
+                fleet
+                    .tally
+                    .note_held(number, Some(now.duration_since(since)));
+            }
         }
     }
 
@@ -521,7 +558,7 @@ impl Keeper {
                 return;
             };
             self.start(spare);
-            self.leave(number, now);
+            self.leave(number, Gone::Requests, now);
         }
     }
 
@@ -552,7 +589,7 @@ impl Keeper {
             self.needed = now;
             let is_running = |slot: &Slot| matches!(slot.state, State::Running(_));
             if let Some(last) = self.slots.iter().rposition(is_running) {
-                self.leave(last, now);
+                self.leave(last, Gone::Spare, now);
             }
         }
     }
@@ -576,11 +613,14 @@ impl Keeper {
         self.slots.iter().position(is_off)
     }
 
-    fn leave(&mut self, number: usize, since: Instant) {
+    fn leave(&mut self, number: usize, why: Gone, since: Instant) {
         let slot = &mut self.slots[number];
         slot.state = match std::mem::replace(&mut slot.state, State::Off) {
             State::Running(running) => State::Leaving {
-                running,
+                running: Running {
+                    why: Some(why),
+                    ..running
+                },
                 since,
                 was_free: false,
                 is_asked: false,
@@ -592,6 +632,10 @@ impl Keeper {
 
     fn duty(&self, number: usize, duty: Duty) {
         self.upstream.order(number, duty, now());
+    }
+
+    fn tally(&self) -> Option<&Tally> {
+        self.upstream.fleet.as_ref().map(|fleet| &fleet.tally)
     }
 
     fn requests(&self, number: usize) -> u64 {
@@ -609,13 +653,18 @@ impl Keeper {
         match self.program(number) {
             Ok(program) => {
                 self.wake_at_end(program.watch());
+                if let Some(tally) = self.tally() {
+                    tally.note_start();
+                }
                 self.slots[number].state = State::Running(Running {
                     program,
                     since: Instant::now(),
                     requests_before: self.requests(number),
                     condemned: false,
+                    why: None,
                     usage: Usage::default(),
                     share: Share::new(self.spec.cpu_ppm, Instant::now()),
+                    held_since: None,
                     told_held: None,
                 });
                 self.duty(number, Duty::Serve);
@@ -624,6 +673,9 @@ impl Keeper {
             Err(error) => {
                 let peer = &*self.upstream.peers[number].label;
                 tracing::error!(peer, "a process cannot be started: {error}");
+                if let Some(tally) = self.tally() {
+                    tally.note_gone(number, Gone::Start);
+                }
                 let until = Instant::now() + LONGEST_PAUSE;
                 self.slots[number].state = State::Paused { until };
                 self.duty(number, Duty::Rest);

@@ -17,6 +17,7 @@ use crate::exchange::{How, Reason, Why};
 use crate::snapshot::Snapshot;
 use crate::steps;
 use crate::upstream::state_name;
+use crate::upstream::tally::{Gone, Sums};
 use crate::worker::Process;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -381,8 +382,12 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
     let now = Tick::from_millis(clock::coarse_ms());
     let mut peers: BTreeMap<(&str, &str), Peer> = BTreeMap::new();
     let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut fleets: BTreeMap<&str, Sums> = BTreeMap::new();
     for upstream in &snapshot.upstreams {
         let name = &*upstream.definition.name;
+        if let Some(fleet) = &upstream.fleet {
+            fleet.tally.add_to(fleets.entry(name).or_default());
+        }
         *waiting.entry(name).or_default() += upstream.waiting();
         for (index, peer) in upstream.peers.iter().enumerate() {
             let view = upstream.pool.view(index, now);
@@ -462,6 +467,49 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot) {
             ("state", sum.state),
         ];
         family.sample(&labels, 1);
+    }
+    processes(text, &fleets);
+}
+
+/// Of pools of processes of this server's own.
+fn processes(text: &mut Text, fleets: &BTreeMap<&str, Sums>) {
+    if fleets.is_empty() {
+        return;
+    }
+    let mut each = |kind, name: &str, help: &str, value: &dyn Fn(&Sums) -> u64| {
+        let mut family = text.family(kind, &format!("forebay_processes_{name}"), help);
+        for (upstream, sums) in fleets {
+            family.sample(&[("upstream", upstream)], value(sums));
+        }
+    };
+    let gauge = Kind::Gauge;
+    each(gauge, "running", "Processes that run.", &|s| s.running);
+    let help = "Processes that have used up their `cpu`, and are stopped for a moment.";
+    each(gauge, "held", help, &|s| s.held);
+    let help = "Memory of processes and their children, measured once a second.";
+    each(gauge, "memory_bytes", help, &|s| s.memory_bytes);
+    let help = "Processes that were started.";
+    each(Kind::Counter, "started", help, &|s| s.starts);
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_processes_held_seconds",
+        "How long processes were stopped because they had used up their `cpu`, together.",
+    );
+    for (upstream, sums) in fleets {
+        let held = Seconds(sums.held_ms.saturating_mul(1000));
+        family.sample(&[("upstream", upstream)], held);
+    }
+    let mut family = text.family(
+        Kind::Counter,
+        "forebay_processes_ended",
+        "Processes that have ended, by why: killed for their `time` or `memory`, replaced after \
+         `max_requests`, not needed any more (`spare`), ended by themselves (`exit`, `crash`), or \
+         not to be started (`start`).",
+    );
+    for (upstream, sums) in fleets {
+        for (why, count) in Gone::ALL.iter().zip(sums.gone) {
+            family.sample(&[("upstream", upstream), ("reason", why.name())], count);
+        }
     }
 }
 
