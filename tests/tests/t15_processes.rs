@@ -99,7 +99,7 @@ fn wait_ended(server: &Server, reason: &str) {
         "start", "crash", "exit", "time", "memory", "requests", "spare",
     ];
     for other in all.into_iter().filter(|other| *other != reason) {
-        assert_eq!(ended(other) as u64, 0, "{reason} and {other}");
+        assert!(ended(other) < 0.5, "{reason} and {other}");
     }
 }
 
