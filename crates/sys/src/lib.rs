@@ -13,7 +13,10 @@
 //! * [`process`]: limits, users, cores, memory
 //! * [`memory`]: giving back what is free
 //! * [`clock`]: the cheap clocks
+//! * `alarm`: a time that an event loop waits for as for a socket
 
+#[cfg(target_os = "linux")]
+pub mod alarm;
 pub mod clock;
 pub mod files;
 pub mod memory;

@@ -363,7 +363,7 @@ fn a_disk_that_stands_still_stops_nobody_else() {
                 socket.set_nonblocking(true).unwrap();
                 let socket = tokio::net::TcpListener::from_std(socket).unwrap();
                 let listener = Listener::new(1, served, &worker);
-                tokio::task::spawn_local(crate::wheel::drive(worker.wheel.clone()));
+                tokio::task::spawn_local(crate::wheel::driver(worker.wheel.clone()).unwrap());
                 tokio::task::spawn_local(accept_all(worker, listener, socket));
                 let _ = ended.await;
             });

@@ -192,12 +192,12 @@ impl Spare {
             AcceptFault::Exhausted => {
                 self.shed(worker, accept);
                 if !worker.reap_idle(REAP) {
-                    tokio::time::sleep(BREATH).await;
+                    worker.wheel.sleep(BREATH).await;
                 }
             }
             AcceptFault::Broken => {
                 tracing::error!(%error, "accepting failed; trying again");
-                tokio::time::sleep(BREATH).await;
+                worker.wheel.sleep(BREATH).await;
             }
         }
     }

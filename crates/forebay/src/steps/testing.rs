@@ -213,7 +213,7 @@ impl Ask<'_> {
                 Some(response) => (response, false),
                 None => {
                     // Its time goes on while it waits.
-                    let time = crate::wheel::drive(exchange.worker.wheel.clone());
+                    let time = crate::wheel::driver(exchange.worker.wheel.clone()).unwrap();
                     let steps = async {
                         tokio::select! {
                             response = step::finish(exchange) => response,

@@ -209,7 +209,7 @@ async fn sweep(idle: std::rc::Weak<Idle>, worker: Rc<Worker>) {
         let Some(pause) = idle.upgrade().map(|idle| pause(&idle)) else {
             return;
         };
-        tokio::time::sleep(pause).await;
+        worker.wheel.sleep(pause).await;
         let Some(idle) = idle.upgrade() else { return };
         if !idle.drop_old(&worker) {
             idle.swept.set(false);

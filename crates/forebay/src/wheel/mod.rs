@@ -22,22 +22,23 @@
 //! time, and is seen at most 4 ms after it, plus what the event loop is late. (Counted from a
 //! coarse time, that time itself is up to a kernel tick early.)
 
+mod alarm;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
-use tokio::time::Instant;
-
 use forebay_sys::clock;
+use pin_project_lite::pin_project;
 
+use self::alarm::Alarm;
 use self::slots::{Batch, LAST_MS, NEVER, Set, Slots, TICK_MS};
 use crate::exchange::guard;
 
@@ -50,6 +51,13 @@ pub struct Wheel {
 }
 
 impl Wheel {
+    /// Waits for as long, on a worker.
+    pub async fn sleep(self: &Rc<Self>, duration: Duration) {
+        let deadline = self.register();
+        deadline.set(clock::coarse_ms(), duration);
+        deadline.wait().await;
+    }
+
     /// An empty wheel whose time starts at `now_ms`.
     pub fn new(now_ms: u64) -> Rc<Self> {
         Rc::new(Self {
@@ -183,7 +191,6 @@ impl Deadline {
     }
 
     /// Waits until it expires.
-    #[cfg(test)]
     pub async fn wait(&self) {
         poll_fn(|cx| self.poll_expired(cx)).await;
     }
@@ -243,18 +250,19 @@ impl<F: Future> Future for Timeout<'_, F> {
     }
 }
 
-/// Runs the wheel of a worker: a task of its own on the worker's runtime, which sleeps until
+/// What runs the wheel of a worker: a task of its own on the worker's runtime, which sleeps until
 /// something can be due, and for good while nothing is set. Never ends.
-pub async fn drive(wheel: Rc<Wheel>) {
-    drive_by(&wheel, clock::precise_ms).await;
+///
+/// # Errors
+/// When there is no descriptor left for its alarm.
+pub fn driver(wheel: Rc<Wheel>) -> io::Result<impl Future<Output = ()>> {
+    let alarm = Alarm::new()?;
+    Ok(async move { drive(&wheel, alarm, clock::precise_ms).await })
 }
 
-/// [`drive`] with another clock.
-///
-/// It must be a precise one: a coarse clock is behind when the sleep is over, and we would sleep
-/// again, a millisecond at a time.
-async fn drive_by(wheel: &Wheel, clock: impl Fn() -> u64) {
-    let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+/// Runs it, by a clock that must be a precise one: a coarse clock is behind when the sleep is over,
+/// and we would sleep again, a millisecond at a time.
+async fn drive(wheel: &Wheel, mut alarm: Alarm, clock: impl Fn() -> u64) {
     poll_fn(|cx| {
         loop {
             let now_ms = clock();
@@ -269,9 +277,7 @@ async fn drive_by(wheel: &Wheel, clock: impl Fn() -> u64) {
                 return Poll::Pending;
             };
             wheel.park(due_ms / TICK_MS, cx.waker());
-            let wait = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1));
-            sleep.as_mut().reset(Instant::now() + wait);
-            if sleep.as_mut().poll(cx).is_pending() {
+            if alarm.poll_rings(cx, due_ms).is_pending() {
                 return Poll::Pending;
             }
         }

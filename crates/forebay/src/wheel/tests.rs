@@ -1,5 +1,6 @@
 //! Beside table tests, a naive model: a list that is searched.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
@@ -324,7 +325,7 @@ fn cost_of_setting() {
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test);
@@ -334,7 +335,7 @@ fn run(test: impl Future<Output = ()>) {
 fn the_driver_wakes_up_for_an_earlier_deadline() {
     run(async {
         let wheel = Wheel::new(clock::precise_ms());
-        tokio::task::spawn_local(drive(Rc::clone(&wheel)));
+        tokio::task::spawn_local(driver(Rc::clone(&wheel)).unwrap());
         let far = wheel.register();
         far.set(clock::precise_ms(), ms(3_600_000));
         // The driver is asleep for an hour by now.
@@ -355,7 +356,7 @@ fn the_driver_sleeps_for_good_while_nothing_is_set() {
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let readings = Cell::new(0);
-        let mut driver = pin!(drive_by(&wheel, || {
+        let mut driver = pin!(drive(&wheel, Alarm::new().unwrap(), || {
             readings.set(readings.get() + 1);
             clock::precise_ms()
         }));
@@ -375,7 +376,7 @@ fn the_driver_sleeps_for_good_while_nothing_is_set() {
 fn timeout_ends_what_takes_too_long_and_leaves_the_deadline_clear() {
     run(async {
         let wheel = Wheel::new(clock::precise_ms());
-        tokio::task::spawn_local(drive(Rc::clone(&wheel)));
+        tokio::task::spawn_local(driver(Rc::clone(&wheel)).unwrap());
         let deadline = wheel.register();
         let now = clock::precise_ms();
         let never = std::future::pending::<()>();
@@ -393,7 +394,7 @@ fn timeout_ends_what_takes_too_long_and_leaves_the_deadline_clear() {
 fn what_many_tasks_wait_for_comes_to_all() {
     run(async {
         let wheel = Wheel::new(clock::precise_ms());
-        tokio::task::spawn_local(drive(Rc::clone(&wheel)));
+        tokio::task::spawn_local(driver(Rc::clone(&wheel)).unwrap());
         let tasks: Vec<_> = (0..1_000)
             .map(|i| {
                 let deadline = wheel.register();

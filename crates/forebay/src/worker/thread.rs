@@ -51,7 +51,13 @@ pub fn start(start: Start) -> io::Result<(Mailbox, JoinHandle<()>)> {
             // A runtime belongs to the thread that makes it.
             match runtime(start.index) {
                 Ok(runtime) => {
-                    let (worker, done) = runtime.block_on(work(start, mail));
+                    let (worker, done) = match runtime.block_on(work(start, mail)) {
+                        Ok(ended) => ended,
+                        Err(error) => {
+                            tracing::error!(%error, "a worker cannot start");
+                            return;
+                        }
+                    };
                     // What is still under way ends here; its lines are the last.
                     drop(runtime);
                     worker.book.close(&worker.process.access);
@@ -64,20 +70,24 @@ pub fn start(start: Start) -> io::Result<(Mailbox, JoinHandle<()>)> {
     Ok((mailbox, thread))
 }
 
+/// Without the runtime's own timers, which are not free even if nobody uses them ([`wheel`]).
 fn runtime(index: usize) -> io::Result<LocalRuntime> {
-    Builder::new_current_thread()
+    let mut builder = Builder::new_current_thread();
+    if cfg!(not(target_os = "linux")) {
+        builder.enable_time();
+    }
+    builder
         .enable_io()
-        .enable_time()
         .event_interval(EVENT_INTERVAL)
         .max_blocking_threads(pool::THREADS)
         .thread_name(format!("files-{index}"))
         .build_local(LocalOptions::default())
 }
 
-async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> Ended {
+async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> io::Result<Ended> {
     let worker = Worker::new(start.index, start.snapshot, start.counters, start.process);
     worker.programs.connect(start.programs);
-    tokio::task::spawn_local(wheel::drive(worker.wheel.clone()));
+    tokio::task::spawn_local(wheel::driver(worker.wheel.clone())?);
     tokio::task::spawn_local(access::drive(worker.clone()));
     let mut listeners = Listeners {
         worker: worker.clone(),
@@ -137,11 +147,11 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> Ended {
                     () = drained(&worker) => {}
                     _ = cut => {}
                 }
-                return (worker, Some(done));
+                return Ok((worker, Some(done)));
             }
         }
     }
-    (worker, None)
+    Ok((worker, None))
 }
 
 /// A worker that serves no more, and who is told once its last lines are handed over.
