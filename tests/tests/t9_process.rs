@@ -228,6 +228,27 @@ fn running_out_of_descriptors_towards_an_origin_is_survived() {
 }
 
 #[test]
+fn what_is_idle_at_another_worker_makes_room() {
+    // More workers than a few connections reach: some have none of their own that they could close.
+    let server = Server::builder(HELLO).workers(8).descriptors(110).start();
+    for _ in 0..20 {
+        let mut held: Vec<_> = (0..80)
+            .filter_map(|_| server.client().try_connect().ok())
+            .collect();
+        for conn in &mut held {
+            let _ = conn.try_raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for conn in &mut held {
+            match conn.try_read_response() {
+                Ok(response) => assert!(matches!(response.status(), 200 | 503)),
+                Err(Trouble::Closed | Trouble::Reset) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn without_descriptors_the_admin_socket_answers() {
     let server = Server::builder(HELLO).workers(1).start();
     // All of it has started.

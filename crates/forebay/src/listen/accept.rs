@@ -27,7 +27,7 @@ Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// At the limit this many of the oldest idle connections make room, so that looking for them is
 /// paid once for many.
-const REAP: usize = 32;
+pub const REAP: usize = 32;
 
 /// Of what a client has sent whom there is no room for, so many pieces of 4 KiB are read away: one
 /// that sends without end must not keep the worker.
@@ -192,7 +192,12 @@ impl Spare {
             AcceptFault::Exhausted => {
                 self.shed(worker, accept);
                 if !worker.reap_idle(REAP) {
+                    worker.process.ask_for_descriptors(worker.index);
                     worker.wheel.sleep(BREATH).await;
+                }
+                // Another worker may have been quicker to take the one that was given up.
+                if self.0.is_none() {
+                    *self = Spare::open();
                 }
             }
             AcceptFault::Broken => {

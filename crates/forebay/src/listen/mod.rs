@@ -22,7 +22,7 @@ use crate::counters::Histogram;
 use crate::snapshot::Served;
 use crate::worker::Worker;
 
-pub use accept::accept_all;
+pub use accept::{REAP, accept_all};
 pub use clients::{Client, Clients};
 pub use deal::{Dealt, Shared, deal_all, receive};
 

@@ -73,6 +73,8 @@ pub enum Mail {
     /// Give memory that is free back to the system: much was thrown away that this worker had
     /// allocated.
     GiveBack,
+    /// Close what is idle: another worker has clients waiting and nothing left to accept them with.
+    CloseIdle,
     /// Finish what is under way, take nothing new, then end.
     Drain {
         /// Told when the last exchange has ended, and its lines of access logs are handed over.
@@ -118,6 +120,15 @@ impl Process {
         for mailbox in self.mailboxes.get().into_iter().flatten() {
             // One whose mailbox is full has other things to do.
             let _ = mailbox.try_send(Mail::GiveBack);
+        }
+    }
+
+    /// Has the workers but this one close what is idle, as descriptors are the process's.
+    pub fn ask_for_descriptors(&self, worker: usize) {
+        let mailboxes = self.mailboxes.get().into_iter().flatten();
+        for (_, mailbox) in mailboxes.enumerate().filter(|(index, _)| *index != worker) {
+            // One whose mailbox is full has much to do, and so little that is idle.
+            let _ = mailbox.try_send(Mail::CloseIdle);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::access;
 use crate::counters::Counters;
 use crate::files::pool;
 use crate::helper::programs::Channel;
-use crate::listen::{Dealt, Door, Listener, ListenerId, accept_all, deal_all, receive};
+use crate::listen::{Dealt, Door, Listener, ListenerId, REAP, accept_all, deal_all, receive};
 use crate::snapshot::Snapshot;
 use crate::upstream::Idle;
 use crate::wheel;
@@ -132,6 +132,7 @@ async fn work(start: Start, mut mail: mpsc::Receiver<Mail>) -> io::Result<Ended>
                 }
             }
             Mail::GiveBack => give_back_free(),
+            Mail::CloseIdle => drop(worker.reap_idle(REAP)),
             Mail::Drain { done, cut } => {
                 worker.draining.set(true);
                 listeners.close_all().await;
