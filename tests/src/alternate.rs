@@ -45,13 +45,13 @@ impl Phase {
     }
 }
 
-/// Runs this load for so long, with a reload every `pause`; gives the number of reloads and of
-/// requests.
+/// Runs this load for so long, with a reload every `pause`, but until at least `least` have been done,
+/// however slow the machine is; gives the number of requests.
 ///
 /// # Panics
 /// When a request fails, an answer is mixed, or an old one comes after its time.
 #[track_caller]
-pub fn run(duration: Duration, pause: Duration) -> (u64, u64) {
+pub fn run(duration: Duration, pause: Duration, least: u64) -> u64 {
     let origins = ["A", "B"].map(|letter| Origin::always(Script::ok(letter)));
     let server = Server::builder(&CONFIG.replace("LETTER", "A"))
         .origin("origin_A", &origins[0])
@@ -73,7 +73,7 @@ pub fn run(duration: Duration, pause: Duration) -> (u64, u64) {
     let end = Instant::now() + duration;
     let mut reloads = 0_u64;
     let mut letter = 'A';
-    while Instant::now() < end {
+    while Instant::now() < end || reloads < least {
         let next = Instant::now() + pause;
         reloads += 1;
         phase.begin();
@@ -97,7 +97,7 @@ pub fn run(duration: Duration, pause: Duration) -> (u64, u64) {
         check_listeners(&server, letter);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    (reloads, load.finish())
+    load.finish()
 }
 
 /// One request, on the connection that is kept or on one of its own.

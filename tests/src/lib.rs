@@ -15,6 +15,7 @@
 //! | [`journal`] | who sent what and when; printed when a test fails |
 //! | [`pattern`] | bodies of any size that can be checked without being kept |
 //! | [`proc`] | what the kernel says about a process and its sockets |
+//! | [`browser`] | a browser from Debian |
 //! | [`cache`] | what a cache decides, asked step by step |
 //! | [`reading`] | bodies that are read in several at once, as they come |
 //! | [`alternate`] | two configurations reloaded in turns under load |
@@ -29,6 +30,7 @@
 //! the same case can run over TLS or another protocol; only cases that say `raw` are about HTTP/1.
 
 pub mod alternate;
+pub mod browser;
 pub mod cache;
 pub mod certs;
 pub mod client;

@@ -313,6 +313,25 @@ impl Asked {
         }
     }
 
+    /// Whether something more has come, or the end; `None` as long as neither has.
+    pub fn goes_on(&mut self) -> Option<bool> {
+        if !self.pending.is_empty() {
+            return Some(true);
+        }
+        self.socket.set_nonblocking(true).expect("non-blocking");
+        let mut buffer = [0; 4096];
+        let read = self.socket.read(&mut buffer);
+        self.socket.set_nonblocking(false).expect("blocking");
+        match read {
+            Ok(count) => {
+                self.pending.extend_from_slice(&buffer[..count]);
+                Some(count > 0)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(_) => Some(false),
+        }
+    }
+
     /// Reads the beginning of a request and its parameters.
     ///
     /// # Panics

@@ -10,9 +10,8 @@ use forebay_tests::{Request, Server, Trouble, alternate, pattern};
 
 #[test]
 fn thirty_seconds_of_load_with_ten_reloads_a_second() {
-    let (reloads, requests) = alternate::run(Duration::from_secs(30), Duration::from_millis(100));
-    assert!(reloads >= 150, "{reloads} reloads");
-    println!("{reloads} reloads, {requests} requests");
+    let requests = alternate::run(Duration::from_secs(30), Duration::from_millis(100), 150);
+    println!("{requests} requests");
 }
 
 fn ten_thousand(generation: usize) -> String {

@@ -2,8 +2,8 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use forebay_tests::browser::Browser;
 use forebay_tests::port::Reserved;
 use forebay_tests::{Request, Server};
 use tempfile::TempDir;
@@ -98,22 +98,14 @@ fn a_browser_shows_it_in_light_and_in_dark() {
     let port = Reserved::new();
     let server = serve(dir.path(), &port);
     let url = format!("http://{}/", server.addr());
-    // Chromium's own numbers: 0 is dark, 1 is light.
-    for (scheme, is_dark) in [(0, true), (1, false)] {
-        let home = TempDir::new().expect("a directory");
-        let to = home.path().join("page.png");
-        let output = Command::new("chromium")
-            .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--hide-scrollbars",
-            ])
-            .arg(format!("--user-data-dir={}", home.path().display()))
-            .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
+    for is_dark in [true, false] {
+        let shown = TempDir::new().expect("a directory");
+        let to = shown.path().join("page.png");
+        let output = Browser::new(is_dark)
+            .command
+            .arg("--hide-scrollbars")
             .arg(format!("--screenshot={}", to.display()))
             .args(["--window-size=412,400", &url])
-            .stdin(Stdio::null())
             .output()
             .expect("chromium, of the Debian package chromium");
         let png = std::fs::read(&to)

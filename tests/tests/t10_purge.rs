@@ -1,6 +1,6 @@
 //! `forebay purge`: what a running server has stored is forgotten.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_tests::{Gate, Origin, Request, Response, Script, Server, wait};
 
@@ -175,9 +175,12 @@ fn ten_thousand_objects_under_one_tag() {
     // four that is quick says that it can be.
     let mut full = 0;
     for left in (0..4).rev() {
+        let begun = Instant::now();
         for at in 0..10_000 {
             assert_eq!(conns[at % 4].get(&format!("/many/{at}")).status(), 200);
         }
+        // What it costs to have stored them tells how fast the machine is.
+        let storing = begun.elapsed();
         full = server.rss();
         assert!(full > before + 70_000_000, "{before} {full}");
         let purge = Request::post("/purge?tag=many", "");
@@ -185,8 +188,8 @@ fn ten_thousand_objects_under_one_tag() {
         let done: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
         let us = |name: &str| Duration::from_micros(done[name].as_u64().expect("a number"));
         assert!(done["objects"].as_u64() >= Some(9_990), "{done}");
-        let is_quick = us("in_force_us") < Duration::from_millis(50)
-            && us("swept_us") < Duration::from_secs(1);
+        let is_quick = us("in_force_us") < Duration::from_millis(50).max(storing / 100)
+            && us("swept_us") < Duration::from_secs(1).max(storing / 8);
         if is_quick {
             break;
         }

@@ -1,8 +1,9 @@
 //! The built-in welcome page, as a browser shows it.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use forebay_tests::Server;
+use forebay_tests::browser::Browser;
 use tempfile::TempDir;
 
 /// Shows the page in a frame as wide as a telephone and as wide as a screen, and notes what it finds:
@@ -89,17 +90,12 @@ fn it_can_be_read_in_light_and_in_dark_and_on_a_telephone() {
         .file("www/page.html", page())
         .file("www/look.html", LOOK)
         .start();
-    // Chromium's own numbers: 0 is dark, 1 is light.
-    for (scheme, is_dark) in [(0, true), (1, false)] {
-        let home = TempDir::new().expect("a directory");
-        let output = Command::new("chromium")
-            .args(["--headless", "--no-sandbox", "--disable-gpu"])
+    for is_dark in [true, false] {
+        let output = Browser::new(is_dark)
+            .command
             .args(["--enable-logging=stderr", "--v=0", "--window-size=1300,700"])
             .args(["--virtual-time-budget=10000", "--dump-dom"])
-            .arg(format!("--user-data-dir={}", home.path().display()))
-            .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
             .arg(format!("http://{}/look.html", server.addr()))
-            .stdin(Stdio::null())
             .output()
             .expect("chromium, of the Debian package chromium");
         let dom = String::from_utf8_lossy(&output.stdout);

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use forebay_tests::{Request, Response, Server, Trouble, pattern, proc, wait};
+use forebay_tests::{Conn, Request, Response, Server, Trouble, load, pattern, proc, wait};
 
 /// A server for all hosts with this pipeline.
 fn serve(pipeline: &str) -> Server {
@@ -604,6 +604,16 @@ fn slow_programs_do_not_delay_files() {
     server.file("www/x.txt", "a file");
     shell(&server, "slow", "sleep 1000");
     let client = server.client();
+    // How long files take otherwise, on a machine that may have other things to do.
+    let files = |conn: &mut Conn| {
+        let begun = std::time::Instant::now();
+        for _ in 0..200 {
+            assert_eq!(conn.get("/x.txt").expect(200).text(), "a file");
+        }
+        begun.elapsed()
+    };
+    let mut conn = client.connect();
+    let usual = files(&mut conn);
     let slow: Vec<_> = (0..50)
         .map(|_| {
             let mut conn = client.connect();
@@ -612,13 +622,13 @@ fn slow_programs_do_not_delay_files() {
         })
         .collect();
     wait::until("all run", || programs(&server).len() >= 50);
-    let mut conn = client.connect();
-    let begun = std::time::Instant::now();
-    for _ in 0..200 {
-        assert_eq!(conn.get("/x.txt").expect(200).text(), "a file");
-    }
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // Each waits for a moment while programs are started, but for none of them.
+    let most = Duration::from_secs(1) + usual * 8;
+    load::best_of(3, || {
+        let took = files(&mut conn);
+        let said = format!("{took:?}, otherwise {usual:?}");
+        if took < most { Ok(said) } else { Err(said) }
+    });
     assert!(programs(&server).len() >= 50, "they all run still");
     drop(slow);
     wait::until("all are ended", || programs(&server).is_empty());

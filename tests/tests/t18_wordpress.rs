@@ -36,13 +36,19 @@ impl MariaDb {
             .expect("id");
         let id = String::from_utf8_lossy(&id.stdout).trim().parse().ok();
         assert!(id.is_some(), "install the Debian package mariadb-server");
-        chown(&data, id, None).expect("its owner");
+        // Where temporary files are made otherwise, only this user may do so for all one knows.
+        let temporary = dir.path().join("temporary");
+        fs::create_dir(&temporary).expect("a directory");
+        for dir in [&data, &temporary] {
+            chown(dir, id, None).expect("its owner");
+        }
         let at = format!("--datadir={}", data.display());
         let installed = Command::new("mariadb-install-db")
             .args(["--no-defaults", "--user=mysql", "--skip-test-db", &at])
             .arg("--auth-root-authentication-method=normal")
             // Of what the kernel has for this there is little, for all who run here.
             .arg("--innodb-use-native-aio=0")
+            .env("TMPDIR", &temporary)
             .output()
             .expect("mariadb-install-db");
         assert!(installed.status.success(), "{installed:?}");
@@ -50,6 +56,7 @@ impl MariaDb {
             .args(["--no-defaults", "--user=mysql", "--skip-networking", &at])
             .arg(format!("--socket={}", data.join("socket").display()))
             .args(["--innodb-buffer-pool-size=16M", "--innodb-use-native-aio=0"])
+            .env("TMPDIR", &temporary)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -224,11 +224,9 @@ fn what_did_not_change_is_carried_over() {
 
 #[test]
 fn under_load_no_request_fails_and_no_answer_is_mixed() {
-    let (reloads, requests) = alternate::run(Duration::from_secs(3), Duration::from_millis(100));
-    assert!(
-        reloads >= 10 && requests > 100,
-        "{reloads} reloads, {requests} requests"
-    );
+    // The tenth is of a broken configuration.
+    let requests = alternate::run(Duration::from_secs(3), Duration::from_millis(100), 11);
+    assert!(requests > 100, "{requests} requests");
 }
 
 #[test]
