@@ -71,11 +71,9 @@ fn requests_to_a_slow_origin_are_asked_in_parallel() {
     for conn in &mut conns {
         assert_eq!(conn.read_response().expect(200).text(), "slow");
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        begun.elapsed()
-    );
+    // One after the other it would take 20 s, two at a time 10 s.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(9), "{took:?}");
 }
 
 #[test]
@@ -134,10 +132,12 @@ fn a_huge_file_is_not_kept_in_memory() {
         .expect("2 GiB");
     let _ = server.client().get("/nothing");
     let idle = server.rss();
-    let mut conns: Vec<_> = (0..4).map(|_| server.client().connect()).collect();
+    let mut conns = Vec::new();
     let mut read = 0_u64;
     let mut most = 0;
-    for conn in &mut conns {
+    for _ in 0..4 {
+        // Not before: on a slow machine it would be idle for too long until it is its turn.
+        let mut conn = server.client().connect();
         conn.send(&Request::get("/huge.bin"));
         let got = conn.read_response_with(|part| {
             read += part.len() as u64;
@@ -146,6 +146,7 @@ fn a_huge_file_is_not_kept_in_memory() {
             }
         });
         let _ = got.expect("the whole file");
+        conns.push(conn);
     }
     assert_eq!(read, 4 * (2 << 30));
     assert!(most < 16 << 20, "{} KiB", most >> 10);

@@ -162,7 +162,10 @@ fn who_waits_comes_through_in_time() {
     let start = std::time::Instant::now();
     for number in 0..3 {
         let got = bench.get("/").run();
-        assert_eq!((got.status(), got.waited), (200, number > 0), "{number}");
+        assert_eq!(got.status(), 200);
+        // Unless this thread was kept from asking before it was allowed again.
+        let is_late = start.elapsed().as_millis() >= 200 * (number + 1);
+        assert!(got.waited == (number > 0) || is_late, "{number}");
     }
     let took = start.elapsed().as_millis();
     assert!(took >= 399, "{took} ms");
