@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batch::Batch;
 use super::{Sink, Writer};
 use crate::wheel::{Deadline, Wheel};
 use crate::worker::Worker;
@@ -19,58 +20,6 @@ const LAST_LINE_BYTES: usize = 4 * 1024;
 
 /// A line waits no longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Lines of one worker, of all its logs.
-#[derive(Default)]
-pub struct Batch {
-    /// The lines, one behind the other.
-    pub bytes: Vec<u8>,
-    /// Which of them go where, in their order.
-    pub runs: Vec<Run>,
-}
-
-/// Lines that follow one another and go to the same place.
-pub struct Run {
-    /// Where.
-    pub sink: Arc<Sink>,
-    /// Where they end in [`Batch::bytes`].
-    pub end: usize,
-    /// How many they are.
-    pub lines: u64,
-}
-
-impl Batch {
-    /// What it takes of the memory that lines may take.
-    pub fn weight_bytes(&self) -> usize {
-        self.bytes.capacity() + self.runs.capacity() * size_of::<Run>()
-    }
-
-    /// How many lines it has.
-    pub fn lines(&self) -> u64 {
-        self.runs.iter().map(|run| run.lines).sum()
-    }
-
-    /// Notes that everything behind the last run is one line that goes to `sink`.
-    fn end_line(&mut self, sink: &Arc<Sink>) {
-        let end = self.bytes.len();
-        match self.runs.last_mut() {
-            Some(run) if Arc::ptr_eq(&run.sink, sink) => {
-                run.end = end;
-                run.lines += 1;
-            }
-            _ => self.runs.push(Run {
-                sink: sink.clone(),
-                end,
-                lines: 1,
-            }),
-        }
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.runs.clear();
-    }
-}
 
 /// The lines that a worker has not handed over yet.
 pub struct Book {

@@ -12,6 +12,7 @@
 //! * One thread writes all pieces ([`Writer`]). When a disk stalls, 8 MiB wait for it; what is over
 //!   is dropped and counted. No worker ever waits.
 
+mod batch;
 mod book;
 mod line;
 mod redact;

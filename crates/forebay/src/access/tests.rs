@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::book::{Batch, Run};
+use super::batch::{Batch, Run};
 use super::line::{push_escaped, push_json};
 use super::writer::Job;
 use super::{Redact, Sink, Target, Writer};

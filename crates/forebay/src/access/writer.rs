@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Sink;
-use super::book::{Batch, Run};
+use super::batch::{Batch, Run};
 use crate::log::Throttle;
 
 /// Lines that wait to be written may take so much memory: two minutes of a busy server whose disk

@@ -13,9 +13,10 @@ use socket2::Socket;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Listener;
+use super::place::{Place, serve};
 use super::proxy_protocol::serve_behind_header;
 use crate::exchange::{Remote, guard};
-use crate::protocol::{fastcgi, h1};
+use crate::protocol::h1;
 use crate::snapshot::Protocol;
 use crate::transport::Transport;
 use crate::worker::Worker;
@@ -93,10 +94,8 @@ pub(super) fn take(
     address: Option<SocketAddr>,
 ) {
     let process = &worker.process;
-    let open = process.connections.fetch_add(1, Relaxed) + 1;
-    let place = Place(worker.clone());
+    let (place, open) = Place::take(worker);
     worker.counters.accepted.add(1);
-    worker.counters.open.add(1);
     if open > process.max_connections.load(Relaxed) && !worker.reap_idle(REAP) {
         worker.counters.refused.add(1);
         // FastCGI has no word for it before a request.
@@ -120,38 +119,6 @@ pub(super) fn take(
         tokio::task::spawn_local(guard::Task::new(worker.clone(), behind));
     } else {
         serve(link, place);
-    }
-}
-
-/// Serves a connection of which nothing has been read yet but what is not HTTP; or closes it, if its
-/// client has too many.
-pub(super) fn serve(link: Rc<h1::Link>, place: Place) {
-    if !link.enter_clients() {
-        link.worker.counters.clients_refused.add(1);
-        return;
-    }
-    match link.listener.with_served(|served| served.protocol) {
-        Protocol::Http => tokio::task::spawn_local(guard::Task::new(place, h1::serve(link))),
-        Protocol::Fastcgi => {
-            tokio::task::spawn_local(guard::Task::new(place, fastcgi::serve(link)))
-        }
-    };
-}
-
-/// A connection's place among those that the process may have; given back when its task ends,
-/// however it ends.
-pub(super) struct Place(Rc<Worker>);
-
-impl AsRef<Worker> for Place {
-    fn as_ref(&self) -> &Worker {
-        &self.0
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.process.connections.fetch_sub(1, Relaxed);
-        self.0.counters.open.sub(1);
     }
 }
 

@@ -9,6 +9,7 @@
 mod accept;
 mod clients;
 mod deal;
+mod place;
 mod proxy_protocol;
 
 use std::cell::{Cell, RefCell};

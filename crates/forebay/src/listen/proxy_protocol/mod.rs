@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use forebay_sys::net::to_unmapped;
 
 use self::parse::{Ends, Header, MAX_HEADER, Malformed, parse};
-use super::accept::{Place, serve};
+use super::place::{Place, serve};
 use crate::exchange::Remote;
 use crate::log::Throttle;
 use crate::protocol::h1::{LAST_CALL, Link, Phase, Registered};
