@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use forebay_tests::load::{Load, SlowReaders};
+use forebay_tests::load::{Load, SlowReaders, best_of};
 use forebay_tests::server::is_release;
 use forebay_tests::{Request, Server, Trouble, alternate, pattern};
 
@@ -15,8 +15,12 @@ fn thirty_seconds_of_load_with_ten_reloads_a_second() {
 }
 
 fn ten_thousand(generation: usize) -> String {
+    sites(10_000, generation)
+}
+
+fn sites(count: usize, generation: usize) -> String {
     format!(
-        r#"for i = 1, 10000 do
+        r#"for i = 1, {count} do
              site {{ "host" .. i .. ".test", respond(200, "{generation}") }}
            end
            site {{ "big.test", files "@dir@/www" }}"#
@@ -25,16 +29,32 @@ fn ten_thousand(generation: usize) -> String {
 
 #[test]
 fn ten_thousand_sites_load_within_a_second() {
-    let begun = Instant::now();
-    let server = Server::start(&ten_thousand(0));
-    let start = begun.elapsed();
-    let begun = Instant::now();
-    server.reload_with(&ten_thousand(1));
-    let reload = begun.elapsed();
-    println!("start {start:?}, reload {reload:?}");
-    // A debug build may take longer; the bar is for the one that is shipped.
-    let bar = if is_release() { 1 } else { 10 };
-    assert!(start < Duration::from_secs(bar) && reload < Duration::from_secs(bar));
+    let measure = |count: usize| {
+        let begun = Instant::now();
+        let server = Server::start(&sites(count, 0));
+        let start = begun.elapsed();
+        let begun = Instant::now();
+        server.reload_with(&sites(count, 1));
+        (start, begun.elapsed())
+    };
+    best_of(5, || {
+        let (start, reload) = measure(10_000);
+        let said = format!("start {start:?}, reload {reload:?}");
+        // A debug build may take longer; the bar is for the one that is shipped.
+        let bar = Duration::from_secs(if is_release() { 1 } else { 10 });
+        if start.max(reload) < bar {
+            return Ok(said);
+        }
+        // A machine on which a tenth of them takes long as well is slow. What grows faster than their
+        // number is not the machine's fault.
+        let (few_start, few_reload) = measure(1_000);
+        let said = format!("{said}; of 1,000: {few_start:?}, {few_reload:?}");
+        if few_start.max(few_reload) > bar / 8 && start < few_start * 12 && reload < few_reload * 12
+        {
+            return Ok(said);
+        }
+        Err(said)
+    });
 }
 
 #[test]
