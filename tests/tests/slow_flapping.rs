@@ -279,7 +279,7 @@ fn every_idempotent_request_is_answered() {
     let numbers = Numbers(AtomicU64::new(SEED));
     let begun = Instant::now();
     let mut phases = 0;
-    while begun.elapsed() < TIME && lock(&wrong).is_empty() {
+    while (begun.elapsed() < TIME || phases < 10) && lock(&wrong).is_empty() {
         let mut moods = [Mood::Well; PEERS];
         for _ in 0..IN_TROUBLE {
             // By turns, so that each has its time.
@@ -325,7 +325,6 @@ fn every_idempotent_request_is_answered() {
         "{failures:?}"
     );
     assert!(retries.iter().sum::<u64>() > 100, "{retries:?}");
-    assert!(phases >= 10, "{phases} phases");
     let log = server.stderr();
     assert!(
         log.contains("the peer is down") && log.contains("the peer is up"),
