@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::log::Throttle;
 use crate::upstream::Upstream;
-use crate::upstream::report::{LoadReport, MAX_REPORT, Nobody, UdpAddress};
+use crate::upstream::report::{self, LoadReport, MAX_REPORT, Nobody, UdpAddress};
 
 /// Datagrams that are looked at before everything else in this thread has its turn, and how long that
 /// turn is: whoever floods the port costs no more than this. The kernel drops the rest.
@@ -139,7 +139,7 @@ fn handle(said: &[u8], from: SocketAddr, pools: &[Weak<Upstream>]) {
         }
     };
     if let Some(dropped) = LOG.pass() {
-        let said = said.escape_ascii();
-        tracing::warn!(%from, dropped, "a report of load is not taken: {why}: {said:.100}");
+        let said = report::shown(said);
+        tracing::warn!(%from, dropped, "a report of load is not taken: {why}: {said}");
     }
 }
