@@ -127,6 +127,16 @@ fn what_is_wrong_is_told() {
         let out = case.server.command(&format!("purge {what}")).expect(2);
         assert!(out.stderr.contains(said), "{what}: {}", out.stderr);
     }
+    // Everything, or something: both is a slip of the pen.
+    for what in [
+        "--all http://a.test/",
+        "--all --tag a",
+        "--all --host a.test",
+        "--soft",
+    ] {
+        let out = case.server.command(&format!("purge {what}")).expect(2);
+        assert!(out.stderr.contains("error: "), "{what}: {}", out.stderr);
+    }
     case.server.reload_with(r#"site { "*", respond(200) }"#);
     let out = case.server.command("purge --all").expect(2);
     assert!(out.stderr.contains("no `cache`"), "{}", out.stderr);

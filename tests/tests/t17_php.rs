@@ -81,7 +81,9 @@ fn wordpress_is_known_and_cached_for_visitors_only() {
     assert_ne!(page("wordpress_logged_in_1=x"), first);
     assert_eq!(page("seen=3"), first);
     assert_eq!(client.get("/wp-content/uploads/evil.php").status(), 404);
-    assert_eq!(client.get("/wp-config.php").status(), 403);
+    for target in ["/wp-config.php", "/wp-config.php/x"] {
+        assert_eq!(client.get(target).status(), 403, "{target}");
+    }
 }
 
 #[test]
@@ -130,6 +132,10 @@ fn what_is_wrong_is_said() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("apt-get install php-cgi"), "{said}");
+    // What may be a slip of the pen is pointed at.
+    let empty = site(&[("readme.txt", "")]);
+    let (server, _port) = serve(empty.path(), &[]);
+    server.wait_stderr("there is no script in ");
     // The configuration that is printed is right.
     let printed = run(&["php", path, "--print"]).expect(0).stdout;
     std::fs::write(dir.path().join("forebay.lua"), printed).expect("a file");

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use forebay_tests::origin::script::Act;
 use forebay_tests::port::Reserved;
+use forebay_tests::server::run;
 use forebay_tests::{Gate, Origin, Request, Script, Server, Trouble, pattern, proc, wait};
 use rustix::process::Signal;
 
@@ -357,6 +358,30 @@ fn serve_and_proxy_need_no_configuration() {
             "{args:?}"
         );
     }
+}
+
+#[test]
+fn proxy_caches_if_it_is_asked_to() {
+    let fields = "Cache-Control: max-age=600\r\n";
+    for (cache, requests) in [(None, 3), (Some("--cache"), 1)] {
+        let origin = Origin::always(Script::with_fields(200, fields, "a page"));
+        // As a browser shows it, with a slash at the end.
+        let url = format!("http://{}/", origin.target());
+        let port = Reserved::new();
+        let addr = port.addr().to_string();
+        let mut args = vec!["proxy", &url, "--listen", &addr];
+        args.extend(cache);
+        let server = Server::from_command(&args, port.addr());
+        for _ in 0..3 {
+            let response = server.client().get("/page").expect(200);
+            assert_eq!(response.text(), "a page");
+            assert_eq!(response.field("cache-status").is_some(), cache.is_some());
+        }
+        assert_eq!(origin.requests().len(), requests, "{cache:?}");
+    }
+    let out = run(&["proxy", "http://127.0.0.1:3000/app/"]).expect(2);
+    let help = "give the server alone, http://127.0.0.1:3000: ";
+    assert!(out.stderr.contains(help), "{}", out.stderr);
 }
 
 #[test]

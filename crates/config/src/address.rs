@@ -135,6 +135,9 @@ impl Target {
                 Err(expected())
             };
         }
+        if rest.starts_with('/') && scheme.is_none() {
+            return Err(format!("write a socket as \"unix:{rest}\""));
+        }
         if rest.contains('/') {
             return Err("a target has no path: write `rewrite` above it".to_owned());
         }

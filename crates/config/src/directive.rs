@@ -380,6 +380,8 @@ pub struct Directive {
     /// Whether its uses keep nothing between requests, so that equal ones may be one: a `limit`
     /// counts for itself, a `respond` does not.
     pub stateless: bool,
+    /// What is said of options that somebody may look for here in vain: their names, and the help.
+    pub instead: &'static [(&'static str, &'static str)],
     /// More checks of one call.
     pub check: Option<Check>,
     /// How it is used, in the language.
@@ -411,6 +413,7 @@ impl Directive {
             caches: false,
             response_only: false,
             stateless: false,
+            instead: &[],
             check: None,
             example: "",
         }
@@ -535,6 +538,12 @@ impl Directive {
     /// Looking at the response.
     pub const fn response_only(mut self) -> Directive {
         self.response_only = true;
+        self
+    }
+
+    /// With help for who looks for these options.
+    pub const fn instead(mut self, instead: &'static [(&'static str, &'static str)]) -> Directive {
+        self.instead = instead;
         self
     }
 

@@ -48,6 +48,15 @@ pub fn duration(text: &str) -> Option<Duration> {
     (duration <= MAX_DURATION).then_some(duration)
 }
 
+/// Whether this is a duration but for its length.
+pub(crate) fn is_too_long(text: &str) -> bool {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number
+        && duration(text).is_none()
+        && duration(&format!("1{}", &text[number.len()..])).is_some()
+}
+
 /// `"64KB"` in bytes: powers of 1,024; at most [`MAX_SIZE`].
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
@@ -175,6 +184,9 @@ mod tests {
         ];
         for (text, millis) in table {
             assert_eq!(duration(text), millis.map(Duration::from_millis), "{text}");
+            let is_too_long = text.len() > 2 && millis.is_none() && text.ends_with(['y', 'd'])
+                || text == "99999999999999999999s";
+            assert_eq!(super::is_too_long(text), is_too_long, "{text}");
         }
     }
 

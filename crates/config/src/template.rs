@@ -296,7 +296,10 @@ fn unknown(name: &str, vars: Vars) -> WrongTemplate {
                 Some(near) => format!("did you mean `${near}.{below}`?"),
                 None => String::new(),
             },
-            None => String::new(),
+            None => match crate::nearest(name, FAMILIES) {
+                Some(near) => format!("did you mean `${near}.NAME`?"),
+                None => String::new(),
+            },
         },
     };
     WrongTemplate {
@@ -448,6 +451,11 @@ mod tests {
     fn wrong_templates() {
         let table = [
             ("$hots", Some("$hots"), "did you mean `$host`?"),
+            (
+                "$cookie.a",
+                Some("$cookie"),
+                "did you mean `$cookies.NAME`?",
+            ),
             (
                 "$hostnamed",
                 Some("$hostnamed"),

@@ -91,8 +91,8 @@ struct Shard<M: Meta> {
 
 struct Flights<M: Meta> {
     under_way: FxHashMap<Hash, UnderWay<M>>,
-    /// Until when a key is not to be waited for.
-    passes: FxHashMap<Hash, u64>,
+    /// Until when a key is not to be waited for, and why, as who has asked puts it.
+    passes: FxHashMap<Hash, (u64, u8)>,
     pass_order: VecDeque<Hash>,
     /// How often keys were asked for under which nothing is stored.
     uses: FxHashMap<u64, u32>,
@@ -303,7 +303,7 @@ impl<M: Meta> Store<M> {
         if let Some(under) = flights.under_way.get(&hash) {
             return Begin::Follow(under.flight.follow());
         }
-        if let Some(until) = flights.passes.get(&hash) {
+        if let Some((until, _)) = flights.passes.get(&hash) {
             if *until > now_ms {
                 return Begin::Pass;
             }
@@ -327,10 +327,11 @@ impl<M: Meta> Store<M> {
         self.shard(hash).flights.lock().under_way.remove(&hash);
     }
 
-    /// Makes nobody wait for this until then: what came was not for all.
-    pub fn pass(&self, hash: Hash, until_ms: u64) {
+    /// Makes nobody wait for this until then: what came was not for all. `why` is for people who
+    /// look.
+    pub fn pass(&self, hash: Hash, until_ms: u64, why: u8) {
         let mut flights = self.shard(hash).flights.lock();
-        if flights.passes.insert(hash, until_ms).is_none() {
+        if flights.passes.insert(hash, (until_ms, why)).is_none() {
             flights.pass_order.push_back(hash);
         }
         while flights.pass_order.len() > MAX_PASSES {

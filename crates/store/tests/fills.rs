@@ -215,9 +215,9 @@ fn one_asks_and_the_others_hear() {
     ));
 
     lead(&store, hash).land(Outcome::Pass);
-    store.pass(hash, 1000);
-    assert_eq!(store.passed_until(hash, 999), Some(1000));
-    assert_eq!(store.passed_until(hash, 1000), None);
+    store.pass(hash, 1000, 7);
+    assert_eq!(store.passed(hash, 999), Some((1000, 7)));
+    assert_eq!(store.passed(hash, 1000), None);
     assert!(matches!(store.begin(hash, KEY, 999), Begin::Pass));
     assert!(matches!(store.begin(hash, KEY, 1000), Begin::Lead(_)));
     assert_eq!(store.usage().flights, 0);

@@ -223,9 +223,12 @@ impl Checker {
             }
             let key = self.key_text(&entry.key);
             let message = format!("{} has no option `{key}`", subject());
-            let help = match entry.key.text() {
-                Some(name) => option_help(name, spec.option_names()),
-                None => option_help("", spec.option_names()),
+            let mut instead = spec.directive.instead.iter();
+            let instead = instead.find(|(known, _)| *known == name);
+            let help = match (instead, entry.key.text()) {
+                (Some((_, help)), _) => (*help).to_owned(),
+                (None, Some(name)) => option_help(name, spec.option_names()),
+                (None, None) => option_help("", spec.option_names()),
             };
             self.mistake(entry.key.place, Code::UnknownOption, &message, &help);
             given.wrong = true;
@@ -515,7 +518,10 @@ fn subject(spec: &Spec, segments: &[(Place, Vec<Raw>)]) -> String {
     let first = segments.first().and_then(|(_, args)| args.first());
     let text = match first.map(|raw| &raw.value) {
         Some(RawValue::Text(text)) => Some(&**text),
-        Some(RawValue::Table(table)) => table.items.first().and_then(Raw::text),
+        // Else they are its items: `processes { "php-cgi" }` has no name.
+        Some(RawValue::Table(table)) if spec.directive.items.is_none() => {
+            table.items.first().and_then(Raw::text)
+        }
         _ => None,
     };
     match text {

@@ -23,7 +23,7 @@ fn noun(ty: &Type) -> String {
         Type::False => "`false`",
         Type::Bandwidth => "SIZE/s, as \"1MB/s\"",
         Type::Rate => "COUNT/TIME, as \"100/s\" or \"20/10s\"",
-        Type::Percent => "a percentage, as \"10%\"",
+        Type::Percent => "a percentage up to \"100%\", as \"10%\"",
         Type::Address => "an address, as \":443\", \"127.0.0.1:80\" or \"unix:/run/a.sock\"",
         Type::Prefix => "a prefix, as \"10.0.0.0/8\", \"192.0.2.7\" or \"private\"",
         Type::Host => "a host name, as \"example.com\", \"*.example.com\" or \"*\"",
@@ -79,7 +79,11 @@ fn limited(ty: &Type) -> String {
         }
         Type::Count { min, max } => format!("a whole number from {min} to {max}"),
         Type::OneOf(words) => words_or(words),
-        Type::Declared(names) => format!("a value of `{}`", names.join("` or `")),
+        Type::Declared(names) => format!(
+            "what `{}` gives, as `local x = {} …` and then `x`",
+            names.join("` or `"),
+            names.first().unwrap_or(&"")
+        ),
         Type::Record(record) => format!("a table of `{}`", record.name),
         other => kind(other),
     }

@@ -133,9 +133,17 @@ impl Checker {
     fn textual(&mut self, text: &str, ty: &Type) -> Result<Option<Value>, WrongTemplate> {
         let help = |help: String| WrongTemplate::text(help);
         Ok(match ty {
-            Type::Duration { min, max } => scalar::duration(text)
-                .filter(|duration| (*min..=*max).contains(duration))
-                .map(Value::Duration),
+            Type::Duration { min, max } => match scalar::duration(text) {
+                Some(duration) => {
+                    let fits = (*min..=*max).contains(&duration);
+                    fits.then_some(Value::Duration(duration))
+                }
+                None if scalar::is_too_long(text) => {
+                    let most = crate::scalar::show_duration(*max);
+                    return Err(help(format!("the longest is \"{most}\"")));
+                }
+                None => None,
+            },
             Type::Size { min, max } => scalar::size(text)
                 .filter(|size| (*min..=*max).contains(size))
                 .map(Value::Size),
@@ -214,7 +222,14 @@ impl Checker {
         }
         // With one type of the right shape, its own words help more than the list of all.
         let own = if fitting == 1 { tried } else { None };
-        let all = || WrongTemplate::text(format!("expected {}", all_of(types)));
+        let all = || {
+            // A number without its unit is met more often than the other shapes.
+            let time = types.iter().find(|ty| matches!(ty, Type::Duration { .. }));
+            WrongTemplate::text(match (&raw.value, time) {
+                (RawValue::Number(_), Some(time)) => expected(time),
+                _ => format!("expected {}", all_of(types)),
+            })
+        };
         self.wrong(raw, own.unwrap_or_else(all), slot);
         None
     }
@@ -268,7 +283,11 @@ impl Checker {
                 None => false,
             },
         };
-        if right && nodes.is_empty() && matches!(item, Type::Host | Type::Pattern) {
+        let needs_one = matches!(
+            item,
+            Type::Host | Type::Pattern | Type::Path | Type::PathUnder { .. }
+        );
+        if right && nodes.is_empty() && needs_one {
             self.bad_value(raw, slot, "expected at least one");
             return None;
         }
@@ -484,7 +503,11 @@ impl Checker {
                 return self.resolve(root).map(Value::Declared);
             }
         }
-        let help = format!("expected a value of `{}`", names.join("` or `"));
+        let first = names.first().copied().unwrap_or_default();
+        let help = format!(
+            "expected what `{}` gives, as `local x = {first} …` and then `x`",
+            names.join("` or `")
+        );
         self.bad_value(raw, slot, &help);
         None
     }

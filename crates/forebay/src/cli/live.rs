@@ -51,7 +51,8 @@ fn show(url: &str, found: &Live) -> String {
         out.key(&one.key);
         out.line("store", &one.store);
         let text = format!(
-            "it was not to be stored: for {} s more nobody waits for what another one asks for",
+            "not stored: {}; for {} s more nobody waits for what another one asks for",
+            one.why,
             one.for_more_ms.div_ceil(1000)
         );
         out.line("passed", &text);
@@ -216,7 +217,7 @@ mod tests {
             "streams": [{ "store": "default", "key": "r", "media_type": "audio/mpeg",
             "for_ms": 60000, "bytes": 70, "window_bytes": 20, "readers": 2, "vary": [],
             "tags": ["t"] }],
-            "passed": [{ "store": "default", "key": "p", "for_more_ms": 1001 }] }"#;
+            "passed": [{ "store": "default", "key": "p", "why": "it sets a cookie (§7)", "for_more_ms": 1001 }] }"#;
         let found: Live = serde_json::from_str(json).expect("what the server says");
         let expected = "\
 http://a.test/x\\nred
@@ -254,7 +255,7 @@ r
   tags      t
 p
   store     default
-  passed    it was not to be stored: for 2 s more nobody waits for what another one asks for
+  passed    not stored: it sets a cookie (§7); for 2 s more nobody waits for what another one asks for
 ";
         assert_eq!(show("http://a.test/x", &found), expected);
         let nothing = "nothing is stored for /x, and nothing is on its way\n";

@@ -16,7 +16,8 @@ use crate::control::source::Source;
 ///
 /// Finds php-cgi, starts as many of its processes as are needed, and serves the files of the
 /// directory and what its scripts make. WordPress, DokuWiki, Drupal, Laravel and Symfony are known by
-/// their files; for others index.php gets what is no file. Nothing that visitors have uploaded runs.
+/// their files; for others index.php gets what is no file. Of an application that keeps its document
+/// root in `public`, `web` or `webroot`, only that is served. Nothing that visitors have uploaded runs.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +26,7 @@ Examples:
   forebay php /srv/blog --cache
   forebay php /srv/blog --print >forebay.lua    the configuration that does the same")]
 pub struct Args {
-    /// The directory: of an application that has a `public` directory, the one above it
+    /// The directory: that of the application
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Keep pages that are the same for all, in 256 MB of memory. What is for visitors with a
@@ -42,6 +43,9 @@ pub struct Args {
     listen: start::Listen,
 }
 
+/// Where applications keep what is for browsers, if not beside their code.
+const ROOTS: [&str; 3] = ["public", "web", "webroot"];
+
 /// What an application is, by its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -57,6 +61,8 @@ enum Kind {
 struct Site<'a> {
     kind: Kind,
     root: &'a str,
+    /// Composer has put its packages below the root.
+    has_vendor: bool,
     php: &'a str,
     user: Option<&'a str>,
     cache: bool,
@@ -79,8 +85,8 @@ impl Args {
         if !is_there(&php) {
             return wrong(format_args!("there is no program {}", php.display()));
         }
-        let kind = Kind::of(&dir);
-        let root = kind.root(&dir);
+        let (kind, root) = find(&dir);
+        let has_vendor = has_vendor(&root);
         let (Some(root), Some(program)) = (root.to_str(), php.to_str()) else {
             return wrong(format_args!("{}: its name is not UTF-8", dir.display()));
         };
@@ -88,6 +94,7 @@ impl Args {
         let site = Site {
             kind,
             root,
+            has_vendor,
             php: program,
             user: user.as_deref(),
             cache: self.cache,
@@ -108,20 +115,83 @@ impl Args {
             let said: Vec<_> = mistakes.iter().map(|one| one.message.as_str()).collect();
             return wrong(said.join("\n"));
         }
-        let what = format!("{root}: {}, run by {program}", kind.name());
+        if kind == Kind::Plain && !has_scripts(Path::new(root)) {
+            eprintln!("forebay: there is no script in {root}: is it the right directory?");
+        }
+        let what = format!("{root}: {}, run by {program}", name(kind, &dir));
         start::start(source, what)
     }
 }
 
+/// What is in a directory, and which one is to be served.
+fn find(dir: &Path) -> (Kind, PathBuf) {
+    let has = |name: &str| dir.join(name).exists();
+    for name in ROOTS {
+        // An index.php beside it is what a server without rules gets: CakePHP's leads there.
+        let is_for_all = name == "webroot" || !has("index.php");
+        if has(&format!("{name}/index.php")) && is_for_all {
+            let root = dir.join(name);
+            return match Kind::of(&root) {
+                Kind::Plain => (Kind::Public, root),
+                kind => (kind, root),
+            };
+        }
+    }
+    let kind = match Kind::of(dir) {
+        Kind::Plain if dir.parent().is_some_and(is_framework) => Kind::Public,
+        kind => kind,
+    };
+    (kind, dir.to_owned())
+}
+
+/// Whether this is the directory of an application by Laravel or Symfony.
+fn is_framework(dir: &Path) -> bool {
+    dir.join("artisan").is_file() || dir.join("bin/console").is_file()
+}
+
+/// What an application is called.
+fn name(kind: Kind, dir: &Path) -> &'static str {
+    let above = dir.parent().unwrap_or(dir);
+    let has = |name: &str| dir.join(name).is_file() || above.join(name).is_file();
+    match kind {
+        Kind::WordPress => "WordPress",
+        Kind::DokuWiki => "DokuWiki",
+        Kind::Drupal => "Drupal",
+        Kind::Public if has("artisan") => "Laravel",
+        Kind::Public if has("bin/console") => "Symfony",
+        Kind::Public => "an application with a front controller",
+        Kind::Plain => "PHP",
+    }
+}
+
+/// Where a link below the root leads that goes out of it into the application: Laravel keeps what
+/// visitors have uploaded in `storage/app/public`, and links `public/storage` to it.
+fn linked(root: &Path, pattern: &str) -> Option<PathBuf> {
+    let dir = root.join(pattern.trim_start_matches('/').trim_end_matches("/*"));
+    let to = dir.canonicalize().ok().filter(|to| to.is_dir())?;
+    let root = root.canonicalize().ok()?;
+    let is_inside = !to.starts_with(&root) && to.starts_with(root.parent()?);
+    is_inside.then_some(to)
+}
+
+/// Whether there is something to run, right in this directory.
+fn has_scripts(root: &Path) -> bool {
+    let entries = root.read_dir().into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.file_name());
+    names.any(|name| Path::new(&name).extension().is_some_and(|it| it == "php"))
+}
+
+fn has_vendor(root: &Path) -> bool {
+    root.join("vendor/autoload.php").exists()
+}
+
 impl Kind {
-    fn of(dir: &Path) -> Kind {
-        let has = |name: &str| dir.join(name).exists();
-        if has("wp-load.php") && has("wp-includes") {
+    fn of(root: &Path) -> Kind {
+        let has = |name: &str| root.join(name).exists();
+        if (has("wp-load.php") && has("wp-includes")) || has("wp/wp-load.php") {
             Kind::WordPress
         } else if has("doku.php") && has("inc") {
             Kind::DokuWiki
-        } else if has("public/index.php") && !has("index.php") {
-            Kind::Public
         } else if has("core/lib/Drupal.php") {
             Kind::Drupal
         } else {
@@ -129,27 +199,10 @@ impl Kind {
         }
     }
 
-    fn name(self) -> &'static str {
-        match self {
-            Kind::WordPress => "WordPress",
-            Kind::DokuWiki => "DokuWiki",
-            Kind::Drupal => "Drupal",
-            Kind::Public => "an application with a front controller",
-            Kind::Plain => "PHP",
-        }
-    }
-
-    fn root(self, dir: &Path) -> PathBuf {
-        match self {
-            Kind::Public => dir.join("public"),
-            _ => dir.to_owned(),
-        }
-    }
-
     /// What visitors can put files into.
     fn uploads(self) -> &'static [&'static str] {
         match self {
-            Kind::WordPress => &["/wp-content/uploads/*"],
+            Kind::WordPress => &["/wp-content/uploads/*", "/app/uploads/*"],
             Kind::Drupal => &["/sites/default/files/*"],
             Kind::Public => &["/storage/*", "/uploads/*"],
             Kind::DokuWiki => &[],
@@ -161,9 +214,23 @@ impl Kind {
     fn closed(self) -> &'static [&'static str] {
         match self {
             Kind::DokuWiki => &["/data/*", "/conf/*", "/bin/*", "/inc/*", "/vendor/*"],
-            Kind::Drupal => &["/vendor/*", "/sites/default/settings.php"],
-            Kind::WordPress => &["/wp-config.php", "/wp-content/debug.log"],
-            Kind::Public | Kind::Plain => &[],
+            // Most of them are PHP under another name.
+            Kind::Drupal => &[
+                "/vendor/*",
+                "/sites/default/settings.php/*",
+                "*.module",
+                "*.inc",
+                "*.install",
+                "*.profile",
+                "*.engine",
+                "*.theme",
+                "*.twig",
+                "*.yml",
+                "*.sql",
+            ],
+            Kind::WordPress => &["/wp-config.php/*", "/wp-content/debug.log"],
+            Kind::Public => &[],
+            Kind::Plain => &["*.inc"],
         }
     }
 
@@ -183,7 +250,7 @@ impl Kind {
         match self {
             // It says nothing of how long its pages are fresh.
             Kind::WordPress => {
-                r#"cache { ttl = "1m", stale_while_revalidate = "1m", bypass = { cookie { "wordpress_logged_in_*", "comment_author_*", "wp-postpass_*" }, path { "/wp-admin/*", "/wp-login.php", "/wp-cron.php", "/xmlrpc.php", "/wp-json/*" } } }"#
+                r#"cache { ttl = "1m", stale_while_revalidate = "1m", bypass = { cookie { "wordpress_logged_in_*", "comment_author_*", "wp-postpass_*" }, path { "/wp-admin/*", "/wp-login.php", "/wp-cron.php", "/xmlrpc.php", "/wp-json/*", "/wp/*" } } }"#
             }
             Kind::DokuWiki => r#"cache { bypass = cookie { "DokuWiki", "DW*" } }"#,
             Kind::Drupal | Kind::Public | Kind::Plain => r#"cache { bypass = cookie "*" }"#,
@@ -205,11 +272,28 @@ impl Site<'_> {
             quote(self.php)
         );
         // A path that ends in a pattern is matched as one segment after the other, so these go first.
-        for path in self.kind.closed() {
+        // What can be run of a package was not written to be asked for by anybody.
+        let packages: &[&str] = match self.has_vendor {
+            true => &["/vendor/*", "/composer.json", "/composer.lock"],
+            false => &[],
+        };
+        let known = self.kind.closed();
+        let packages = packages.iter().filter(|path| !known.contains(path));
+        for path in known.iter().chain(packages) {
             let _ = writeln!(out, "  route {} {{ respond(403) }},", quote(path));
         }
         for path in self.kind.uploads() {
-            let _ = writeln!(out, "  route {} {{ files({root}) }},", quote(path));
+            let (route, linked) = (quote(path), linked(Path::new(self.root), path));
+            let _ = match linked.as_deref().and_then(Path::to_str) {
+                Some(to) => {
+                    let to = quote_template(to);
+                    writeln!(
+                        out,
+                        "  route {route} {{ rewrite \"/$rest\", files({to}) }},"
+                    )
+                }
+                None => writeln!(out, "  route {route} {{ files({root}) }},"),
+            };
         }
         let _ = writeln!(out, "  files({root}),");
         if self.cache {
@@ -297,20 +381,88 @@ mod tests {
                 Kind::WordPress,
             ),
             (&["doku.php", "inc/init.php"], Kind::DokuWiki),
-            (&["artisan", "public/index.php"], Kind::Public),
-            (&["bin/console", "public/index.php"], Kind::Public),
             (&["index.php", "core/lib/Drupal.php"], Kind::Drupal),
-            (&["index.php", "public/index.php"], Kind::Plain),
             (&["hello.php"], Kind::Plain),
             (&[], Kind::Plain),
         ] {
-            let dir = tempfile::tempdir().expect("a directory");
-            for file in files {
-                let path = dir.path().join(file);
-                std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-                std::fs::write(path, "").expect("a file");
-            }
-            assert_eq!(Kind::of(dir.path()), expected, "{files:?}");
+            check(files, expected, "");
+        }
+    }
+
+    #[test]
+    fn the_document_root_is_found() {
+        for (files, expected, root) in [
+            (&["artisan", "public/index.php"][..], Kind::Public, "public"),
+            (&["bin/console", "public/index.php"], Kind::Public, "public"),
+            (&["public/index.php"], Kind::Public, "public"),
+            (&["index.php", "public/index.php"], Kind::Plain, ""),
+            (&["yii", "web/index.php"], Kind::Public, "web"),
+            (
+                &[
+                    "web/index.php",
+                    "web/core/lib/Drupal.php",
+                    "vendor/autoload.php",
+                ],
+                Kind::Drupal,
+                "web",
+            ),
+            (
+                &["web/index.php", "web/wp/wp-load.php"],
+                Kind::WordPress,
+                "web",
+            ),
+            (&["index.php", "webroot/index.php"], Kind::Public, "webroot"),
+            (&["index.php", "web/a.css"], Kind::Plain, ""),
+        ] {
+            check(files, expected, root);
+        }
+        // Where somebody names it himself.
+        let dir = tree(&["artisan", "public/index.php"]);
+        let public = dir.path().join("public");
+        assert_eq!(find(&public), (Kind::Public, public.clone()));
+        assert_eq!(name(Kind::Public, &public), "Laravel");
+        assert_eq!(name(Kind::Public, dir.path()), "Laravel");
+    }
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+            std::fs::write(path, "").expect("a file");
+        }
+        dir
+    }
+
+    fn check(files: &[&str], expected: Kind, root: &str) {
+        let dir = tree(files);
+        let found = (expected, dir.path().join(root));
+        assert_eq!(find(dir.path()), found, "{files:?}");
+    }
+
+    #[test]
+    fn what_composer_has_brought_is_closed() {
+        for (files, expected) in [
+            (&["index.php", "vendor/autoload.php"][..], 1),
+            (&["index.php", "vendor/bootstrap.css"], 0),
+            (
+                &["index.php", "core/lib/Drupal.php", "vendor/autoload.php"],
+                1,
+            ),
+        ] {
+            let dir = tree(files);
+            let (kind, root) = find(dir.path());
+            let site = Site {
+                kind,
+                root: "/srv",
+                has_vendor: has_vendor(&root),
+                php: "php",
+                user: None,
+                cache: false,
+            };
+            let text = site.configuration(&Address::Port(8080));
+            let closed = text.matches(r#"route "/vendor/*" { respond(403) }"#);
+            assert_eq!(closed.count(), expected, "{text}");
         }
     }
 
@@ -324,6 +476,7 @@ mod tests {
                 let site = Site {
                     kind,
                     root: root.to_str().expect("text"),
+                    has_vendor: true,
                     php: "/bin/true",
                     user: None,
                     cache,

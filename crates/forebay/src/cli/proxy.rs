@@ -67,6 +67,17 @@ fn parse_target(url: &str) -> Result<String, String> {
         true => url.strip_suffix('/').unwrap_or(url),
         false => url,
     };
+    let scheme = target.find("://").map_or(0, |at| at + 3);
+    if let Some(path) = target[scheme..].find('/')
+        && scheme > 0
+        && !target[scheme..].starts_with("unix:")
+    {
+        let server = &target[..scheme + path];
+        return Err(format!(
+            "give the server alone, {server}: paths go on as they come. To change them, write a \
+             configuration with `rewrite`"
+        ));
+    }
     Target::parse(target, true, false, &here).map(|_| target.to_owned())
 }
 
@@ -104,13 +115,12 @@ mod tests {
             let text = configuration(target, &Address::Port(8080), true);
             assert!(text.contains("\"*\", cache, proxy("), "{text}");
         }
-        for url in [
-            "http://127.0.0.1:3000/app",
-            "ftp://a",
-            "",
-            "http://",
-            "\") os.exit()",
-        ] {
+        let said = parse_target("http://127.0.0.1:3000/app").expect_err("a path");
+        assert!(
+            said.starts_with("give the server alone, http://127.0.0.1:3000: "),
+            "{said}"
+        );
+        for url in ["http:///app", "ftp://a", "", "http://", "\") os.exit()"] {
             assert!(parse_target(url).is_err(), "{url}");
         }
     }

@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// From the moment it is in force nothing is used that was asked for before it: all variants of what
 /// it names, and what is being brought in; who is being answered already gets it to its end. A URL
 /// without a scheme means both, and also the one that a cache makes of it by leaving out parameters.
+/// Where several are named, each is purged, not only what they have in common.
 #[derive(clap::Args)]
 #[command(
     override_usage = "forebay purge [OPTIONS] <URL|--prefix URL|--host HOST|--tag TAG|--all>",
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "TAG", group = "what")]
     tag: Vec<String>,
     /// Everything
-    #[arg(long, group = "what")]
+    #[arg(long, group = "what", conflicts_with_all = ["urls", "prefix", "host", "tag"])]
     all: bool,
     /// Have it validated before it is used again, rather than fetched anew
     #[arg(long)]

@@ -163,6 +163,26 @@ pub struct Upstreams {
     targets: FxHashMap<(Box<str>, Protocol), Arc<Upstream>>,
 }
 
+/// What is said of a pool that speaks something else than the step it is given to.
+fn two_protocols(call: &Call, made: &Upstream, wanted: Protocol) -> (String, &'static str) {
+    let subject = call.subject();
+    if made.definition.processes.is_none() {
+        let help = "its peers speak HTTP or FastCGI, not both: declare two";
+        let message = format!("{subject}: `proxy` and `fastcgi` cannot have one pool");
+        return (message, help);
+    }
+    match wanted {
+        Protocol::Http => (
+            format!("{subject} speaks FastCGI, and `proxy` HTTP"),
+            "give it to `fastcgi`, or declare it with `protocol = \"http\"`",
+        ),
+        Protocol::FastCgi => (
+            format!("{subject} speaks HTTP, and `fastcgi` FastCGI"),
+            "give it to `proxy`, or declare it with `protocol = \"fastcgi\"`",
+        ),
+    }
+}
+
 impl Upstreams {
     /// Starts from the pools that are in service.
     pub fn new(previous: Option<&Snapshot>) -> Upstreams {
@@ -189,11 +209,7 @@ impl Upstreams {
                 if made.definition.protocol == protocol {
                     return Some(made);
                 }
-                let message = format!(
-                    "{}: `proxy` and `fastcgi` cannot have one pool",
-                    call.subject()
-                );
-                let help = "its peers speak HTTP or FastCGI, not both: declare two";
+                let (message, help) = two_protocols(call, &made, protocol);
                 report.mistake(node.place, Code::Conflict, message, help);
                 None
             }

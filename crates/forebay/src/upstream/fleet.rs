@@ -127,6 +127,16 @@ pub static DIRECTIVE: Directive = Directive::declaration(
     options::QUEUE,
     options::QUEUE_TIMEOUT,
 ])
+.instead(&[
+    ("report", "its load is measured"),
+    ("health", "what ends, hangs or takes too much is replaced"),
+    ("eject", "what ends, hangs or takes too much is replaced"),
+    (
+        "timeout",
+        "`time` is how long a request may take",
+    ),
+    ("weight", "its processes are all the same"),
+])
 .check(check)
 .example(
     r#"local php = processes "php" { "php-cgi", protocol = "fastcgi", count = { 2, 8 }, env = { PHP_FCGI_MAX_REQUESTS = "0" } }"#,

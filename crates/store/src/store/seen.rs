@@ -50,10 +50,10 @@ impl<M: Meta> Store<M> {
             .collect()
     }
 
-    /// Until when nobody waits for this, as what came was not for all.
-    pub fn passed_until(&self, hash: Hash, now_ms: u64) -> Option<u64> {
+    /// Until when nobody waits for this, as what came was not for all, and why.
+    pub fn passed(&self, hash: Hash, now_ms: u64) -> Option<(u64, u8)> {
         let flights = self.shard(hash).flights.lock();
-        let until = flights.passes.get(&hash).copied();
-        until.filter(|until| *until > now_ms)
+        let passed = flights.passes.get(&hash).copied();
+        passed.filter(|(until, _)| *until > now_ms)
     }
 }

@@ -135,6 +135,10 @@ pub static DIRECTIVE: Directive = Directive::filter(
     .unset("the unnamed one"),
 ])
 .when(When::No)
+.instead(&[(
+    "when",
+    "`bypass` says which requests go round it; or put it into a `route`",
+)])
 .caches()
 .check(check)
 .example(r#"cache { ttl = "10m", stale_while_revalidate = "1m" }"#);
@@ -150,6 +154,20 @@ fn check(call: &Call, report: &mut Report) {
         let message = "cache: `force` without `ttl` changes nothing";
         let help = "add `ttl`, as `ttl = \"1m\"`";
         report.mistake(call.place_of("force"), Code::Missing, message, help);
+    }
+    if methods(call).next().is_none() {
+        let message = "cache: without `methods` nothing is stored";
+        let help = "expected \"GET\", or { \"GET\", \"POST\" }";
+        report.mistake(call.place_of("methods"), Code::BadValue, message, help);
+    }
+    let tags: &[Node] = call.get("tags");
+    for tag in tags {
+        let name: &str = tag.get();
+        if !forebay_fields::is_token(name.as_bytes()) {
+            let message = format!("cache: `tags`: \"{name}\" cannot be the name of a field");
+            let help = "expected the names of response fields, as \"Cache-Tag\"";
+            report.mistake(tag.place, Code::BadValue, message, help);
+        }
     }
 }
 
@@ -248,6 +266,36 @@ fn ttl(call: &Call) -> Ttl {
 #[cfg(test)]
 mod tests {
     use crate::steps::testing::{built, mistakes};
+
+    #[test]
+    fn what_can_mean_nothing_is_a_mistake() {
+        for (options, expected) in [
+            ("methods = {}", "cache: without `methods` nothing is stored"),
+            (
+                r#"tags = { "Cache-Tag", "Cache Tag" }"#,
+                "cache: `tags`: \"Cache Tag\" cannot be the name of a field",
+            ),
+            (
+                r#"when = method "GET""#,
+                "`bypass` says which requests go round it",
+            ),
+            (r#"ttl = "11y""#, "the longest is \"10y\""),
+            ("ttl = 60", "expected a duration, as \"250ms\""),
+            (
+                r#"store = "big""#,
+                "as `local x = cache_store …` and then `x`",
+            ),
+            (r#"key = "$cookie.a""#, "did you mean `$cookies.NAME`?"),
+        ] {
+            let config = format!("site {{ \"*\", cache {{ {options} }}, respond(200) }}");
+            let said = mistakes(&config);
+            assert!(said.contains(expected), "{options}: {said}");
+        }
+        let said =
+            mistakes(r#"cache_store { disk = {}, disk_size = "1GB" } site { "*", respond(200) }"#);
+        assert!(said.contains("expected at least one"), "{said}");
+        built(r#"site { "*", cache { tags = {}, keep_query = {} }, respond(200) }"#);
+    }
 
     #[test]
     fn times_are_in_whole_seconds() {

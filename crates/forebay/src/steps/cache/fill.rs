@@ -362,10 +362,10 @@ impl Asking {
                 let hash = lead.hash();
                 if shared.is_lasting(why) {
                     let until = self.filling.errand.worker().now_ms() + PASS_MS;
-                    shared.store.pass(hash, until);
+                    shared.store.pass(hash, until, why as u8);
                     if self.filling.may_share {
                         let live = join::flight(&shared.store, hash);
-                        shared.store.pass(live, until);
+                        shared.store.pass(live, until, why as u8);
                     }
                 }
                 lead.land(Outcome::Pass);

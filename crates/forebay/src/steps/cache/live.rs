@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use forebay_cache_policy::{
-    LifetimeBy, Moment, Policy, RequestFacts, Reuse, Time, WhyStored, WhyValidate, reuse,
+    LifetimeBy, Moment, Policy, RequestFacts, Reuse, Time, WhyNot, WhyStored, WhyValidate, reuse,
 };
 use forebay_fields::{Fields, Known};
 use forebay_store::BLOCK_BYTES;
@@ -139,6 +139,8 @@ pub struct Passed {
     pub store: String,
     /// All of the key.
     pub key: String,
+    /// Why it was not.
+    pub why: String,
     /// For so long nobody waits for what another one asks for.
     pub for_more_ms: u64,
 }
@@ -231,10 +233,12 @@ impl Live {
         });
         self.asked.extend(asked);
         let passed = wanted.iter().filter_map(|key| {
-            let until = store.passed_until(store.hash(key), now_ms)?;
+            let (until, why) = store.passed(store.hash(key), now_ms)?;
+            let why = WhyNot::ALL.get(usize::from(why))?;
             Some(Passed {
                 store: kept.shown().to_owned(),
                 key: shown(key),
+                why: why.to_string(),
                 for_more_ms: until - now_ms,
             })
         });
