@@ -571,7 +571,14 @@ fn mistakes_are_named() {
         assert!(said.stdout.contains(expected), "{options}: {}", said.stdout);
     };
     check("", "`protocol`");
-    check("protocol = \"fastcgi\"", "cannot have one pool");
+    check(
+        "protocol = \"fastcgi\"",
+        "processes \"app\" speaks FastCGI, and `proxy` HTTP",
+    );
+    check(
+        "protocol = \"http\", health = { path = \"/\" }",
+        "what ends, hangs or takes too much is replaced",
+    );
     check(
         "protocol = \"http\", count = { 3, 2 }",
         "more at least than at most",
@@ -584,5 +591,14 @@ fn mistakes_are_named() {
     check(
         "protocol = \"http\", env = { [\"A=B\"] = \"x\" }",
         "`env` cannot have",
+    );
+    let nameless = tempfile::tempdir().expect("a directory");
+    let config = r#"local app = processes { "x", protocol = "http" } site { "*", proxy(app) }"#;
+    std::fs::write(nameless.path().join("forebay.lua"), config).expect("a file");
+    let said = forebay_tests::server::run_in(nameless.path(), &["check", "forebay.lua"]);
+    assert!(
+        said.stdout.contains("processes: NAME is missing"),
+        "{}",
+        said.stdout
     );
 }

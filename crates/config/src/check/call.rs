@@ -518,9 +518,11 @@ fn subject(spec: &Spec, segments: &[(Place, Vec<Raw>)]) -> String {
     let first = segments.first().and_then(|(_, args)| args.first());
     let text = match first.map(|raw| &raw.value) {
         Some(RawValue::Text(text)) => Some(&**text),
-        // Else they are its items: `processes { "php-cgi" }` has no name.
-        Some(RawValue::Table(table)) if spec.directive.items.is_none() => {
-            table.items.first().and_then(Raw::text)
+        // Of a table only a list of arguments can be taken: `processes { "php-cgi" }` has no name.
+        Some(RawValue::Table(table)) => {
+            let first = spec.directive.args.first();
+            let is_list = first.is_some_and(|arg| matches!(arg.ty, Type::List(_)));
+            table.items.first().filter(|_| is_list).and_then(Raw::text)
         }
         _ => None,
     };
