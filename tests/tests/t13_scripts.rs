@@ -495,6 +495,14 @@ fn mistakes_are_said() {
             "`try` without a `root` means nothing",
         ),
         (
+            r#"site { "*", fastcgi "unix:/a" { root = "/srv", try = {} } }"#,
+            "expected at least one",
+        ),
+        (
+            r#"site { "*", fastcgi "unix:/a" { root = "/srv", scripts = {} } }"#,
+            "without `scripts` nothing runs",
+        ),
+        (
             r#"site { "*", fastcgi "unix:/a" { env = { ["A-B"] = "x" } } }"#,
             "cannot name a parameter",
         ),

@@ -130,6 +130,12 @@ pub fn build(call: &Call, builder: &mut Builder) -> Option<Box<dyn Step>> {
             builder.report.mistake(place, Code::Conflict, message, help);
         }
     }
+    if call.get::<&[Node]>("scripts").is_empty() {
+        let message = "fastcgi: without `scripts` nothing runs";
+        let help = "expected names of files, as { \"*.php\", \"*.phtml\" }";
+        let place = call.place_of("scripts");
+        builder.report.mistake(place, Code::BadValue, message, help);
+    }
     let env = env(call, builder);
     let upstream = builder.fastcgi_upstream(call.node("TARGET")?)?;
     let tries = call.get::<&[Node]>("try").iter();
