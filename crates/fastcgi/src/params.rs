@@ -11,17 +11,17 @@ use crate::fault::Fault;
 const SHORT: usize = 0x7f;
 /// The parameters of a browser's request.
 const USUAL: usize = 2048;
-/// How many they are.
-const USUAL_PAIRS: usize = 40;
 /// The longest that four bytes can say.
 const LONGEST: usize = 0x7fff_ffff;
 
 /// The parameters of one request, as they were received. Names may repeat and are not checked.
+///
+/// All lengths in the block are right. They are read again by whoever asks: that takes less than a
+/// row of places would, which had to be allocated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
     block: Bytes,
-    /// Where each pair's name starts, and the lengths of its name and value.
-    pairs: Vec<(u32, u32, u32)>,
+    count: usize,
 }
 
 impl Params {
@@ -33,43 +33,39 @@ impl Params {
         if u32::try_from(block.len()).map_or(true, |len| len > limits.max_params_bytes) {
             return Err(Fault::ParamsTooLarge);
         }
-        // As many as a web server sends with a browser's request; each has at least two bytes.
-        let mut pairs = Vec::with_capacity((block.len() / 2).min(USUAL_PAIRS));
+        let mut count = 0;
         let mut rest = block.as_ref();
         while !rest.is_empty() {
-            if pairs.len() >= usize::from(limits.max_params) {
+            if count >= usize::from(limits.max_params) {
                 return Err(Fault::TooManyParams);
             }
-            let name = read_len(&mut rest)?;
-            let value = read_len(&mut rest)?;
+            let (name, value) = read_lens(&mut rest)?;
             if name > limits.max_name {
                 return Err(Fault::NameTooLong);
             }
             if value > limits.max_value {
                 return Err(Fault::ValueTooLong);
             }
-            // Cannot fail: the block is not longer than `max_params_bytes`.
-            let start = u32::try_from(block.len() - rest.len()).map_err(|_| Fault::BadParams)?;
             let len = u64::from(name) + u64::from(value);
             rest = usize::try_from(len)
                 .ok()
                 .and_then(|len| rest.get(len..))
                 .ok_or(Fault::BadParams)?;
-            pairs.push((start, name, value));
+            count += 1;
         }
-        Ok(Self { block, pairs })
+        Ok(Self { block, count })
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pairs.len()
+        self.count
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.count == 0
     }
 
     /// The value of the first of that name.
@@ -83,10 +79,13 @@ impl Params {
     /// All of them, in order, as (name, value).
     #[must_use]
     pub fn iter(&self) -> ParamsIter<'_> {
-        ParamsIter {
-            block: &self.block,
-            pairs: self.pairs.iter(),
-        }
+        ParamsIter { rest: &self.block }
+    }
+
+    /// How many bytes they are, as they are encoded.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.block.len()
     }
 }
 
@@ -102,19 +101,34 @@ impl<'a> IntoIterator for &'a Params {
 /// See [`Params::iter`].
 #[derive(Clone, Debug)]
 pub struct ParamsIter<'a> {
-    block: &'a [u8],
-    pairs: std::slice::Iter<'a, (u32, u32, u32)>,
+    rest: &'a [u8],
 }
 
 impl<'a> Iterator for ParamsIter<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let &(start, name, value) = self.pairs.next()?;
-        let pair = self.block.get(start as usize..)?;
-        let (name, rest) = pair.split_at_checked(name as usize)?;
-        Some((name, rest.get(..value as usize)?))
+        // `None` at the end, and nowhere else: the block was read once.
+        let (name, value) = read_lens(&mut self.rest).ok()?;
+        let (name, rest) = self.rest.split_at_checked(name as usize)?;
+        let (value, rest) = rest.split_at_checked(value as usize)?;
+        self.rest = rest;
+        Some((name, value))
     }
+}
+
+/// Takes the lengths of a name and its value off the front.
+#[inline]
+fn read_lens(rest: &mut &[u8]) -> Result<(u32, u32), Fault> {
+    // Nearly all of them are short.
+    if let [name, value, behind @ ..] = *rest
+        && (name | value) & 0x80 == 0
+    {
+        *rest = behind;
+        return Ok((u32::from(*name), u32::from(*value)));
+    }
+    Ok((read_len(rest)?, read_len(rest)?))
 }
 
 /// Takes the length of a name or a value off the front.

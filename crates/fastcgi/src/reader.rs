@@ -7,7 +7,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::fault::Fault;
-use crate::record::{HEADER_LEN, Header};
+use crate::record::{HEADER_LEN, Header, RecordType};
 
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
@@ -74,6 +74,15 @@ impl Reader {
     pub(crate) fn whole(&mut self, buf: &mut BytesMut) -> Option<Bytes> {
         let len = self.left();
         (buf.len() >= len).then(|| self.take(buf, len))
+    }
+
+    /// Whether the whole content is in the buffer, and behind it the empty record that ends its
+    /// stream.
+    pub(crate) fn is_last(&self, buf: &BytesMut, kind: RecordType, id: u16) -> bool {
+        let end = self.left() + usize::from(self.padding);
+        let header = buf.get(end..).and_then(<[u8]>::first_chunk);
+        let next = header.and_then(|bytes| Header::read(*bytes).ok());
+        next.is_some_and(|next| next.kind == kind as u8 && next.id == id && next.content == 0)
     }
 
     /// Whether the input could end here.

@@ -173,6 +173,9 @@ struct Request {
 enum Receiving {
     /// What has come of the parameters.
     Params(Vec<u8>),
+    /// All of them, and what comes next is their end: nearly all web servers send them as one
+    /// record, which then need not be copied.
+    AllParams(Bytes),
     Stdin,
     Data,
     Received,
@@ -348,11 +351,18 @@ impl Server {
                 }
                 Now::Params(id) => {
                     let ready = self.reader.ready(buf);
-                    let block = self.requests.get_mut(id).map(|it| &mut it.receiving);
-                    if let Some(Receiving::Params(block)) = block {
-                        block.extend_from_slice(buf.get(..ready).unwrap_or_default());
+                    if let Some(request) = self.requests.get_mut(id)
+                        && let Receiving::Params(block) = &mut request.receiving
+                    {
+                        if block.is_empty() && self.reader.is_last(buf, RecordType::Params, id) {
+                            request.receiving = Receiving::AllParams(self.reader.take(buf, ready));
+                        } else {
+                            block.extend_from_slice(buf.get(..ready).unwrap_or_default());
+                            self.reader.skip(buf, ready);
+                        }
+                    } else {
+                        self.reader.skip(buf, ready);
                     }
-                    self.reader.skip(buf, ready);
                     if self.reader.left() > 0 {
                         return Ok(ServerEvent::NeedMore);
                     }
@@ -372,13 +382,22 @@ impl Server {
                         (_, len) => return Ok(ServerEvent::Data { id, len }),
                     }
                 }
-                Now::Begin(_) | Now::GetValues => {
+                Now::Begin(id) => {
+                    let Some(&body) = buf.first_chunk() else {
+                        return Ok(ServerEvent::NeedMore);
+                    };
+                    self.reader.skip(buf, HEADER_LEN);
+                    self.now = Now::Between;
+                    if let Some(event) = self.begin(id, body, out) {
+                        return Ok(event);
+                    }
+                }
+                Now::GetValues => {
                     let Some(content) = self.reader.whole(buf) else {
                         return Ok(ServerEvent::NeedMore);
                     };
-                    if let Some(event) = self.whole(content, out)? {
-                        return Ok(event);
-                    }
+                    self.now = Now::Between;
+                    return self.answer_values(content, out);
                 }
             }
         }
@@ -451,7 +470,10 @@ impl Server {
 
     fn abort(&mut self, id: u16, out: &mut Vec<u8>) -> Option<ServerEvent> {
         let request = self.requests.get(id)?;
-        if matches!(request.receiving, Receiving::Params(_)) {
+        if matches!(
+            request.receiving,
+            Receiving::Params(_) | Receiving::AllParams(_)
+        ) {
             // Nobody knows of it yet.
             let keep_conn = request.keep_conn;
             return Some(self.refuse(id, Refusal::Aborted, keep_conn, out));
@@ -466,17 +488,11 @@ impl Server {
         match &mut request.receiving {
             Receiving::Params(block) if content == 0 => {
                 let block = std::mem::take(block).into();
-                match Params::read(block, &self.limits) {
-                    Ok(params) => {
-                        let role = request.role;
-                        request.receiving = match role {
-                            Role::Authorizer => Receiving::Received,
-                            Role::Responder | Role::Filter => Receiving::Stdin,
-                        };
-                        Some(ServerEvent::Request { id, role, params })
-                    }
-                    Err(fault) => Some(request.spoil(id, fault)),
-                }
+                Some(request.params(id, block, &self.limits))
+            }
+            Receiving::AllParams(block) if content == 0 => {
+                let block = std::mem::take(block);
+                Some(request.params(id, block, &self.limits))
             }
             Receiving::Params(block) => {
                 let len = block.len().saturating_add(content.into());
@@ -525,12 +541,8 @@ impl Server {
         }
     }
 
-    /// A record that is looked at as a whole.
-    fn whole(&mut self, content: Bytes, out: &mut Vec<u8>) -> Result<Option<ServerEvent>, Fault> {
-        let Now::Begin(id) = std::mem::replace(&mut self.now, Now::Between) else {
-            return self.answer_values(content, out).map(Some);
-        };
-        let body = *content.first_chunk().ok_or(Fault::BadLength)?;
+    /// A request begins, unless it is refused.
+    fn begin(&mut self, id: u16, body: [u8; HEADER_LEN], out: &mut Vec<u8>) -> Option<ServerEvent> {
         let (role, keep_conn) = read_begin(body);
         let role = Role::of(role).filter(|role| match role {
             Role::Responder => self.capacity.responder,
@@ -538,14 +550,14 @@ impl Server {
             Role::Filter => self.capacity.filter,
         });
         let Some(role) = role else {
-            return Ok(Some(self.refuse(id, Refusal::UnknownRole, keep_conn, out)));
+            return Some(self.refuse(id, Refusal::UnknownRole, keep_conn, out));
         };
         if self.requests.len() >= self.limits.max_requests.into() {
             let why = match self.limits.max_requests {
                 1 => Refusal::CantMultiplex,
                 _ => Refusal::Overloaded,
             };
-            return Ok(Some(self.refuse(id, why, keep_conn, out)));
+            return Some(self.refuse(id, why, keep_conn, out));
         }
         let request = Request {
             role,
@@ -555,7 +567,7 @@ impl Server {
             stderr: Sending::Unused,
         };
         self.requests.insert(id, request);
-        Ok(None)
+        None
     }
 
     fn answer_values(&self, content: Bytes, out: &mut Vec<u8>) -> Result<ServerEvent, Fault> {
@@ -582,6 +594,20 @@ impl Server {
 }
 
 impl Request {
+    /// All its parameters have come.
+    fn params(&mut self, id: u16, block: Bytes, limits: &Limits) -> ServerEvent {
+        let params = match Params::read(block, limits) {
+            Ok(params) => params,
+            Err(fault) => return self.spoil(id, fault),
+        };
+        let role = self.role;
+        self.receiving = match role {
+            Role::Authorizer => Receiving::Received,
+            Role::Responder | Role::Filter => Receiving::Stdin,
+        };
+        ServerEvent::Request { id, role, params }
+    }
+
     fn spoil(&mut self, id: u16, fault: Fault) -> ServerEvent {
         debug_assert!(fault.connection_goes_on());
         self.receiving = Receiving::Spoiled;

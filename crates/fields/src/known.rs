@@ -169,13 +169,33 @@ impl Known {
     #[inline]
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {
+        Self::recognise(name, |word| word)
+    }
+
+    /// Recognises what CGI makes of a name (RFC 3875 §4.1.18), without the `HTTP_` before it:
+    /// each `_` stands for `-`.
+    ///
+    /// ```
+    /// # use forebay_fields::Known;
+    /// assert_eq!(Known::of_variable(b"IF_NONE_MATCH"), Some(Known::IfNoneMatch));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn of_variable(name: &[u8]) -> Option<Self> {
+        Self::recognise(name, dashed)
+    }
+
+    /// Recognises a name of whose words each is first changed by `change`.
+    #[inline(always)]
+    fn recognise(name: &[u8], change: impl Fn(u64) -> u64) -> Option<Self> {
         let (first, last) = ends(name)?;
+        let (first, last) = (change(first), change(last));
         let slot = TABLE[slot(first, last, name.len(), MULTIPLIER)];
         let shape = SHAPES.get(usize::from(slot))?;
         let same = shape.len == name.len()
             && first | shape.first.mask == shape.first.lower
             && last | shape.last.mask == shape.last.lower
-            && (name.len() <= 16 || shape.has_middle_of(name));
+            && (name.len() <= 16 || shape.has_middle_of(name, change));
         if same {
             Self::ALL.get(usize::from(slot)).copied()
         } else {
@@ -183,6 +203,7 @@ impl Known {
         }
     }
 
+    #[inline]
     const fn bit(self) -> u128 {
         1 << (self as u8)
     }
@@ -320,6 +341,7 @@ impl KnownSet {
     }
 
     /// The names of both sets.
+    #[inline]
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -449,11 +471,22 @@ impl Shape {
     }
 
     /// `name` is as long as the shape, and longer than 16.
-    fn has_middle_of(&self, name: &[u8]) -> bool {
+    fn has_middle_of(&self, name: &[u8], change: impl Fn(u64) -> u64) -> bool {
         let [second, third] = self.middle;
-        load8(name, 8) | second.mask == second.lower
-            && (name.len() <= 24 || load8(name, 16) | third.mask == third.lower)
+        let word = |at| change(load8(name, at));
+        word(8) | second.mask == second.lower
+            && (name.len() <= 24 || word(16) | third.mask == third.lower)
     }
+}
+
+/// The word with every `_` in it made `-`.
+#[inline(always)]
+const fn dashed(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    // A byte of it is 0 where `_` was; the highest bit of the mark is set there and nowhere else.
+    let other = word ^ (u64::MAX / 0xff * b'_' as u64);
+    let mark = !(((other & LOW) + LOW) | other | LOW);
+    word ^ (mark >> 7) * (b'_' ^ b'-') as u64
 }
 
 const fn load8(bytes: &[u8], at: usize) -> u64 {
@@ -585,8 +618,30 @@ mod tests {
     }
 
     #[test]
+    fn rfc3875_4_1_18_every_name_is_recognised_by_its_variable() {
+        for &known in Known::ALL {
+            let name = known.name();
+            let variable = name.to_uppercase().replace('-', "_");
+            assert_eq!(Known::of_variable(variable.as_bytes()), Some(known));
+            assert_eq!(Known::of_variable(name.as_bytes()), Some(known));
+            let variable = variable.as_bytes();
+            for at in 0..variable.len() {
+                for byte in 0..=u8::MAX {
+                    let mut other = variable.to_vec();
+                    other[at] = byte;
+                    let dashed = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+                    let name: Vec<u8> = other.iter().map(dashed).collect();
+                    let found = Known::of_variable(&other);
+                    assert_eq!(found, Known::of(&name), "{}", other.escape_ascii());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn unknown_names_of_every_length() {
         for len in 0..100 {
+            assert_eq!(Known::of_variable(&vec![b'_'; len]), None);
             assert_eq!(Known::of(&vec![b'x'; len]), None);
             assert_eq!(Known::of(&vec![0; len]), None);
         }

@@ -63,8 +63,9 @@ const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
 }
 
-fn parse_port(digits: &[u8]) -> Option<u16> {
-    // Leading zeros are allowed, a sign is not.
+/// A port by its digits; leading zeros are allowed, a sign is not.
+#[must_use]
+pub fn parse_port(digits: &[u8]) -> Option<u16> {
     digits.iter().try_fold(0_u16, |port, &digit| {
         let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
         port.checked_mul(10)?.checked_add(u16::from(digit))

@@ -12,6 +12,8 @@
 //! [`BodyDecoder::new`] with the head's framing; [`BodyDecoder::decode`] until [`Part::End`];
 //! again. A head that was refused leaves the stream in no known state: answer and close.
 //!
+//! A request that came by another protocol is put together of its parts: [`RequestParts`].
+//!
 //! Whatever could be read in two ways is refused, because the server behind us might read it in
 //! the other one (request smuggling). What is refused, and with which status, is one closed enum
 //! each: [`HeadError`] and [`BodyError`].
@@ -28,10 +30,11 @@ mod exact;
 mod head;
 mod method;
 mod parse;
+mod parts;
 mod scan;
 mod semantics;
 
-pub use authority::Authority;
+pub use authority::{Authority, parse_port};
 pub use body::{BodyDecoder, BodyError, MAX_CHUNK_EXCESS, MAX_CHUNK_EXTENSION, Part, Step};
 pub use encode::{
     LAST_CHUNK, canned_response, reason_phrase, write_chunk, write_chunk_size, write_last_chunk,
@@ -41,3 +44,4 @@ pub use error::HeadError;
 pub use head::{Framing, Limits, RequestHead, ResponseHead, Scheme, TargetForm, Version};
 pub use method::{Method, OtherMethod};
 pub use parse::{HeadParser, Progress};
+pub use parts::RequestParts;

@@ -87,8 +87,8 @@ impl HeadParser {
             return Ok(Progress::Partial);
         };
         head.fields
-            .adopt(buf.split_to(end.head).freeze(), end.present);
-        semantics::request(head, end.repeated)?;
+            .adopt(buf.split_to(end.head).freeze(), end.seen.present);
+        semantics::request(head, end.seen.repeated)?;
         Ok(Progress::Complete)
     }
 
@@ -115,8 +115,8 @@ impl HeadParser {
             return Ok(Progress::Partial);
         };
         head.fields
-            .adopt(buf.split_to(end.head).freeze(), end.present);
-        semantics::response(head, method, end.repeated)?;
+            .adopt(buf.split_to(end.head).freeze(), end.seen.present);
+        semantics::response(head, method, end.seen.repeated)?;
         Ok(Progress::Complete)
     }
 
@@ -206,10 +206,26 @@ impl HeadParser {
 struct End {
     /// Bytes of the whole head.
     head: usize,
+    seen: Seen,
+}
+
+/// The names of a head.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Seen {
     /// Known names that occur.
-    present: KnownSet,
+    pub(crate) present: KnownSet,
     /// Known names that occur more than once.
-    repeated: KnownSet,
+    pub(crate) repeated: KnownSet,
+}
+
+impl Seen {
+    #[inline(always)]
+    pub(crate) fn note(&mut self, known: Known) {
+        if self.present.contains(known) {
+            self.repeated.insert(known);
+        }
+        self.present.insert(known);
+    }
 }
 
 /// `None` means: not complete, or wrong, or over a limit; the exact reader knows what.
@@ -303,7 +319,7 @@ pub(crate) fn trailers(
     let Some(end) = parser.settle(fast, buf, limits, StartLine::None)? else {
         return Ok(None);
     };
-    fields.adopt(buf.split_to(end.head).freeze(), end.present);
+    fields.adopt(buf.split_to(end.head).freeze(), end.seen.present);
     fields.remove_all(KnownSet::FORBIDDEN_IN_TRAILERS);
     Ok(Some(fields))
 }
@@ -327,8 +343,7 @@ impl FieldLines<'_> {
     #[inline]
     fn read(self, fields: &mut Fields, dropped: &mut u16) -> Option<End> {
         let most = self.limits.max_fields.min(Limits::MOST_FIELDS);
-        let mut present = KnownSet::EMPTY;
-        let mut repeated = KnownSet::EMPTY;
+        let mut seen = Seen::default();
         let mut at = self.start;
         let mut count = 0;
         while self.buf.get(at..at + 2)? != b"\r\n" {
@@ -340,8 +355,7 @@ impl FieldLines<'_> {
             at = line.end as usize;
             let name = self.slice(line.start, line.name_end);
             if let Some(known) = Known::of(name) {
-                repeated = repeated.union(present.intersection(KnownSet::of(&[known])));
-                present.insert(known);
+                seen.note(known);
                 fields.push_received(line, Some(known));
                 continue;
             }
@@ -350,8 +364,7 @@ impl FieldLines<'_> {
                 Unknown::Drop => *dropped = dropped.saturating_add(1),
                 Unknown::Respell(name) => {
                     if let Some(known) = Known::of(name) {
-                        repeated = repeated.union(present.intersection(KnownSet::of(&[known])));
-                        present.insert(known);
+                        seen.note(known);
                     }
                     let value = self.slice(line.value_start, line.value_end);
                     fields.append(name, value).ok()?;
@@ -360,11 +373,7 @@ impl FieldLines<'_> {
             }
         }
         let within = at - self.start <= self.limits.max_header as usize;
-        within.then_some(End {
-            head: at + 2,
-            present,
-            repeated,
-        })
+        within.then_some(End { head: at + 2, seen })
     }
 
     /// Finds the parts of the line that starts at `at`. The name is not looked at: it may even
@@ -372,18 +381,12 @@ impl FieldLines<'_> {
     #[inline]
     fn line(&self, at: usize) -> Option<Received> {
         let name_end = scan::colon(self.buf, at)?;
-        let mut value_start = name_end + 1;
-        let mut value_end = scan::control(self.buf, value_start)?;
+        let value_end = scan::control(self.buf, name_end + 1)?;
         let end = value_end + 2;
         if self.buf.get(value_end..end)? != b"\r\n" {
             return None;
         }
-        while value_start < value_end && is_space(self.buf.get(value_start)) {
-            value_start += 1;
-        }
-        while value_start < value_end && is_space(self.buf.get(value_end - 1)) {
-            value_end -= 1;
-        }
+        let (value_start, value_end) = trimmed(self.buf, name_end + 1, value_end);
         Some(Received {
             start: offset(at),
             name_end: offset(name_end),
@@ -430,6 +433,18 @@ enum Unknown<'a> {
     Bad,
 }
 
+/// Where what lies between `start` and `end` begins and ends without white space around it.
+#[inline]
+pub(crate) fn trimmed(buf: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
+    while start < end && is_space(buf.get(start)) {
+        start += 1;
+    }
+    while start < end && is_space(buf.get(end - 1)) {
+        end -= 1;
+    }
+    (start, end)
+}
+
 #[inline]
 fn is_space(byte: Option<&u8>) -> bool {
     matches!(byte, Some(b' ' | b'\t'))
@@ -441,7 +456,7 @@ fn is_space(byte: Option<&u8>) -> bool {
     reason = "a head is at most `u32` + `u32` + 4 bytes long; were it more, `Fields` would show \
               wrong slices, but none out of bounds"
 )]
-const fn offset(position: usize) -> u32 {
+pub(crate) const fn offset(position: usize) -> u32 {
     position as u32
 }
 

@@ -19,7 +19,7 @@ use socket2::{SockRef, Socket};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
-pub use out::Out;
+pub use out::{COPY_BYTES, Out};
 pub use tls::Tls;
 
 /// A connected byte stream.

@@ -190,6 +190,8 @@ pub struct Worker {
     turn: Cell<u64>,
     date: RefCell<Date>,
     spare: RefCell<Spare>,
+    /// Where fields are written that did not come as lines.
+    lines: RefCell<BytesMut>,
     /// The state of the generator of numbers that need not be secret.
     random: Cell<u64>,
 }
@@ -229,6 +231,7 @@ impl Worker {
                 text: [b' '; 29],
             }),
             spare: RefCell::default(),
+            lines: RefCell::default(),
             random: Cell::new(seed(index)),
         })
     }
@@ -399,6 +402,19 @@ impl Worker {
         if spare.params.len() < SPARE && room.capacity() <= BUFFER_BYTES {
             spare.params.push(room);
         }
+    }
+
+    /// Room for the fields of a request that did not come as lines: about so many bytes, empty. What
+    /// is split off it comes back when whoever holds it lets go.
+    pub fn with_lines<R>(&self, len_bytes: usize, work: impl FnOnce(&mut BytesMut) -> R) -> R {
+        if len_bytes > BUFFER_BYTES {
+            return work(&mut BytesMut::with_capacity(len_bytes));
+        }
+        let mut lines = self.lines.borrow_mut();
+        if lines.capacity() < len_bytes {
+            lines.reserve(BUFFER_BYTES);
+        }
+        work(&mut lines)
     }
 
     /// What an HTTP/1 connection works with while it is busy.

@@ -120,6 +120,39 @@ impl Inlet {
     }
 }
 
+/// Those of a connection, by the ids of their requests: mostly one, and never many.
+#[derive(Default)]
+pub struct Inlets(Vec<(u16, Inlet)>);
+
+impl Inlets {
+    /// That of this request.
+    pub fn get_mut(&mut self, id: u16) -> Option<&mut Inlet> {
+        let found = self.0.iter_mut().find(|(of, _)| *of == id);
+        found.map(|(_, inlet)| inlet)
+    }
+
+    /// Adds that of a request which has none.
+    pub fn insert(&mut self, id: u16, inlet: Inlet) {
+        debug_assert!(self.get_mut(id).is_none());
+        self.0.push((id, inlet));
+    }
+
+    /// Takes that of this request away, if there is one.
+    pub fn remove(&mut self, id: u16) {
+        self.0.retain(|(of, _)| *of != id);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Inlet> {
+        self.0.iter().map(|(_, inlet)| inlet)
+    }
+
+    /// The same, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Inlet> {
+        self.0.iter_mut().map(|(_, inlet)| inlet)
+    }
+}
+
 /// The request's side of a body.
 pub struct StdinBody {
     conn: Rc<Conn>,
@@ -142,7 +175,7 @@ impl StdinBody {
 
 impl Drop for StdinBody {
     fn drop(&mut self) {
-        if let Some(inlet) = self.conn.inlets.borrow_mut().get_mut(&self.id) {
+        if let Some(inlet) = self.conn.inlets.borrow_mut().get_mut(self.id) {
             inlet.unwanted = true;
             inlet.data.clear();
             inlet.held = 0;
@@ -153,7 +186,7 @@ impl Drop for StdinBody {
 impl Stream for StdinBody {
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Pulled> {
         let mut inlets = self.conn.inlets.borrow_mut();
-        let Some(inlet) = inlets.get_mut(&self.id) else {
+        let Some(inlet) = inlets.get_mut(self.id) else {
             return Poll::Ready(Pulled::Abort(Reason::ClientGone.into()));
         };
         let was_full = inlet.room() == 0;

@@ -19,17 +19,17 @@ mod request;
 mod respond;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use forebay_fastcgi::{Capacity, Limits, Params, ProtocolStatus, Server, ServerEvent};
+use forebay_fastcgi::{Capacity, HEADER_LEN, Limits, Params, ProtocolStatus, Server, ServerEvent};
 use forebay_fields::Fields;
+use smallvec::SmallVec;
 
-use self::inlet::{Inlet, StdinBody};
+use self::inlet::{Inlet, Inlets, StdinBody};
 use super::h1::{self, Link, Registered};
 use crate::exchange::{Body, Exchange, Fault, Interim, Lease, Reason, guard};
 use crate::worker::BUFFER_BYTES;
@@ -38,6 +38,8 @@ use crate::worker::BUFFER_BYTES;
 const FLUSH_BYTES: usize = 64 * 1024;
 /// So often it goes round before others have their turn.
 const TURNS: u32 = 8;
+/// So many requests it begins before it looks at what there is to be sent and to be polled.
+const TURN_REQUESTS: u32 = 32;
 /// Requests at once on one connection.
 const MAX_REQUESTS: u16 = 100;
 
@@ -69,7 +71,7 @@ enum Waits {
 struct Conn {
     link: Rc<Link>,
     server: RefCell<Server>,
-    inlets: RefCell<HashMap<u16, Inlet>>,
+    inlets: RefCell<Inlets>,
     /// The web server wants no more on this connection, or must not go on with it.
     closing: Cell<bool>,
     /// A response was broken off: only the end of the connection says so.
@@ -91,11 +93,11 @@ struct Undecided {
     exchange: Lease,
 }
 
-/// What is under way on a connection.
+/// What is under way on a connection: mostly one request.
 #[derive(Default)]
 struct Work {
-    running: Vec<Running>,
-    undecided: Vec<Undecided>,
+    running: SmallVec<[Running; 1]>,
+    undecided: SmallVec<[Undecided; 1]>,
 }
 
 impl Work {
@@ -264,7 +266,7 @@ impl Conn {
 
     /// Looks whether the web server is too slow. `Ready(None)`: a body is.
     fn poll_late(&self, sent: bool, work: &Work, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        let waits_for_body = || self.inlets.borrow().values().any(Inlet::waits);
+        let waits_for_body = || self.inlets.borrow().iter().any(Inlet::waits);
         // More requests than are being answered: the parameters of one are not complete.
         let begun = self.server.borrow().requests();
         let answered = work.running.len() + work.undecided.len();
@@ -282,13 +284,10 @@ impl Conn {
         self.wait_for(Waits::Nothing);
         let reason = match what {
             Waits::Body => {
-                for inlet in self
-                    .inlets
-                    .borrow_mut()
-                    .values_mut()
-                    .filter(|one| one.waits())
-                {
-                    inlet.fail(Reason::BodyTooSlow.into());
+                for inlet in self.inlets.borrow_mut().iter_mut() {
+                    if inlet.waits() {
+                        inlet.fail(Reason::BodyTooSlow.into());
+                    }
                 }
                 return Poll::Ready(None);
             }
@@ -302,7 +301,8 @@ impl Conn {
     /// Takes what has come apart. True: something has happened.
     fn understand(self: &Rc<Self>, work: &mut Work) -> Result<bool, forebay_fastcgi::Fault> {
         let mut moved = false;
-        while self.queued() < FLUSH_BYTES {
+        let mut begun = 0;
+        while self.queued() < FLUSH_BYTES && begun < TURN_REQUESTS {
             let event = self.link.with_desk(|desk| {
                 let mut server = self.server.borrow_mut();
                 server.poll(&mut desk.input, desk.out.tail())
@@ -315,10 +315,13 @@ impl Conn {
                 // Of the last record of a body the bytes may wait for their turn.
                 ServerEvent::Stdin { id, len } if !self.take_in(work, id, len) => break,
                 ServerEvent::Stdin { .. } | ServerEvent::Answered => {}
-                ServerEvent::Request { id, params, .. } => self.request(work, id, &params),
+                ServerEvent::Request { id, params, .. } => {
+                    begun += 1;
+                    self.request(work, id, &params);
+                }
                 ServerEvent::StdinEnd { id } => {
                     self.decide(work, id, false);
-                    if let Some(inlet) = self.inlets.borrow_mut().get_mut(&id) {
+                    if let Some(inlet) = self.inlets.borrow_mut().get_mut(id) {
                         inlet.end();
                     }
                 }
@@ -340,7 +343,7 @@ impl Conn {
         self.decide(work, id, true);
         let mut inlets = self.inlets.borrow_mut();
         let mut server = self.server.borrow_mut();
-        let taken = self.link.with_desk(|desk| match inlets.get_mut(&id) {
+        let taken = self.link.with_desk(|desk| match inlets.get_mut(id) {
             Some(inlet) if inlet.is_wanted() => {
                 let room = inlet.room();
                 if room > 0 {
@@ -394,8 +397,10 @@ impl Conn {
             let body = StdinBody::new(self.clone(), id, len);
             exchange.request.set_body(Body::Stream(Box::new(body)));
         }
-        let future = Box::pin(respond::respond(self.clone(), id, exchange, fault));
-        work.running.push(Running { id, future });
+        if let Some(rest) = respond::begin(self, id, exchange, fault) {
+            let future = Box::pin(rest);
+            work.running.push(Running { id, future });
+        }
     }
 
     /// Nobody waits for the answer any more.
@@ -410,7 +415,7 @@ impl Conn {
         let is_answered = work.running.iter().any(|one| one.id == id);
         if is_answered {
             let why = Fault::with(Reason::BodyMalformed, fault.sentence());
-            if let Some(inlet) = self.inlets.borrow_mut().get_mut(&id) {
+            if let Some(inlet) = self.inlets.borrow_mut().get_mut(id) {
                 inlet.fail(why);
             }
             return;
@@ -438,9 +443,33 @@ impl Conn {
         }
     }
 
+    /// Queues what is written of a response: a head, mostly as one record.
+    fn push_written(&self, id: u16, write: impl FnOnce(&mut Vec<u8>)) {
+        let rest = self.link.with_desk(|desk| {
+            let out = desk.out.tail();
+            let start = out.len();
+            out.extend_from_slice(&[0; HEADER_LEN]);
+            write(out);
+            let len = out.len() - start - HEADER_LEN;
+            let place = out.get_mut(start..start + HEADER_LEN);
+            if let Some(place) = place
+                && len <= usize::from(u16::MAX)
+                && let Ok(piece) = self.server.borrow_mut().stdout(id, len, u16::MAX, false)
+            {
+                debug_assert_eq!((piece.content, piece.padding), (len, 0));
+                place.copy_from_slice(&piece.header);
+                return Bytes::new();
+            }
+            let rest = out.split_off(start + HEADER_LEN);
+            out.truncate(start);
+            rest.into()
+        });
+        self.push(id, rest.unwrap_or_default());
+    }
+
     /// Ends a request, in whatever state it is.
     fn end(&self, id: u16) {
-        self.inlets.borrow_mut().remove(&id);
+        self.inlets.borrow_mut().remove(id);
         let kept = self.link.with_desk(|desk| {
             let complete = ProtocolStatus::RequestComplete;
             let mut server = self.server.borrow_mut();
@@ -455,7 +484,7 @@ impl Conn {
     /// A response is not complete and never will be. FastCGI has no word for that: the others on
     /// this connection are finished, then it is closed without this one's end.
     fn break_off(&self, id: u16, fault: &Fault) {
-        self.inlets.borrow_mut().remove(&id);
+        self.inlets.borrow_mut().remove(id);
         self.link.worker.counters.fault(fault.reason);
         self.link.worker.counters.aborted.add(1);
         self.closing.set(true);
