@@ -486,7 +486,7 @@ const fn dashed(word: u64) -> u64 {
     // A byte of it is 0 where `_` was; the highest bit of the mark is set there and nowhere else.
     let other = word ^ (u64::MAX / 0xff * b'_' as u64);
     let mark = !(((other & LOW) + LOW) | other | LOW);
-    word ^ (mark >> 7) * (b'_' ^ b'-') as u64
+    word ^ ((mark >> 7) * (b'_' ^ b'-') as u64)
 }
 
 const fn load8(bytes: &[u8], at: usize) -> u64 {
