@@ -158,9 +158,7 @@ impl CacheStatus<'_> {
     /// # Errors
     /// Far too much was added to the fields before.
     pub fn append_to(&self, fields: &mut Fields) -> Result<(), EditError> {
-        let mut member = Vec::with_capacity(64);
-        self.write(&mut member);
-        fields.append(Known::CacheStatus, &member)
+        fields.append_made(Known::CacheStatus, |out| self.write(out))
     }
 }
 

@@ -28,7 +28,11 @@ impl Key<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.scheme.as_bytes());
         out.extend_from_slice(b"://");
-        out.extend(self.host.bytes().map(|byte| byte.to_ascii_lowercase()));
+        let host = out.len();
+        out.extend_from_slice(self.host.as_bytes());
+        out.get_mut(host..)
+            .unwrap_or_default()
+            .make_ascii_lowercase();
         if Some(self.port) != default_port(self.scheme) {
             out.push(b':');
             out.extend_from_slice(self.port.to_string().as_bytes());

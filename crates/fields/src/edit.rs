@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::fields::{Field, Fields, Line, Received, Source, decimal, offset};
+use crate::fields::{Field, Fields, Line, Received, Source, append_decimal, decimal, offset};
 use crate::known::{Known, KnownSet};
 use crate::name::Name;
 use crate::syntax::{is_token, is_value, trim};
@@ -52,6 +52,63 @@ impl Fields {
         Ok(())
     }
 
+    /// As [`append`](Self::append), of a value that is written where it stands: `make` appends it
+    /// to what it is given.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn append_made(
+        &mut self,
+        name: Known,
+        make: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), EditError> {
+        self.append_line(name, make, |value| {
+            is_value(value) && trim(value).len() == value.len()
+        })
+    }
+
+    #[inline]
+    fn append_line(
+        &mut self,
+        name: Known,
+        make: impl FnOnce(&mut Vec<u8>),
+        is_right: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<(), EditError> {
+        let start = self.scratch.len();
+        let begin = name.line_start();
+        // Most values that are made are short.
+        self.scratch.reserve(begin.len() + 64);
+        self.scratch.extend_from_slice(begin.as_bytes());
+        let value_start = self.scratch.len();
+        make(&mut self.scratch);
+        let value = self.scratch.get(value_start..).unwrap_or_default();
+        let is_right = is_right(value);
+        let value_end = self.scratch.len();
+        let end = value_end + 2;
+        if !is_right || end > MAX_SCRATCH_BYTES {
+            self.scratch.truncate(start);
+            return Err(match is_right {
+                true => EditError::TooLarge,
+                false => EditError::BadValue,
+            });
+        }
+        self.scratch.extend_from_slice(b"\r\n");
+        let at = Received {
+            start: offset(start),
+            name_end: offset(value_start - 2),
+            value_start: offset(value_start),
+            value_end: offset(value_end),
+            end: offset(end),
+        };
+        self.present.insert(name);
+        self.lines.push(Line {
+            at,
+            known: Some(name),
+            source: Source::Scratch,
+        });
+        Ok(())
+    }
+
     /// Gives a field one value: the first of that name is replaced where it stands, any others
     /// are removed; if there was none, it is appended.
     ///
@@ -72,6 +129,7 @@ impl Fields {
             return Ok(());
         };
         self.lines[first] = line;
+        self.is_mixed = true;
         let mut at = 0;
         self.retain_lines(|fields, line| {
             at += 1;
@@ -90,6 +148,12 @@ impl Fields {
         value: u64,
     ) -> Result<(), EditError> {
         let mut digits = [0; 20];
+        let name = name.into();
+        if let Name::Known(known) = name
+            && !self.present.contains(known)
+        {
+            return self.append_line(known, |out| append_decimal(out, value), |_| true);
+        }
         self.set(name, decimal(value, &mut digits))
     }
 
@@ -111,6 +175,7 @@ impl Fields {
     /// there.
     pub fn remove_all(&mut self, names: KnownSet) {
         if self.present.intersects(names) {
+            self.is_mixed = true;
             self.lines
                 .retain(|line| line.known.is_none_or(|known| !names.contains(known)));
             self.present = self.present.without(names);
@@ -161,6 +226,7 @@ impl Fields {
                 })
                 .collect();
             let mut named = named.iter();
+            self.is_mixed = true;
             self.lines
                 .retain(|_| !named.next().copied().unwrap_or(false));
         }
@@ -212,7 +278,9 @@ impl Fields {
     /// `present` must be right already, or be mended by the caller.
     fn retain_lines(&mut self, mut keep: impl FnMut(&Self, &Line) -> bool) {
         let mut lines = std::mem::take(&mut self.lines);
+        let before = lines.len();
         lines.retain(|line| keep(self, line));
+        self.is_mixed |= lines.len() != before;
         self.lines = lines;
     }
 

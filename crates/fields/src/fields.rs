@@ -27,6 +27,9 @@ pub struct Fields {
     pub(crate) lines: Vec<Line>,
     /// Which known names occur in `lines`.
     pub(crate) present: KnownSet,
+    /// `scratch` may hold something else than all `lines`, in their order: it is not what is
+    /// written. Not so of a head of our own making that nothing was taken out of.
+    pub(crate) is_mixed: bool,
 }
 
 impl Clone for Fields {
@@ -36,29 +39,37 @@ impl Clone for Fields {
             scratch: self.scratch.clone(),
             lines: self.lines.clone(),
             present: self.present,
+            is_mixed: self.is_mixed,
         }
     }
 
-    /// Copies into the room that is there: a head kept ready to be sent again and again, whose
-    /// lines all lie in its base, is copied without allocating.
+    /// Copies into the room that is there: a head kept ready to be sent again and again is copied
+    /// without allocating.
     fn clone_from(&mut self, source: &Self) {
         self.base.clone_from(&source.base);
         self.scratch.clone_from(&source.scratch);
         self.lines.clone_from(&source.lines);
         self.present = source.present;
+        self.is_mixed = source.is_mixed;
     }
 }
 
 impl Fields {
-    /// The same fields as they would have been received: all in the base, in the order they have,
-    /// none in the scratch. For a head that is kept and copied often ([`Clone::clone_from`]).
+    /// The same fields in as little room as they need, in one piece and in their order. For a head
+    /// that is kept and copied often ([`Clone::clone_from`]): so it is written in one copy, too, and
+    /// no reference to a received head is counted.
     #[must_use]
     pub fn settled(&self) -> Self {
-        let mut base = Vec::with_capacity(self.wire_len());
-        let mut settled = Self::new();
+        let mut settled = Self {
+            scratch: Vec::with_capacity(self.wire_len()),
+            lines: Vec::with_capacity(self.lines.len()),
+            present: self.present,
+            ..Self::default()
+        };
         for line in &self.lines {
-            let start = offset(base.len());
-            base.extend_from_slice(self.slice(line, line.at.start, line.at.end));
+            let start = offset(settled.scratch.len());
+            let whole = self.slice(line, line.at.start, line.at.end);
+            settled.scratch.extend_from_slice(whole);
             let moved = |at: u32| start + (at - line.at.start);
             let at = Received {
                 start,
@@ -67,9 +78,13 @@ impl Fields {
                 value_end: moved(line.at.value_end),
                 end: moved(line.at.end),
             };
-            settled.push_received(at, line.known);
+            settled.lines.push(Line {
+                at,
+                known: line.known,
+                source: Source::Scratch,
+            });
         }
-        settled.adopt(base.into(), self.present);
+        settled.check_invariants();
         settled
     }
 }
@@ -125,26 +140,35 @@ impl Fields {
     }
 
     /// Forgets all fields and the received head, but keeps room for the next one of usual size.
+    #[inline]
     pub fn clear(&mut self) {
-        self.base = Bytes::new();
+        if !self.base.is_empty() {
+            self.base = Bytes::new();
+        }
         self.scratch.clear();
         self.lines.clear();
-        // What an unusual head needed is given back.
+        self.present = KnownSet::EMPTY;
+        self.is_mixed = false;
+        if self.scratch.capacity() > KEPT_SCRATCH_BYTES || self.lines.capacity() > KEPT_LINES {
+            self.shrink();
+        }
+    }
+
+    /// Gives back what an unusual head needed.
+    #[cold]
+    fn shrink(&mut self) {
         self.scratch.shrink_to(KEPT_SCRATCH_BYTES);
         self.lines.shrink_to(KEPT_LINES);
-        self.present = KnownSet::EMPTY;
     }
 
     /// Appends a line of a received head; the head itself is given by [`adopt`](Self::adopt)
     /// afterwards, before anything else is asked. `known` is what [`Known::of`] says of the name.
+    /// It is the parser that counts which names occur.
     ///
     /// The caller promises what a parser has checked: the name is a token, the value holds no
     /// CR, LF or NUL, a colon and optional white space are between them, CRLF ends the line.
     #[inline]
     pub fn push_received(&mut self, at: Received, known: Option<Known>) {
-        if let Some(known) = known {
-            self.present.insert(known);
-        }
         self.lines.push(Line {
             at,
             known,
@@ -160,6 +184,7 @@ impl Fields {
     pub fn adopt(&mut self, base: Bytes, present: KnownSet) {
         self.base = base;
         self.present = self.present.union(present);
+        self.is_mixed = true;
         self.check_invariants();
     }
 
@@ -178,6 +203,13 @@ impl Fields {
                 .all(|known| self.all(known).next().is_some())
         );
         #[cfg(debug_assertions)]
+        assert!(
+            self.lines
+                .iter()
+                .filter_map(|line| line.known)
+                .all(|known| self.present.contains(known))
+        );
+        #[cfg(debug_assertions)]
         for line in &self.lines {
             let whole = self.slice(line, line.at.start, line.at.end);
             assert!(whole.ends_with(b"\r\n"), "{}", whole.escape_ascii());
@@ -185,7 +217,6 @@ impl Fields {
             assert!(is_token(field.name), "{}", field.name.escape_ascii());
             assert!(is_value(field.value), "{}", field.value.escape_ascii());
             assert_eq!(Known::of(field.name), line.known);
-            assert!(line.known.is_none_or(|known| self.present.contains(known)));
         }
     }
 }
@@ -367,6 +398,11 @@ impl Fields {
     }
 
     fn write_runs(&self, out: &mut Vec<u8>, skip: KnownSet) {
+        if !self.is_mixed && !self.present.intersects(skip) {
+            debug_assert_eq!(self.scratch.len(), self.wire_len());
+            out.extend_from_slice(&self.scratch);
+            return;
+        }
         out.reserve(self.wire_len());
         let wanted = |line: &&Line| line.known.is_none_or(|known| !skip.contains(known));
         let mut lines = self.lines.iter().filter(wanted);
@@ -496,7 +532,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!(wire(&settled), "ETag: \"b\"\r\nX-Own: 1\r\nX-Own: 2\r\n");
-        assert!(settled.scratch.is_empty() && settled.contains(Known::Etag));
+        assert!(settled.base.is_empty() && settled.contains(Known::Etag));
 
         let mut copy = head.clone();
         copy.append("X-Other", "3").unwrap();

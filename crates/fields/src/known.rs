@@ -18,6 +18,8 @@ macro_rules! known {
         }
 
         const NAMES: [&str; Known::ALL.len()] = [$($name,)+];
+
+        const LINE_STARTS: [&str; Known::ALL.len()] = [$(concat!($name, ": "),)+];
     };
 }
 
@@ -161,6 +163,13 @@ impl Known {
     #[must_use]
     pub const fn name(self) -> &'static str {
         NAMES[self as usize]
+    }
+
+    /// What a line of it begins with, e.g. `Content-Length: `.
+    #[inline]
+    #[must_use]
+    pub const fn line_start(self) -> &'static str {
+        LINE_STARTS[self as usize]
     }
 
     /// Recognises a name, whatever its case; `None` if it is none of [`Known::ALL`].

@@ -121,22 +121,27 @@ impl Row<'_> {
         Row { rest, at: 0 }
     }
 
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*first)
+    /// A line of any length: its known name and both lengths, and what is behind them.
+    #[cold]
+    #[inline(never)]
+    fn long(row: &[u8]) -> Option<((u8, u32, u32), &[u8])> {
+        let (known, row) = row.split_first()?;
+        let (name_len, row) = Self::len(row)?;
+        let (value_len, row) = Self::len(row)?;
+        Some(((*known, name_len, value_len), row))
     }
 
-    fn len(&mut self) -> Option<u32> {
+    fn len(mut row: &[u8]) -> Option<(u32, &[u8])> {
         let mut len = 0;
         for shift in (0..32).step_by(7) {
-            let byte = self.byte()?;
+            let (byte, rest) = row.split_first()?;
+            row = rest;
             len |= u32::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
+            if *byte < 0x80 {
                 break;
             }
         }
-        Some(len)
+        Some((len, row))
     }
 }
 
@@ -145,13 +150,24 @@ impl Iterator for Row<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let known = self.byte()?;
+        let (known, name_len, value_len) = match self.rest {
+            // As nearly every line is.
+            [known, name @ ..0x80, value @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                (*known, u32::from(*name), u32::from(*value))
+            }
+            rest => {
+                let (line, rest) = Self::long(rest)?;
+                self.rest = rest;
+                line
+            }
+        };
         let known = known.checked_sub(1).map(usize::from);
         let known = known.and_then(|known| Known::ALL.get(known).copied());
         let start = self.at;
-        let name_end = start + self.len()?;
+        let name_end = start + name_len;
         let value_start = name_end + 2;
-        let value_end = value_start + self.len()?;
+        let value_end = value_start + value_len;
         let end = value_end + 2;
         self.at = end;
         let at = Received {

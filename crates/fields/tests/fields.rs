@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use forebay_fields::{
-    EditError, Fields, Known, KnownSet, MAX_SCRATCH_BYTES, Name, Received, append_decimal,
+    EditError, Fields, Known, KnownSet, MAX_SCRATCH_BYTES, Name, Packed, Received, append_decimal,
     from_header_map, list_items, to_header_map,
 };
 use proptest::prelude::*;
@@ -281,11 +281,99 @@ fn settled_fields_are_the_same_fields() {
     let settled = fields.settled();
     assert!(settled.iter().eq(fields.iter()));
     assert_eq!(settled.present(), fields.present());
-    assert_eq!(settled.base(), written(&fields).as_bytes());
+    assert!(settled.base().is_empty());
+    assert_eq!(written(&settled), written(&fields));
     let mut copy = received("Te: x\r\n");
     copy.clone_from(&settled);
     assert_eq!(written(&copy), written(&fields));
     assert!(!copy.contains(Known::Te));
+}
+
+/// A head of our own making is written in one piece, unless something was taken out of it.
+#[test]
+fn a_head_of_our_own_is_written_as_it_is_now() {
+    let check = |edit: &dyn Fn(&mut Fields), expected: &str| {
+        let mut fields = Fields::new();
+        for (name, value) in [("Age", "1"), ("X-A", "a"), ("Via", "v"), ("X-A", "b")] {
+            fields.append(name, value).unwrap();
+        }
+        let packed = Packed::of(&fields);
+        let mut unpacked = received("Te: x\r\n");
+        packed.unpack_into(&mut unpacked);
+        for mut fields in [fields.settled(), fields, unpacked] {
+            edit(&mut fields);
+            assert_eq!(written(&fields), expected);
+            assert_eq!(written(&fields.clone()), expected);
+            assert_eq!(written(&fields.settled()), expected);
+            let mut copy = received("Te: x\r\n");
+            copy.clone_from(&fields);
+            assert_eq!(written(&copy), expected);
+        }
+    };
+    let all = "Age: 1\r\nX-A: a\r\nVia: v\r\nX-A: b\r\n";
+    check(&|_| {}, all);
+    check(&|fields| _ = fields.remove("X-B"), all);
+    check(&|fields| fields.retain(|_| true), all);
+    check(
+        &|fields| fields.append("B", "c").unwrap(),
+        &format!("{all}B: c\r\n"),
+    );
+    check(
+        &|fields| fields.set_number(Known::MaxForwards, 10).unwrap(),
+        &format!("{all}Max-Forwards: 10\r\n"),
+    );
+    let without = |name: &str| {
+        let lines = all.split_inclusive("\r\n");
+        lines
+            .filter(|line| !line.starts_with(name))
+            .collect::<String>()
+    };
+    check(&|fields| _ = fields.remove("x-a"), &without("X-A"));
+    check(&|fields| _ = fields.remove(Known::Age), &without("Age"));
+    check(
+        &|fields| fields.remove_all(KnownSet::of(&[Known::Via])),
+        &without("Via"),
+    );
+    check(
+        &|fields| fields.retain(|field| field.value != b"b"),
+        "Age: 1\r\nX-A: a\r\nVia: v\r\n",
+    );
+    check(
+        &|fields| fields.set("X-A", "c").unwrap(),
+        "Age: 1\r\nX-A: c\r\nVia: v\r\n",
+    );
+    check(
+        &|fields| fields.set_number(Known::Age, 2).unwrap(),
+        "Age: 2\r\nX-A: a\r\nVia: v\r\nX-A: b\r\n",
+    );
+    let options = "Age: 1\r\nVia: v\r\n";
+    check(
+        &|fields| {
+            fields.append(Known::Connection, "x-a").unwrap();
+            fields.remove_hop_by_hop();
+        },
+        options,
+    );
+}
+
+#[test]
+fn values_are_made_in_place() {
+    let mut fields = Fields::new();
+    let made = |fields: &mut Fields, value: &[u8]| {
+        fields.append_made(Known::Via, |out| out.extend_from_slice(value))
+    };
+    assert_eq!(made(&mut fields, b"one"), Ok(()));
+    for wrong in [&b"a\r\nB: c"[..], b"\n", b" a", b"a\t"] {
+        assert_eq!(made(&mut fields, wrong), Err(EditError::BadValue));
+    }
+    let large = vec![b'v'; MAX_SCRATCH_BYTES];
+    assert_eq!(made(&mut fields, &large), Err(EditError::TooLarge));
+    assert_eq!(made(&mut fields, b""), Ok(()));
+    assert_eq!(written(&fields), "Via: one\r\nVia: \r\n");
+    assert_eq!(
+        texts(fields.all(Known::Via)),
+        ["one".to_owned(), String::new()]
+    );
 }
 
 #[test]

@@ -136,8 +136,13 @@ pub struct RequestHead {
     pub(crate) form: TargetForm,
     /// Copied, like the host, so that it outlives `fields` if those are taken away.
     pub(crate) target: String,
+    /// Where the path ends in it.
+    pub(crate) path_len: usize,
     /// In lower case; empty if there is none.
     pub(crate) host: String,
+    /// What `Host` has said last, if that was a host as it is kept, and no port. Who asks more
+    /// than once mostly says the same, and of that nothing has to be found out again.
+    pub(crate) usual_host: String,
     pub(crate) port: Option<u16>,
 }
 
@@ -163,7 +168,10 @@ impl RequestHead {
         self.fields.clear();
         self.form = TargetForm::Origin;
         self.target.clear();
-        self.target.shrink_to(KEPT_ROOM);
+        if self.target.capacity() > KEPT_ROOM {
+            self.target.shrink_to(KEPT_ROOM);
+        }
+        self.path_len = 0;
         self.host.clear();
         self.port = None;
     }
@@ -173,6 +181,21 @@ impl RequestHead {
     #[must_use]
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// How much of [`target`](Self::target) comes before the question mark of its query.
+    #[must_use]
+    pub fn path_len(&self) -> usize {
+        self.path_len
+    }
+
+    /// Moves target and host out, in exchange for the room of others. They must be asked for
+    /// before; the host is empty where there is none.
+    pub fn swap_names(&mut self, target: &mut String, host: &mut String) {
+        std::mem::swap(&mut self.target, target);
+        std::mem::swap(&mut self.host, host);
+        self.target.clear();
+        self.host.clear();
     }
 
     /// How the target was written.

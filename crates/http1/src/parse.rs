@@ -253,6 +253,7 @@ fn fast_request(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Option<E
         return None;
     }
     head.target.push_str(target);
+    head.path_len = scan::question(buf, target_start, target_end) - target_start;
     FieldLines {
         buf,
         start: line_end,
@@ -447,7 +448,8 @@ pub(crate) fn trimmed(buf: &[u8], mut start: usize, mut end: usize) -> (usize, u
 
 #[inline]
 fn is_space(byte: Option<&u8>) -> bool {
-    matches!(byte, Some(b' ' | b'\t'))
+    // What most bytes are not is found by one comparison.
+    byte.is_some_and(|byte| *byte <= b' ' && matches!(byte, b' ' | b'\t'))
 }
 
 #[inline]

@@ -25,7 +25,7 @@ pub(crate) fn request(head: &mut RequestHead, repeated: KnownSet) -> Result<(), 
         return Ok(());
     }
     head.framing = request_framing(&head.fields, head.version, repeated)?;
-    let options = Options::of(&head.fields)?;
+    let options = Options::of(&head.fields, repeated)?;
     if options.names_protected {
         return Err(HeadError::ConnectionNamesField);
     }
@@ -45,7 +45,7 @@ pub(crate) fn response(
     method: &Method,
     repeated: KnownSet,
 ) -> Result<(), HeadError> {
-    let options = Options::of(&head.fields)?;
+    let options = Options::of(&head.fields, repeated)?;
     head.keep_alive = options.keep_alive(head.version);
     head.upgrade = options.upgrade && head.fields.contains(Known::Upgrade);
 
@@ -109,9 +109,16 @@ fn host(head: &mut RequestHead, repeated: KnownSet) -> Result<(), HeadError> {
             Version::Http11 => Err(HeadError::MissingHost),
         };
     };
+    if !value.is_empty() && value == head.usual_host.as_bytes() {
+        head.host.push_str(&head.usual_host);
+        return Ok(());
+    }
     let authority = Authority::parse(value).ok_or(HeadError::BadHost)?;
     head.port = authority.port;
     set_host(&mut head.host, authority.host);
+    if value == head.host.as_bytes() {
+        head.usual_host.clone_from(&head.host);
+    }
     Ok(())
 }
 
@@ -177,6 +184,7 @@ fn absolute(head: &mut RequestHead) -> Result<(), HeadError> {
         _ => "/",
     };
     head.target.replace_range(..before, missing);
+    head.path_len = head.target.find('?').unwrap_or(head.target.len());
     Ok(())
 }
 
@@ -254,13 +262,14 @@ struct Options {
 const MAX_OPTIONS: usize = 32;
 
 impl Options {
-    fn of(fields: &Fields) -> Result<Self, HeadError> {
+    fn of(fields: &Fields, repeated: KnownSet) -> Result<Self, HeadError> {
         let mut options = Self::default();
         if !fields.present().contains(Known::Connection) {
             return Ok(options);
         }
         // What nearly everybody sends; the way of lists below costs 20 ns more.
-        if fields.get_only(Known::Connection) == Some(b"keep-alive") {
+        let is_one = !repeated.contains(Known::Connection);
+        if is_one && fields.get(Known::Connection) == Some(b"keep-alive") {
             options.keep_alive = true;
             return Ok(options);
         }

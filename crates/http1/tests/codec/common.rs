@@ -14,6 +14,8 @@ pub(crate) fn show_request(head: &RequestHead, rest: &[u8]) -> String {
         head.target(),
         head.version.as_str()
     );
+    let path_len = head.target().find('?').unwrap_or(head.target().len());
+    assert_eq!(head.path_len(), path_len, "{}", head.target());
     if let Some(host) = head.host() {
         text += &format!(" host={host}");
     }
