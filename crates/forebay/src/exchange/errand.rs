@@ -33,7 +33,7 @@ const OWN: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::of(&[
 pub struct Errand {
     worker: Rc<Worker>,
     remote: Remote,
-    site: Option<Arc<Site>>,
+    site: Option<Rc<Arc<Site>>>,
     captures: Captures,
     vars: Vec<(Arc<str>, Box<[u8]>)>,
     user: Option<Box<[u8]>>,

@@ -86,8 +86,8 @@ pub struct Exchange {
     pub request: Request,
     /// Who asked.
     pub remote: Remote,
-    /// The site that answers.
-    pub site: Option<Arc<Site>>,
+    /// The site that answers; see [`Sites`](crate::worker::Sites).
+    pub site: Option<Rc<Arc<Site>>>,
     /// What the patterns of the routes taken have matched.
     pub captures: Captures,
     /// `$vars`, in the order in which they were set; at most [`MAX_VARS`].
@@ -293,8 +293,9 @@ impl Exchange {
         let Some(site) = served.hosts.get(host.as_bytes()) else {
             return Err(Reason::UnknownHost.into());
         };
-        self.course.start(site.pipeline.clone().into());
-        self.site = Some(site.clone());
+        let site = self.worker.sites.hold(site);
+        self.course.start_site(site.clone());
+        self.site = Some(site);
         Ok(true)
     }
 

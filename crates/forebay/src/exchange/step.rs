@@ -12,13 +12,16 @@
 //! its connection's task.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::{Condition, Exchange, Fault, Reason, Response};
 use crate::explain::{Notes, Told};
+use crate::snapshot::Site;
 
 /// A future on the worker's thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -145,12 +148,37 @@ impl From<Arc<Pipeline>> for Rest {
     }
 }
 
+/// A pipeline that an exchange is in.
+#[derive(Clone)]
+enum Held {
+    /// That of its site, with which it is held already: nothing that workers share is counted.
+    Site(Rc<Arc<Site>>),
+    Own(Arc<Pipeline>),
+}
+
+impl Held {
+    fn pipeline(&self) -> &Arc<Pipeline> {
+        match self {
+            Held::Site(site) => &site.pipeline,
+            Held::Own(pipeline) => pipeline,
+        }
+    }
+}
+
+impl Deref for Held {
+    type Target = Pipeline;
+
+    fn deref(&self) -> &Pipeline {
+        self.pipeline()
+    }
+}
+
 /// Where an exchange stands in its pipeline, and the steps it has come through that want to see
 /// the response.
 #[derive(Default)]
 pub struct Course {
     /// The pipelines entered, the current one last.
-    entered: SmallVec<[Arc<Pipeline>; 3]>,
+    entered: SmallVec<[Held; 3]>,
     /// The current step of the current pipeline.
     at: usize,
     /// (index into `entered`, index into its entries) of the steps on the way back up.
@@ -166,8 +194,14 @@ impl Course {
     /// Starts with the first step of the rest.
     pub fn start(&mut self, rest: Rest) {
         self.clear();
-        self.entered.push(rest.pipeline);
+        self.entered.push(Held::Own(rest.pipeline));
         self.at = rest.at;
+    }
+
+    /// Starts with the first step of a site.
+    pub fn start_site(&mut self, site: Rc<Arc<Site>>) {
+        self.clear();
+        self.entered.push(Held::Site(site));
     }
 
     /// Forgets where it was and gives the pipelines back.
@@ -180,7 +214,7 @@ impl Course {
 
     /// What comes below the current step.
     pub fn rest(&self) -> Option<Rest> {
-        let pipeline = self.entered.last()?.clone();
+        let pipeline = self.entered.last()?.pipeline().clone();
         Some(Rest {
             pipeline,
             at: self.at + 1,
@@ -275,7 +309,7 @@ pub trait Aside {
     fn run<'a>(&'a self, exchange: &'a mut Exchange, rest: Rest) -> Local<'a, Response>;
 }
 
-fn current(exchange: &Exchange) -> Option<(Arc<Pipeline>, usize)> {
+fn current(exchange: &Exchange) -> Option<(Held, usize)> {
     let course = &exchange.course;
     let pipeline = course.entered.last()?.clone();
     (course.at < pipeline.entries.len()).then_some((pipeline, course.at))
@@ -283,8 +317,8 @@ fn current(exchange: &Exchange) -> Option<(Arc<Pipeline>, usize)> {
 
 /// Down to the answer; `None` where a step waits, with the course standing at it.
 fn descend(exchange: &mut Exchange) -> Option<Response> {
-    // The pipeline is cloned once each time one is entered, so that its steps can be borrowed while
-    // they borrow the exchange.
+    // The pipeline is held once more each time one is entered, so that its steps can be borrowed
+    // while they borrow the exchange.
     loop {
         let Some(pipeline) = exchange.course.entered.last().cloned() else {
             return Some(Response::fault(exchange, Reason::Internal.into()));
@@ -321,7 +355,7 @@ fn settle(exchange: &mut Exchange, flow: Flow) -> Option<Response> {
             if course.entered.len() == MAX_DEPTH {
                 return Some(Response::fault(exchange, Reason::Internal.into()));
             }
-            course.entered.push(pipeline);
+            course.entered.push(Held::Own(pipeline));
             course.at = 0;
             None
         }

@@ -4,6 +4,7 @@
 //! Workers share four things and nothing else: the snapshot, the store, the shared halves of
 //! resources, and one bounded mailbox each.
 
+mod sites;
 mod thread;
 
 use std::any::Any;
@@ -27,6 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::transport::Out;
 use crate::wheel::Wheel;
 
+pub use sites::Sites;
 pub use thread::{Start, start};
 
 /// What a read starts with: a browser's head and a small body fit, and it is small enough for a
@@ -174,6 +176,8 @@ pub struct Worker {
     locals: RefCell<FxHashMap<u64, Rc<dyn Any>>>,
     /// Lines of access logs that are not handed over yet.
     pub book: crate::access::Book,
+    /// The sites that its exchanges hold.
+    pub sites: Sites,
     /// What it serves files with.
     pub files: crate::files::Files,
     /// What it has programs started with.
@@ -219,6 +223,7 @@ impl Worker {
             process,
             snapshot: RefCell::new(snapshot),
             locals: RefCell::default(),
+            sites: Sites::default(),
             files: crate::files::Files::default(),
             programs: crate::helper::programs::Programs::default(),
             links: RefCell::default(),
@@ -247,6 +252,7 @@ impl Worker {
             .borrow_mut()
             .retain(|id, _| snapshot.resources.contains(id));
         *self.snapshot.borrow_mut() = snapshot;
+        self.sites.clear();
     }
 
     /// This worker's half of a resource, made at its first use.

@@ -159,7 +159,7 @@ async fn ask(bench: &Bench, pipeline: Arc<Pipeline>) -> Got {
     let mut exchange = Exchange::new(&bench.worker, remote);
     exchange.request.set_target("/page");
     exchange.request.set_host("test", None);
-    exchange.site = Some(bench.site("test").clone());
+    exchange.site = Some(bench.worker.sites.hold(bench.site("test")));
     exchange.course.start(step::Rest::from(pipeline));
     let mut response = match guard::run(&mut exchange) {
         Some(response) => response,

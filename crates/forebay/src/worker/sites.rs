@@ -1,0 +1,65 @@
+//! Sites as the exchanges of one worker hold them.
+//!
+//! All workers share a site. Were each exchange counted in it, all of them would write to one piece
+//! of memory with every request. So a worker holds a site once, and counts its exchanges itself.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::snapshot::Site;
+
+/// The sites that were asked for last.
+#[derive(Default)]
+pub struct Sites(RefCell<Vec<Option<Rc<Arc<Site>>>>>);
+
+/// So many are kept at hand; others cost what they would cost without this.
+const SITES: usize = 64;
+
+/// Sites lie at least so far from each other.
+const APART: usize = 16;
+
+impl Sites {
+    /// A site to be held by an exchange.
+    pub fn hold(&self, site: &Arc<Site>) -> Rc<Arc<Site>> {
+        let mut places = self.0.borrow_mut();
+        if places.is_empty() {
+            places.resize(SITES, None);
+        }
+        // Where it lies says which it is: it lies there as long as it is held.
+        let place = &mut places[Arc::as_ptr(site).addr() / APART % SITES];
+        match place {
+            Some(held) if Arc::ptr_eq(held, site) => held.clone(),
+            _ => place.insert(Rc::new(site.clone())).clone(),
+        }
+    }
+
+    /// Lets go of them all: they may be out of service.
+    pub fn clear(&self) {
+        // What goes with them may be much, and is not to find this borrowed.
+        let gone = std::mem::take(&mut *self.0.borrow_mut());
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::testing::Bench;
+
+    #[test]
+    fn a_site_is_counted_once_for_all_exchanges() {
+        let bench = Bench::new(r#"site { "a", respond(200) } site { "b", respond(200) }"#);
+        let sites = Sites::default();
+        let (a, b) = (bench.site("a"), bench.site("b"));
+        let before = Arc::strong_count(&a);
+        let held: Vec<_> = (0..3).map(|_| sites.hold(&a)).collect();
+        assert!(held.iter().all(|one| Arc::ptr_eq(one, &a)));
+        assert_eq!(Arc::strong_count(&a), before + 1);
+        assert!(Arc::ptr_eq(&sites.hold(&b), &b));
+        sites.clear();
+        assert_eq!(Arc::strong_count(&a), before + 1);
+        drop(held);
+        assert_eq!(Arc::strong_count(&a), before);
+    }
+}
