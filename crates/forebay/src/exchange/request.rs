@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use forebay_fields::Fields;
-use forebay_http1::Method;
+use forebay_http1::{Method, RequestHead};
 use forebay_route::{PathFault, Pattern};
 use smallvec::SmallVec;
 
@@ -46,6 +46,15 @@ impl Request {
         self.target.clear();
         self.target.push_str(target);
         self.target_path_len = memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len());
+        self.path = None;
+        self.query = None;
+    }
+
+    /// Takes over target and host from a head that has found out where the path ends.
+    pub fn take_names(&mut self, head: &mut RequestHead) {
+        self.port = head.port();
+        self.target_path_len = head.path_len();
+        head.swap_names(&mut self.target, &mut self.host);
         self.path = None;
         self.query = None;
     }

@@ -116,6 +116,25 @@ impl Transport {
         }
     }
 
+    /// The same where something is mostly known to have come: the runtime is asked only if not.
+    /// It counts what a task asks of it and sends it to the end of the queue in time; who reads in
+    /// this way has to end its turn itself.
+    pub fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let room = buf.capacity() - buf.len();
+        debug_assert!(room > 0);
+        if !matches!(self, Transport::Tls(_)) {
+            match self.try_read(buf, room) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+        self.poll_read(cx, buf)
+    }
+
     /// Looks at what has come, in the clear, without taking it. `Ok(0)` is the end.
     pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
@@ -217,7 +236,8 @@ impl Transport {
         })
     }
 
-    /// Writes when the socket is writable. One that does not take all of `len` takes no more now.
+    /// Writes when the socket is writable, as it nearly always is: the runtime is asked only where
+    /// it is not. One that does not take all of `len` takes no more now.
     fn poll_out(
         &mut self,
         cx: &mut Context<'_>,
@@ -225,12 +245,13 @@ impl Transport {
         mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.poll_write_ready(cx))?;
             let written = on_socket!(self, s => {
                 s.try_io(Interest::WRITABLE, || write(s.as_fd()))
             }, _ => Err(io::ErrorKind::Unsupported.into()));
             match written {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_write_ready(cx))?;
+                }
                 Ok(written) if written > 0 && written < len => {
                     self.is_exhausted(Interest::WRITABLE);
                     return Poll::Ready(Ok(written));

@@ -231,6 +231,20 @@ impl Link {
 
     /// Reads more into `input`. `Ok(0)` is the end, which is remembered.
     pub fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_fill_by(cx, Transport::poll_read)
+    }
+
+    /// The same for a head: that there is something is mostly known already.
+    pub fn poll_fill_head(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_fill_by(cx, Transport::poll_read_head)
+    }
+
+    #[inline]
+    fn poll_fill_by(
+        &self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(&mut Transport, &mut Context<'_>, &mut BytesMut) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if self.eof.get() {
             return Poll::Ready(Ok(0));
         }
@@ -241,7 +255,7 @@ impl Link {
         if desk.input.capacity() - desk.input.len() < BUFFER_BYTES / 4 {
             desk.input.reserve(BUFFER_BYTES);
         }
-        let read = ready!(self.io.borrow_mut().poll_read(cx, &mut desk.input))?;
+        let read = ready!(read(&mut self.io.borrow_mut(), cx, &mut desk.input))?;
         self.worker.counters.received_bytes.add(read as u64);
         if read == 0 {
             self.eof.set(true);

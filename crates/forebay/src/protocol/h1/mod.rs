@@ -241,25 +241,32 @@ impl<'a> Ending<'a> {
 /// received, the connection is idle; whether more has come meanwhile is found out without a buffer.
 fn poll_head(link: &Link, may_end: bool, cx: &mut Context<'_>) -> Poll<Head> {
     loop {
-        let is_full = link.with_desk(|desk| desk.out.len_bytes() >= FLUSH_BYTES) == Some(true);
+        let at_hand = link.with_desk(|desk| {
+            let is_full = desk.out.len_bytes() >= FLUSH_BYTES;
+            (is_full, !desk.out.is_empty(), desk.input.is_empty())
+        });
+        let (is_full, is_to_send, is_dry) = at_hand.unwrap_or((false, false, true));
         if is_full && !ready!(poll_sent(link, cx)) {
             return Poll::Ready(Head::Broken);
         }
-        match parse(link) {
-            Ok(Progress::Complete) => {
-                link.deadline.clear();
-                return Poll::Ready(Head::Complete);
+        if !is_dry {
+            match parse(link) {
+                Ok(Progress::Complete) => {
+                    link.deadline.clear();
+                    return Poll::Ready(Head::Complete);
+                }
+                Ok(Progress::Partial) => {}
+                Err(fault) => return Poll::Ready(Head::Refused(fault)),
             }
-            Ok(Progress::Partial) => {}
-            Err(fault) => return Poll::Ready(Head::Refused(fault)),
         }
-        if !ready!(poll_sent(link, cx)) {
+        if is_to_send && !ready!(poll_sent(link, cx)) {
             return Poll::Ready(Head::Broken);
         }
-        if may_end && link.input_is_empty() {
+        // Of what is there the parser may have dropped an empty line.
+        if may_end && (is_dry || link.input_is_empty()) {
             return Poll::Ready(Head::None);
         }
-        match link.poll_fill(cx) {
+        match link.poll_fill_head(cx) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Head::End),
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Head::Broken),
@@ -278,9 +285,6 @@ fn poll_head(link: &Link, may_end: bool, cx: &mut Context<'_>) -> Poll<Head> {
 fn parse(link: &Link) -> Result<Progress, Fault> {
     let limits = link.listener.with_served(|served| served.limits);
     let parsed = link.with_desk(|desk| {
-        if desk.input.is_empty() {
-            return Ok(Progress::Partial);
-        }
         desk.parser
             .request(&mut desk.input, &limits, &mut desk.head)
     });
@@ -343,8 +347,8 @@ fn begin(link: &Rc<Link>, exchange: &mut Exchange) -> Asked {
             is_head: head.method == Method::Head,
             keep: head.keep_alive,
         };
-        // What was received is held by the fields now; the head must not keep it longer.
-        head.clear();
+        // What was received is held by the exchange's fields now, and by nothing else.
+        debug_assert!(head.fields.base().is_empty());
         (asked, len_bytes)
     });
     let Some((asked, len_bytes)) = asked else {
@@ -367,8 +371,7 @@ pub fn take(head: &mut RequestHead, exchange: &mut Exchange) -> Option<u64> {
     let request = &mut exchange.request;
     request.method = head.method;
     std::mem::swap(&mut request.fields, &mut head.fields);
-    request.set_target(head.target());
-    request.set_host(head.host().unwrap_or(""), head.port());
+    request.take_names(head);
     request.offers_upgrade = head.upgrade;
     match head.framing {
         Framing::None => Some(0),

@@ -27,11 +27,10 @@ pub fn answer(
     meta.fields.unpack_into(&mut response.fields);
     response.from_upstream = true;
     response.fields.remove(Known::Age);
-    let mut digits = [0; 20];
-    response.set(
-        Known::Age,
-        decimal(u64::from(meta.facts.age(now)), &mut digits),
-    );
+    let told = response
+        .fields
+        .set_number(Known::Age, meta.facts.age(now).into());
+    debug_assert!(told.is_ok(), "it was stored, so there is room");
     let len = view.len_bytes();
     let decision = decide(exchange, object, now, len);
     // What needs no other bytes than those that are there needs nobody to bring them.
@@ -82,17 +81,4 @@ fn decide(exchange: &Exchange, object: &Kept, now: Time, len: Option<u64>) -> De
         },
     };
     conditional::decide(request.method, &request.fields, &validators, len)
-}
-
-/// The digits of a number, written to the end of `room`.
-fn decimal(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
-    let mut at = room.len();
-    loop {
-        at -= 1;
-        room[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            return &room[at..];
-        }
-    }
 }
