@@ -121,14 +121,17 @@ impl Row<'_> {
         Row { rest, at: 0 }
     }
 
-    /// A line of any length: its known name and both lengths, and what is behind them.
+    /// A line of any length: its known name and both lengths.
+    ///
+    /// By value: were the iterator lent out here, all of it would have to be in memory all the time.
     #[cold]
     #[inline(never)]
-    fn long(row: &[u8]) -> Option<((u8, u32, u32), &[u8])> {
-        let (known, row) = row.split_first()?;
-        let (name_len, row) = Self::len(row)?;
-        let (value_len, row) = Self::len(row)?;
-        Some(((*known, name_len, value_len), row))
+    fn long(mut self) -> Option<(Self, [u32; 3])> {
+        let (known, rest) = self.rest.split_first()?;
+        let (name_len, rest) = Self::len(rest)?;
+        let (value_len, rest) = Self::len(rest)?;
+        self.rest = rest;
+        Some((self, [(*known).into(), name_len, value_len]))
     }
 
     fn len(mut row: &[u8]) -> Option<(u32, &[u8])> {
@@ -150,19 +153,19 @@ impl Iterator for Row<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (known, name_len, value_len) = match self.rest {
+        let [known, name_len, value_len] = match self.rest {
             // As nearly every line is.
             [known, name @ ..0x80, value @ ..0x80, rest @ ..] => {
                 self.rest = rest;
-                (*known, u32::from(*name), u32::from(*value))
+                [*known, *name, *value].map(u32::from)
             }
-            rest => {
-                let (line, rest) = Self::long(rest)?;
-                self.rest = rest;
+            _ => {
+                let (behind, line) = Row { ..*self }.long()?;
+                *self = behind;
                 line
             }
         };
-        let known = known.checked_sub(1).map(usize::from);
+        let known = known.checked_sub(1).map(|known| known as usize);
         let known = known.and_then(|known| Known::ALL.get(known).copied());
         let start = self.at;
         let name_end = start + name_len;

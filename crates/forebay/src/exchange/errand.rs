@@ -13,8 +13,7 @@ use forebay_http1::Method;
 
 use super::step::Rest;
 use super::{Captures, Exchange, Lease, Remote, Request, Response, guard};
-use crate::snapshot::Site;
-use crate::worker::Worker;
+use crate::worker::{HeldSite, Worker};
 
 /// What is the client's alone: conditions on what it has, the part that it wants, and its
 /// connection (RFC 9110 §13, §14, §7.6.1).
@@ -33,7 +32,7 @@ const OWN: KnownSet = KnownSet::HOP_BY_HOP.union(KnownSet::of(&[
 pub struct Errand {
     worker: Rc<Worker>,
     remote: Remote,
-    site: Option<Rc<Arc<Site>>>,
+    site: Option<HeldSite>,
     captures: Captures,
     vars: Vec<(Arc<str>, Box<[u8]>)>,
     user: Option<Box<[u8]>>,

@@ -51,8 +51,8 @@ pub use tunnel::Tunnel;
 use crate::access::Log;
 use crate::counters::SiteCounts;
 use crate::listen::Listener;
-use crate::snapshot::{Served, Site};
-use crate::worker::Worker;
+use crate::snapshot::Served;
+use crate::worker::{HeldSite, Worker};
 
 /// Who sent a request, and over what.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +86,8 @@ pub struct Exchange {
     pub request: Request,
     /// Who asked.
     pub remote: Remote,
-    /// The site that answers; see [`Sites`](crate::worker::Sites).
-    pub site: Option<Rc<Arc<Site>>>,
+    /// The site that answers.
+    pub site: Option<HeldSite>,
     /// What the patterns of the routes taken have matched.
     pub captures: Captures,
     /// `$vars`, in the order in which they were set; at most [`MAX_VARS`].

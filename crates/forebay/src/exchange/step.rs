@@ -14,14 +14,13 @@
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::{Condition, Exchange, Fault, Reason, Response};
 use crate::explain::{Notes, Told};
-use crate::snapshot::Site;
+use crate::worker::HeldSite;
 
 /// A future on the worker's thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -152,7 +151,7 @@ impl From<Arc<Pipeline>> for Rest {
 #[derive(Clone)]
 enum Held {
     /// That of its site, with which it is held already: nothing that workers share is counted.
-    Site(Rc<Arc<Site>>),
+    Site(HeldSite),
     Own(Arc<Pipeline>),
 }
 
@@ -199,7 +198,7 @@ impl Course {
     }
 
     /// Starts with the first step of a site.
-    pub fn start_site(&mut self, site: Rc<Arc<Site>>) {
+    pub fn start_site(&mut self, site: HeldSite) {
         self.clear();
         self.entered.push(Held::Site(site));
     }

@@ -28,7 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::transport::Out;
 use crate::wheel::Wheel;
 
-pub use sites::Sites;
+pub use sites::{HeldSite, Sites};
 pub use thread::{Start, start};
 
 /// What a read starts with: a browser's head and a small body fit, and it is small enough for a

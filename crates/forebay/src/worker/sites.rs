@@ -4,14 +4,30 @@
 //! of memory with every request. So a worker holds a site once, and counts its exchanges itself.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::snapshot::Site;
 
+/// A site as an exchange holds it.
+#[derive(Clone)]
+pub struct HeldSite(Rc<Counted>);
+
+/// Counted once among all workers.
+struct Counted(Arc<Site>);
+
+impl Deref for HeldSite {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.0.0
+    }
+}
+
 /// The sites that were asked for last.
 #[derive(Default)]
-pub struct Sites(RefCell<Vec<Option<Rc<Arc<Site>>>>>);
+pub struct Sites(RefCell<Vec<Option<HeldSite>>>);
 
 /// So many are kept at hand; others cost what they would cost without this.
 const SITES: usize = 64;
@@ -21,7 +37,7 @@ const APART: usize = 16;
 
 impl Sites {
     /// A site to be held by an exchange.
-    pub fn hold(&self, site: &Arc<Site>) -> Rc<Arc<Site>> {
+    pub fn hold(&self, site: &Arc<Site>) -> HeldSite {
         let mut places = self.0.borrow_mut();
         if places.is_empty() {
             places.resize(SITES, None);
@@ -29,8 +45,11 @@ impl Sites {
         // Where it lies says which it is: it lies there as long as it is held.
         let place = &mut places[Arc::as_ptr(site).addr() / APART % SITES];
         match place {
-            Some(held) if Arc::ptr_eq(held, site) => held.clone(),
-            _ => place.insert(Rc::new(site.clone())).clone(),
+            Some(held) if Arc::ptr_eq(&held.0.0, site) => held.clone(),
+            _ => {
+                let held = HeldSite(Rc::new(Counted(site.clone())));
+                place.insert(held).clone()
+            }
         }
     }
 
@@ -52,14 +71,14 @@ mod tests {
         let bench = Bench::new(r#"site { "a", respond(200) } site { "b", respond(200) }"#);
         let sites = Sites::default();
         let (a, b) = (bench.site("a"), bench.site("b"));
-        let before = Arc::strong_count(&a);
-        let held: Vec<_> = (0..3).map(|_| sites.hold(&a)).collect();
-        assert!(held.iter().all(|one| Arc::ptr_eq(one, &a)));
-        assert_eq!(Arc::strong_count(&a), before + 1);
-        assert!(Arc::ptr_eq(&sites.hold(&b), &b));
+        let before = Arc::strong_count(a);
+        let held: Vec<_> = (0..3).map(|_| sites.hold(a)).collect();
+        assert!(held.iter().all(|one| Arc::ptr_eq(&one.0.0, a)));
+        assert_eq!(Arc::strong_count(a), before + 1);
+        assert!(Arc::ptr_eq(&sites.hold(b).0.0, b));
         sites.clear();
-        assert_eq!(Arc::strong_count(&a), before + 1);
+        assert_eq!(Arc::strong_count(a), before + 1);
         drop(held);
-        assert_eq!(Arc::strong_count(&a), before);
+        assert_eq!(Arc::strong_count(a), before);
     }
 }
