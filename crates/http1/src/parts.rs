@@ -113,6 +113,7 @@ impl<'a> RequestParts<'a> {
         let head = self.head;
         head.method = Method::new(method)?;
         head.target.push_str(std::str::from_utf8(target).ok()?);
+        head.path_len = scan::question(target, 0, target.len());
         head.version = version;
         head.fields.adopt(lines, self.seen.present);
         Some(semantics::request(head, self.seen.repeated))

@@ -20,6 +20,11 @@ const LOOKED_AT: KnownSet = KnownSet::of(&[
 pub(crate) fn request(head: &mut RequestHead, repeated: KnownSet) -> Result<(), HeadError> {
     host(head, repeated)?;
     target(head)?;
+    debug_assert_eq!(
+        head.path_len,
+        head.target.find('?').unwrap_or(head.target.len()),
+        "whoever fills in the target says where its path ends"
+    );
     head.keep_alive = head.version == Version::Http11;
     if !head.fields.present().intersects(LOOKED_AT) {
         return Ok(());
