@@ -7,7 +7,6 @@ use std::time::Duration;
 use forebay_balance::{Checked, Health as State, HealthCounter, Tick, hash_key};
 use forebay_sys::net::is_exhausted;
 use rustc_hash::FxHashMap;
-use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -218,7 +217,7 @@ async fn check(
 
 async fn open(peer: &Peer) -> io::Result<Transport> {
     match &peer.place {
-        Place::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
+        Place::Unix(path) => Transport::connect_unix(path),
         Place::Process(_) => Err(io::ErrorKind::NotFound.into()),
         Place::Address(address) => connect(&[*address]).await,
         Place::Name(..) => connect(&peer.addresses.load_full()).await,

@@ -100,7 +100,10 @@ impl Watched {
                 let (stream, address) = socket.accept().await?;
                 (Transport::Tcp(stream), Some(address))
             }
-            Watched::Unix(socket) => (Transport::Unix(socket.accept().await?.0), None),
+            Watched::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                (Transport::unix(stream.into_std()?.into())?, None)
+            }
         })
     }
 
@@ -110,13 +113,13 @@ impl Watched {
         let accepted = match self {
             Watched::Tcp(socket) => socket
                 .poll_accept(&mut nobody)
-                .map_ok(|(stream, _)| Transport::Tcp(stream)),
+                .map_ok(|(stream, _)| stream.into_std().map(Socket::from)),
             Watched::Unix(socket) => socket
                 .poll_accept(&mut nobody)
-                .map_ok(|(stream, _)| Transport::Unix(stream)),
+                .map_ok(|(stream, _)| stream.into_std().map(Socket::from)),
         };
         match accepted {
-            Poll::Ready(Ok(transport)) => transport.into_socket(),
+            Poll::Ready(Ok(socket)) => socket.ok(),
             _ => None,
         }
     }

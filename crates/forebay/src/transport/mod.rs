@@ -6,28 +6,31 @@
 
 mod out;
 mod tls;
+mod unix;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
 use forebay_sys::net;
 use socket2::{SockRef, Socket};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 pub use out::{COPY_BYTES, Out};
 pub use tls::Tls;
+pub use unix::Unix;
 
 /// A connected byte stream.
 pub enum Transport {
     /// TCP in the clear.
     Tcp(TcpStream),
     /// A Unix domain socket.
-    Unix(UnixStream),
+    Unix(Box<Unix>),
     /// TLS over one of the others.
     Tls(Box<Tls>),
 }
@@ -49,15 +52,25 @@ impl Transport {
         Ok(if is_tcp {
             Transport::Tcp(TcpStream::from_std(socket.into())?)
         } else {
-            Transport::Unix(UnixStream::from_std(socket.into())?)
+            Transport::unix(socket.into())?
         })
+    }
+
+    /// A Unix socket that does not block.
+    pub fn unix(socket: OwnedFd) -> io::Result<Transport> {
+        Ok(Transport::Unix(Box::new(Unix::new(socket)?)))
+    }
+
+    /// A connection to a listener on a Unix socket; `WouldBlock` where its backlog is full.
+    pub fn connect_unix(path: &Path) -> io::Result<Transport> {
+        Ok(Transport::Unix(Box::new(Unix::connect(path)?)))
     }
 
     /// The socket alone, without the event loop.
     pub fn into_socket(self) -> Option<Socket> {
         match self {
             Transport::Tcp(s) => s.into_std().ok().map(Socket::from),
-            Transport::Unix(s) => s.into_std().ok().map(Socket::from),
+            Transport::Unix(s) => s.into_socket().ok().map(Socket::from),
             // What was read ahead of it would be lost.
             Transport::Tls(_) => None,
         }
@@ -77,6 +90,28 @@ impl Transport {
         match self {
             Transport::Tls(tls) => Some(tls.name()),
             _ => None,
+        }
+    }
+
+    /// The socket itself, in the clear.
+    fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        match self {
+            Transport::Tcp(s) => Ok(s.as_fd()),
+            Transport::Unix(s) => s.socket(),
+            Transport::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Reads or writes, in the clear, and has the runtime know if it would block.
+    fn try_io<R>(
+        &self,
+        interest: Interest,
+        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        match self {
+            Transport::Tcp(s) => s.try_io(interest, || work(s.as_fd())),
+            Transport::Unix(s) => s.try_io(interest, work),
+            Transport::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -139,9 +174,7 @@ impl Transport {
     pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_read_ready(cx))?;
-            let peeked = on_socket!(self, s => {
-                s.try_io(Interest::READABLE, || net::peek(s, into))
-            }, _ => Err(io::ErrorKind::Unsupported.into()));
+            let peeked = self.try_io(Interest::READABLE, |socket| net::peek(socket, into));
             match peeked {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 peeked => return Poll::Ready(peeked),
@@ -151,11 +184,7 @@ impl Transport {
 
     /// Takes what has been looked at: all of `bytes` is there.
     pub fn take_out(&self, bytes: &mut [u8]) -> io::Result<()> {
-        let taken = on_socket!(
-            self,
-            s => net::take(s, bytes),
-            _ => Err(io::ErrorKind::Unsupported.into())
-        )?;
+        let taken = net::take(self.socket()?, bytes)?;
         if taken < bytes.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -164,9 +193,7 @@ impl Transport {
 
     /// Reads what the socket has, in the clear, into the `room` that `buf` has at once.
     fn try_read(&self, buf: &mut BytesMut, room: usize) -> io::Result<usize> {
-        let read = on_socket!(self, s => {
-            s.try_io(Interest::READABLE, || net::read(s, buf))
-        }, _ => Err(io::ErrorKind::Unsupported.into()));
+        let read = self.try_io(Interest::READABLE, |socket| net::read(socket, buf));
         if let Ok(read) = read
             && read > 0
             && read < room
@@ -178,14 +205,12 @@ impl Transport {
 
     /// Writes what the socket takes, in the clear.
     fn try_writev(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        on_socket!(self, s => {
-            s.try_io(Interest::WRITABLE, || net::writev(s, slices))
-        }, _ => Err(io::ErrorKind::Unsupported.into()))
+        self.try_io(Interest::WRITABLE, |socket| net::writev(socket, slices))
     }
 
     /// Waits until the socket takes something.
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_socket!(self, s => s.poll_write_ready(cx), tls => tls.io().poll_write_ready(cx))
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_socket!(self, s => s.poll_write_ready(cx), tls => tls.poll_write_ready(cx))
     }
 
     /// Writes some of `bytes`. `more`: so much follows at once that a segment cut short here would
@@ -245,9 +270,7 @@ impl Transport {
         mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let written = on_socket!(self, s => {
-                s.try_io(Interest::WRITABLE, || write(s.as_fd()))
-            }, _ => Err(io::ErrorKind::Unsupported.into()));
+            let written = self.try_io(Interest::WRITABLE, &mut write);
             match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.poll_write_ready(cx))?;
@@ -256,7 +279,15 @@ impl Transport {
                     self.is_exhausted(Interest::WRITABLE);
                     return Poll::Ready(Ok(written));
                 }
-                written => return Poll::Ready(written),
+                Ok(written) => {
+                    if let Transport::Unix(unix) = self
+                        && written == len
+                    {
+                        unix.has_taken_all()?;
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -265,9 +296,9 @@ impl Transport {
     /// but a short read or write has proved it already. Nothing is lost by it: the runtime looks at
     /// the sockets on this very thread, so that no event comes in between.
     fn is_exhausted(&self, interest: Interest) {
-        let said = on_socket!(self, s => {
-            s.try_io(interest, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()))
-        }, _ => Err(io::ErrorKind::Unsupported.into()));
+        let said = self.try_io(interest, |_| {
+            io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
+        });
         debug_assert!(said.is_err());
     }
 
@@ -281,8 +312,10 @@ impl Transport {
 
     /// Ends the sending side; the remote reads what was sent and then the end.
     pub fn shutdown(&mut self) -> io::Result<()> {
-        on_socket!(self, s => SockRef::from(&*s).shutdown(std::net::Shutdown::Write),
-            tls => tls.shutdown())
+        if let Transport::Tls(tls) = self {
+            return tls.shutdown();
+        }
+        SockRef::from(&self.socket()?).shutdown(std::net::Shutdown::Write)
     }
 
     /// Makes the coming close a reset, so that a remote that would take the end of the connection

@@ -191,6 +191,11 @@ impl Tls {
         Poll::Ready(Ok(read))
     }
 
+    /// Waits until the socket takes something.
+    pub fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_write_ready(cx)
+    }
+
     /// As [`Transport::poll_write`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_put(cx, |conn| conn.writer().write(bytes))

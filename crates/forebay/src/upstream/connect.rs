@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use forebay_sys::net::is_exhausted;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::pool::PeerConn;
 use super::{Peer, Place, Upstream, tls};
@@ -83,19 +83,18 @@ async fn connect_clear(
     match &peer.place {
         Place::Unix(path) => loop {
             let now = worker.now_ms();
-            match timeout(deadline, now, left(now), UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => return Ok(Transport::Unix(stream)),
+            match Transport::connect_unix(path) {
+                Ok(transport) => return Ok(transport),
                 // Its backlog is full: TCP would ask again by itself, and nobody tells when there
                 // is room.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if left(now) <= BACKLOG_PAUSE {
                         let what = format!("{}: its backlog is full", peer.label);
                         return Err(Fault::with(Reason::PeerRefused, what));
                     }
                     let _ = timeout(deadline, now, BACKLOG_PAUSE, pending::<()>()).await;
                 }
-                Ok(Err(error)) => return Err(refused(peer, &error)),
-                Err(_) => return Err(too_slow(peer)),
+                Err(error) => return Err(refused(peer, &error)),
             }
         },
         // Of a peer that is in service it is its socket.

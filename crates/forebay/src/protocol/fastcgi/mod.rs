@@ -230,7 +230,8 @@ impl Conn {
         if self.link.with_desk(|desk| desk.input.len() < BUFFER_BYTES) != Some(true) {
             return Poll::Pending;
         }
-        self.link.poll_fill(cx)
+        // Its turn ends by itself, after so many rounds.
+        self.link.poll_fill_head(cx)
     }
 
     /// The web server has closed its side.
