@@ -35,9 +35,20 @@ impl Params {
         }
         let mut count = 0;
         let mut rest = block.as_ref();
+        // Short pairs are within the limits, if those are not shorter.
+        let short_fit = limits.max_name.min(limits.max_value) as usize >= SHORT;
         while !rest.is_empty() {
             if count >= usize::from(limits.max_params) {
                 return Err(Fault::TooManyParams);
+            }
+            if short_fit
+                && let [name, value, behind @ ..] = rest
+                && (name | value) & 0x80 == 0
+                && let Some(behind) = behind.get(usize::from(*name) + usize::from(*value)..)
+            {
+                rest = behind;
+                count += 1;
+                continue;
             }
             let (name, value) = read_lens(&mut rest)?;
             if name > limits.max_name {

@@ -178,25 +178,35 @@ impl<'a> Told<'a> {
                 Some(known) => Param::Field(known),
             };
         }
-        let place = match name {
-            b"REQUEST_METHOD" => &mut self.method,
-            b"REQUEST_URI" => &mut self.uri,
-            b"SCRIPT_NAME" => &mut self.script_name,
-            b"PATH_INFO" => &mut self.path_info,
-            b"QUERY_STRING" => &mut self.query,
-            b"SERVER_PROTOCOL" => &mut self.protocol,
-            b"REQUEST_SCHEME" => &mut self.scheme,
-            b"HTTPS" => &mut self.https,
-            b"REMOTE_ADDR" => &mut self.remote_addr,
-            b"REMOTE_PORT" => &mut self.remote_port,
-            b"SERVER_ADDR" => &mut self.server_addr,
-            b"SERVER_PORT" => &mut self.server_port,
-            b"SERVER_NAME" => &mut self.server_name,
-            b"CONTENT_TYPE" if !value.is_empty() => return Param::Field(Known::ContentType),
-            b"CONTENT_LENGTH" if !value.is_empty() => {
-                self.has_length = true;
-                return Param::Field(Known::ContentLength);
-            }
+        // By lengths first: names differ in them more often than not, and many are looked at.
+        let place = match name.len() {
+            5 if name == b"HTTPS" => &mut self.https,
+            9 if name == b"PATH_INFO" => &mut self.path_info,
+            11 => match name {
+                b"REQUEST_URI" => &mut self.uri,
+                b"SCRIPT_NAME" => &mut self.script_name,
+                b"REMOTE_ADDR" => &mut self.remote_addr,
+                b"REMOTE_PORT" => &mut self.remote_port,
+                b"SERVER_ADDR" => &mut self.server_addr,
+                b"SERVER_PORT" => &mut self.server_port,
+                b"SERVER_NAME" => &mut self.server_name,
+                _ => return Param::Told,
+            },
+            12 => match name {
+                b"QUERY_STRING" => &mut self.query,
+                b"CONTENT_TYPE" if !value.is_empty() => return Param::Field(Known::ContentType),
+                _ => return Param::Told,
+            },
+            14 => match name {
+                b"REQUEST_METHOD" => &mut self.method,
+                b"REQUEST_SCHEME" => &mut self.scheme,
+                b"CONTENT_LENGTH" if !value.is_empty() => {
+                    self.has_length = true;
+                    return Param::Field(Known::ContentLength);
+                }
+                _ => return Param::Told,
+            },
+            15 if name == b"SERVER_PROTOCOL" => &mut self.protocol,
             _ => return Param::Told,
         };
         place.get_or_insert(value);
@@ -238,14 +248,23 @@ fn parse_ip(text: &[u8]) -> Option<IpAddr> {
 /// `None`: it is none, or to be looked at by somebody else.
 fn parse_ipv4(text: &[u8]) -> Option<IpAddr> {
     let mut octets = [0; 4];
-    let mut parts = text.split(|byte| *byte == b'.');
-    for octet in &mut octets {
-        let digits = parts.next()?;
-        let is_plain = matches!(digits, [_] | [b'1'..=b'9', _] | [b'1'..=b'9', _, _]);
-        let value = parse_port(digits).filter(|_| is_plain)?;
-        *octet = u8::try_from(value).ok()?;
+    let (mut at, mut digits, mut value) = (0, 0, 0_u8);
+    for byte in text {
+        match byte {
+            // Of a number that begins with 0, some would say that it is octal.
+            b'0'..=b'9' if digits == 0 || value > 0 => {
+                value = value.checked_mul(10)?.checked_add(byte - b'0')?;
+                digits += 1;
+            }
+            b'.' if digits > 0 => {
+                *octets.get_mut(at)? = value;
+                (at, digits, value) = (at + 1, 0, 0);
+            }
+            _ => return None,
+        }
     }
-    parts.next().is_none().then(|| IpAddr::from(octets))
+    *octets.get_mut(at)? = value;
+    (at == 3 && digits > 0).then(|| IpAddr::from(octets))
 }
 
 /// `X_FORWARDED_FOR` was `X-Forwarded-For`; web servers take away those that had `_` themselves.
