@@ -31,4 +31,4 @@ pub use known::{Known, KnownSet};
 pub use list::{Cookies, ListItems, list_items};
 pub use name::Name;
 pub use packed::Packed;
-pub use syntax::{is_token, is_token_byte, is_value};
+pub use syntax::{controls, is_token, is_token_byte, is_value};

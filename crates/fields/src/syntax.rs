@@ -56,7 +56,9 @@ pub fn is_value(bytes: &[u8]) -> bool {
     let (words, _) = bytes.as_chunks::<8>();
     let marks = words
         .iter()
-        .fold(controls(*last), |marks, word| marks | controls(*word));
+        .fold(controls(u64::from_le_bytes(*last)), |marks, word| {
+            marks | controls(u64::from_le_bytes(*word))
+        });
     // HTAB, or something that may not be there.
     marks == 0 || bytes.iter().all(|&byte| is_value_byte(byte))
 }
@@ -65,12 +67,13 @@ const fn is_value_byte(byte: u8) -> bool {
     (byte >= b' ' && byte != 0x7f) || byte == b'\t'
 }
 
-/// Not 0 where one of these is below 0x20 or 0x7f. (Borrows may mark more of the others then.)
-#[inline]
-const fn controls(bytes: [u8; 8]) -> u64 {
+/// Of eight bytes, the highest bits of those that are below 0x20 (HTAB among them) or 0x7f; the first
+/// is that of the lowest byte. Borrows may set more above the lowest right one: only that one counts.
+#[inline(always)]
+#[must_use]
+pub const fn controls(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = ONES * 0x80;
-    let word = u64::from_le_bytes(bytes);
     let below_space = word.wrapping_sub(ONES * 0x20);
     let delete = (word & !HIGH) + ONES;
     (below_space | delete) & !word & HIGH

@@ -69,9 +69,7 @@ pub(crate) fn question(bytes: &[u8], from: usize, to: usize) -> usize {
 impl Wanted for Controls {
     #[inline(always)]
     fn in_word(word: u64) -> u64 {
-        let below_space = word.wrapping_sub(ONES * 0x20);
-        let delete = (word & !HIGH) + ONES;
-        (below_space | delete) & !word & HIGH
+        forebay_fields::controls(word)
     }
 
     #[cfg(target_feature = "sse2")]
