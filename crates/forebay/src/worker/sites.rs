@@ -48,7 +48,11 @@ impl Sites {
             Some(held) if Arc::ptr_eq(&held.0.0, site) => held.clone(),
             _ => {
                 let held = HeldSite(Rc::new(Counted(site.clone())));
-                place.insert(held).clone()
+                let gone = place.replace(held.clone());
+                // As below.
+                drop(places);
+                drop(gone);
+                held
             }
         }
     }
