@@ -232,9 +232,7 @@ struct Running {
     since: Instant,
     /// What its slot had had before it.
     requests_before: u64,
-    /// It is being killed.
-    condemned: bool,
-    /// Why it is to end.
+    /// Why it is to end, if it is.
     why: Option<Gone>,
     /// What it had taken when it was measured last.
     usage: Usage,
@@ -244,6 +242,13 @@ struct Running {
     held_since: Option<Instant>,
     /// When it was told last that it is held back.
     told_held: Option<Instant>,
+}
+
+impl Running {
+    /// It is being killed.
+    fn is_condemned(&self) -> bool {
+        matches!(self.why, Some(Gone::Time | Gone::Memory))
+    }
 }
 
 fn now() -> Tick {
@@ -364,9 +369,10 @@ impl Keeper {
         let served = self.requests(number) > running.requests_before;
         let why = match &ended {
             Err(_) => Gone::Start,
-            Ok(_) if running.why.is_some() => running.why.unwrap_or(Gone::Spare),
-            Ok(over) if over.end == End::Exited(0) && served => Gone::Exit,
-            Ok(_) => Gone::Crash,
+            Ok(over) => running.why.unwrap_or(match over.end {
+                End::Exited(0) if served => Gone::Exit,
+                _ => Gone::Crash,
+            }),
         };
         if let Some(tally) = self.tally() {
             if let Some(since) = running.held_since {
@@ -444,7 +450,7 @@ impl Keeper {
         let (State::Running(running) | State::Leaving { running, .. }) = &mut slot.state else {
             return;
         };
-        if running.condemned {
+        if running.is_condemned() {
             return;
         }
         let peer = &*self.upstream.peers[number].label;
@@ -463,7 +469,6 @@ impl Keeper {
         } else {
             return;
         }
-        running.condemned = true;
         running.why = Some(match overran {
             true => Gone::Time,
             false => Gone::Memory,
@@ -487,7 +492,7 @@ impl Keeper {
         let Some(pid) = running.program.pid() else {
             return;
         };
-        if running.condemned || !running.share.is_due(is_busy, now) {
+        if running.is_condemned() || !running.share.is_due(is_busy, now) {
             return;
         }
         running.share.handle_taken(group_cpu_us(pid), now);
@@ -551,7 +556,7 @@ impl Keeper {
             let had = self
                 .requests(number)
                 .saturating_sub(running.requests_before);
-            if had < self.spec.max_requests || running.condemned {
+            if had < self.spec.max_requests || running.is_condemned() {
                 continue;
             }
             let Some(spare) = self.off() else {
@@ -618,7 +623,8 @@ impl Keeper {
         slot.state = match std::mem::replace(&mut slot.state, State::Off) {
             State::Running(running) => State::Leaving {
                 running: Running {
-                    why: Some(why),
+                    // What it is being killed for came first.
+                    why: running.why.or(Some(why)),
                     ..running
                 },
                 since,
@@ -660,7 +666,6 @@ impl Keeper {
                     program,
                     since: Instant::now(),
                     requests_before: self.requests(number),
-                    condemned: false,
                     why: None,
                     usage: Usage::default(),
                     share: Share::new(self.spec.cpu_ppm, Instant::now()),
