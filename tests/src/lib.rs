@@ -45,6 +45,7 @@ pub mod pattern;
 pub mod peer;
 pub mod peers;
 pub mod php;
+pub mod php_tree;
 pub mod port;
 pub mod proc;
 pub mod reading;

@@ -1,40 +1,15 @@
 //! `forebay php`: a PHP site by one command, with real PHP.
 
-use std::path::Path;
-
-use forebay_tests::port::Reserved;
+use forebay_tests::Request;
+use forebay_tests::php_tree::{serve, tree};
 use forebay_tests::server::{binary, run};
-use forebay_tests::{Request, Server};
-use tempfile::TempDir;
-
-fn site(files: &[(&str, &str)]) -> TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().expect("a directory");
-    // PHP runs as another user.
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(dir.path(), open).expect("permissions");
-    for (path, text) in files {
-        let path = dir.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-        std::fs::write(path, text).expect("a file");
-    }
-    dir
-}
-
-fn serve(dir: &Path, more: &[&str]) -> (Server, Reserved) {
-    let port = Reserved::new();
-    let (address, dir) = (port.addr().to_string(), dir.display().to_string());
-    let mut args = vec!["php", &dir, "--listen", &address];
-    args.extend_from_slice(more);
-    (Server::from_command(&args, port.addr()), port)
-}
 
 const INDEX: &str = "<?php echo $_SERVER['REQUEST_METHOD'].' '.$_SERVER['REQUEST_URI'].' '.\
                      ($_POST['a'] ?? '-').' '.uniqid();";
 
 #[test]
 fn a_directory_with_scripts_is_a_site() {
-    let dir = site(&[
+    let dir = tree(&[
         ("index.php", INDEX),
         ("style.css", "h1 {}"),
         ("sub/index.php", "<?php echo 'sub';"),
@@ -62,7 +37,7 @@ fn a_directory_with_scripts_is_a_site() {
 
 #[test]
 fn wordpress_is_known_and_cached_for_visitors_only() {
-    let dir = site(&[
+    let dir = tree(&[
         ("index.php", INDEX),
         ("wp-load.php", ""),
         ("wp-includes/version.php", ""),
@@ -88,7 +63,7 @@ fn wordpress_is_known_and_cached_for_visitors_only() {
 
 #[test]
 fn of_an_application_with_a_public_directory_only_that_is_served() {
-    let dir = site(&[
+    let dir = tree(&[
         ("artisan", "#!/usr/bin/env php"),
         (".env", "APP_KEY=secret"),
         ("composer.json", "{}"),
@@ -116,7 +91,7 @@ fn of_an_application_with_a_public_directory_only_that_is_served() {
 fn what_is_wrong_is_said() {
     let output = run(&["php", "/nowhere"]).expect(2);
     assert!(output.stderr.contains("/nowhere"), "{}", output.stderr);
-    let dir = site(&[("index.php", INDEX)]);
+    let dir = tree(&[("index.php", INDEX)]);
     let path = dir.path().to_str().expect("text");
     let output = run(&["php", path, "--php", "/nowhere/php-cgi"]).expect(2);
     assert!(
@@ -133,7 +108,7 @@ fn what_is_wrong_is_said() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("apt-get install php-cgi"), "{said}");
     // What may be a slip of the pen is pointed at.
-    let empty = site(&[("readme.txt", "")]);
+    let empty = tree(&[("readme.txt", "")]);
     let (server, _port) = serve(empty.path(), &[]);
     server.wait_stderr("there is no script in ");
     // The configuration that is printed is right.

@@ -1,9 +1,10 @@
 //! `forebay php` on the trees of frameworks: what is for browsers is served, pretty URLs reach the
 //! front controller, and nothing else is sent or run.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use forebay_tests::php_tree::{serve, tree};
 use forebay_tests::port::Reserved;
 use forebay_tests::{Client, Request, Server};
 use tempfile::TempDir;
@@ -23,16 +24,7 @@ struct Tree(TempDir);
 
 impl Tree {
     fn new(files: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        // PHP runs as another user.
-        let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(dir.path(), open).expect("permissions");
-        for (path, text) in files {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-            std::fs::write(path, text).expect("a file");
-        }
-        Self(dir)
+        Self(tree(files))
     }
 
     fn path(&self) -> &Path {
@@ -42,12 +34,7 @@ impl Tree {
     /// Serves it; the server says what it takes it for.
     #[track_caller]
     fn serve(&self, dir: &str, kind: &str, more: &[&str]) -> (Server, Reserved) {
-        let port = Reserved::new();
-        let address = port.addr().to_string();
-        let dir = self.path().join(dir).display().to_string();
-        let mut args = vec!["php", &dir, "--listen", &address];
-        args.extend_from_slice(more);
-        let server = Server::from_command(&args, port.addr());
+        let (server, port) = serve(&self.path().join(dir), more);
         server.wait_stderr(kind);
         (server, port)
     }
